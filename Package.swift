@@ -1,0 +1,108 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every Swift module is compiled alike: Swift 6, the stricter upcoming features, warnings are errors.
+let common: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+/// Pure modules do no I/O, and mark each unsafe expression.
+let pureSettings = common + [.strictMemorySafety()]
+
+func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: pureSettings)
+}
+
+/// Edge modules hold the descriptors and call the kernel and the C libraries, each linked as its archive.
+func edge(_ name: String, _ dependencies: [Target.Dependency], archives: [String] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, swiftSettings: common,
+        linkerSettings: archives.map { .linkedLibrary(":\($0)") })
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: common)
+}
+
+let log = Target.Dependency.product(name: "Logging", package: "swift-log")
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+
+let package = Package(
+    name: "polarity-ecs-ebs-plugin",
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    ],
+    targets: [
+        .target(
+            name: "CUring", path: "CShims/CUring", linkerSettings: [.linkedLibrary(":liburing.a")]),
+        .target(name: "CLinux", path: "CShims/CLinux"),
+        .systemLibrary(
+            name: "COpenSSL", path: "CShims/COpenSSL", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(
+            name: "CBlkid", path: "CShims/CBlkid", providers: [.apt(["libblkid-dev"])]),
+        .systemLibrary(
+            name: "CExpat", path: "CShims/CExpat", providers: [.apt(["libexpat1-dev"])]),
+        .systemLibrary(
+            name: "CJansson", path: "CShims/CJansson", providers: [.apt(["libjansson-dev"])]),
+        .systemLibrary(
+            name: "CCares", path: "CShims/CCares", providers: [.apt(["libc-ares-dev"])]),
+
+        pure("Base"),
+        edge("JSON", ["Base", "CJansson"], archives: ["libjansson.a"]),
+        pure("HTTPWire", ["Base"]),
+        edge("XML", ["Base", "CExpat"], archives: ["libexpat.a"]),
+        pure("AWSWire", ["Base", "JSON", "XML"]),
+        pure("VolumeCore", ["Base"]),
+        pure("Agent", ["Base", "JSON", "VolumeCore"]),
+        pure("Simulation", ["Base", "VolumeCore", "Agent"]),
+
+        edge("Ring", ["Base", "CUring", "CLinux", system]),
+        edge("TLS", ["COpenSSL"], archives: ["libssl.a", "libcrypto.a"]),
+        edge("Linux", ["Base", "Ring", "CLinux", "CBlkid", system], archives: ["libblkid.a"]),
+        edge("HTTPServer", ["Base", "HTTPWire", "Ring", "TLS"]),
+        edge(
+            "HTTPClient", ["Base", "HTTPWire", "Ring", "TLS", "CCares", system],
+            archives: ["libcares.a"]),
+        edge("EC2Client", ["Base", "AWSWire", "HTTPWire", "HTTPClient", "Ring", "TLS", log]),
+
+        .executableTarget(
+            name: "polarity-ecs-ebs-plugin",
+            dependencies: [
+                "Base", "JSON", "VolumeCore", "Agent", "Ring", "TLS", "Linux", "HTTPWire",
+                "HTTPServer", "HTTPClient", "EC2Client", "AWSWire", log,
+            ],
+            swiftSettings: common),
+        .executableTarget(
+            name: "ec2-simulator",
+            dependencies: [
+                "Base", "JSON", "XML", "AWSWire", "Ring", "TLS", "Linux", "HTTPWire", "HTTPServer",
+                "CLinux", arguments,
+            ],
+            swiftSettings: common),
+
+        tests("BaseTests", ["Base"]),
+        tests("JSONTests", ["JSON"]),
+        tests("XMLTests", ["Base", "XML"]),
+        tests("HTTPWireTests", ["Base", "HTTPWire"]),
+        tests("AWSWireTests", ["Base", "JSON", "AWSWire", "TLS"]),
+        tests("VolumeCoreTests", ["Base", "VolumeCore"]),
+        tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation"]),
+        tests("RingTests", ["Base", "Ring", "CUring", "CLinux", system]),
+        tests("TLSTests", ["TLS"]),
+        tests("LinuxTests", ["Base", "Ring", "Linux", "CLinux", system]),
+        tests("HTTPServerTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer"]),
+        tests("HTTPClientTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient"]),
+        tests(
+            "EC2ClientTests",
+            ["Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client"]),
+        tests("BoundaryTests", []),
+    ]
+)

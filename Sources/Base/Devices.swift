@@ -1,0 +1,56 @@
+/// A block device's number, `major:minor`, which tells devices apart whatever their nodes are named.
+package struct DeviceNumber: Hashable, Sendable, CustomStringConvertible {
+    package var major: UInt32
+    package var minor: UInt32
+
+    package init(major: UInt32, minor: UInt32) {
+        self.major = major
+        self.minor = minor
+    }
+
+    package var description: String { "\(major):\(minor)" }
+}
+
+/// A block device of this instance, found by its identity.
+package struct BlockDevice: Hashable, Sendable {
+    /// The node, `/dev/nvme1n1`.
+    package var path: String
+    package var number: DeviceNumber
+
+    package init(path: String, number: DeviceNumber) {
+        self.path = path
+        self.number = number
+    }
+}
+
+/// What a probe found on a device.
+package enum DeviceContent: Sendable, Equatable {
+    /// A file system; `type` is libblkid's name for it (`xfs`, `ext4`).
+    case fileSystem(type: String, label: String?, uuid: String?)
+    /// Something else that libblkid knows: a partition table (`dos`, `gpt`), `LVM2_member`,
+    /// `crypto_LUKS`, or several of them at once.
+    case signature(String)
+    /// Nothing that libblkid knows, and yet not all zeros where it was read.
+    case unknownData
+    /// Every read succeeded, no signature, the first and the last MiB are zeros.
+    case blank
+}
+
+/// A line of /proc/self/mountinfo, the fields that matter here.
+package struct MountedFileSystem: Sendable, Equatable {
+    package var mountpoint: String
+    package var device: DeviceNumber
+    package var type: String
+    package var source: String
+    package var readOnly: Bool
+
+    package init(
+        mountpoint: String, device: DeviceNumber, type: String, source: String, readOnly: Bool
+    ) {
+        self.mountpoint = mountpoint
+        self.device = device
+        self.type = type
+        self.source = source
+        self.readOnly = readOnly
+    }
+}

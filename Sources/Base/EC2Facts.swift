@@ -1,0 +1,116 @@
+/// What DescribeVolumes says of one volume.
+///
+/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Volume.html. A value that this
+/// version does not know is kept as its text, so that it reaches the operator.
+package struct VolumeDescription: Sendable, Equatable {
+    package enum State: Sendable, Equatable {
+        case creating, available, inUse, deleting, deleted, error
+        case other(String)
+    }
+
+    package var id: VolumeID
+    package var state: State
+    package var availabilityZone: String
+    /// In GiB.
+    package var size: Int
+    /// Nil for a volume that was made empty.
+    package var snapshotID: String?
+    package var volumeType: String
+    package var multiAttachEnabled: Bool
+    package var attachments: [Attachment]
+    package var tags: [String: String]
+
+    package init(
+        id: VolumeID, state: State, availabilityZone: String, size: Int, snapshotID: String? = nil,
+        volumeType: String = "", multiAttachEnabled: Bool = false, attachments: [Attachment] = [],
+        tags: [String: String] = [:]
+    ) {
+        self.id = id
+        self.state = state
+        self.availabilityZone = availabilityZone
+        self.size = size
+        self.snapshotID = snapshotID
+        self.volumeType = volumeType
+        self.multiAttachEnabled = multiAttachEnabled
+        self.attachments = attachments
+        self.tags = tags
+    }
+}
+
+/// One attachment of a volume, as DescribeVolumes, AttachVolume and DetachVolume give it.
+///
+/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_VolumeAttachment.html.
+package struct Attachment: Sendable, Equatable {
+    package enum State: Sendable, Equatable {
+        case attaching, attached, detaching, detached, busy
+        case other(String)
+    }
+
+    package var volume: VolumeID
+    /// Nil where EC2 names no instance, as for a volume that an AWS service (Fargate) holds.
+    package var instance: InstanceID?
+    /// The name that was asked for, `/dev/sdf`; nil where EC2 gives none.
+    package var device: String?
+    package var state: State
+
+    package init(volume: VolumeID, instance: InstanceID?, device: String?, state: State) {
+        self.volume = volume
+        self.instance = instance
+        self.device = device
+        self.state = state
+    }
+}
+
+/// What DescribeInstances says of one instance.
+package struct InstanceDescription: Sendable, Equatable {
+    package enum State: Sendable, Equatable {
+        case pending, running, shuttingDown, terminated, stopping, stopped
+        case other(String)
+    }
+
+    package var id: InstanceID
+    package var state: State
+    package var instanceType: String
+    package var availabilityZone: String
+    /// The device names that its block device mappings use, `/dev/sda1`.
+    package var deviceNames: [String]
+
+    package init(
+        id: InstanceID, state: State, instanceType: String = "", availabilityZone: String = "",
+        deviceNames: [String] = []
+    ) {
+        self.id = id
+        self.state = state
+        self.instanceType = instanceType
+        self.availabilityZone = availabilityZone
+        self.deviceNames = deviceNames
+    }
+}
+
+/// Why a call to EC2 brought no result.
+package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
+    /// EC2 answered with an error. `code` is the API's error code, `VolumeInUse`.
+    case refused(code: String, message: String, requestID: String)
+    /// No answer could be had within the deadline. `mayHaveApplied` says that the request was
+    /// sent, so that it may have taken effect all the same.
+    case unanswered(reason: String, mayHaveApplied: Bool)
+    /// An answer came that cannot be understood.
+    case malformed(reason: String)
+    /// There is nothing to sign the request with: the reason names where credentials were sought.
+    case noCredentials(reason: String)
+
+    /// EC2's error code, where EC2 answered with one.
+    package var code: String? {
+        if case .refused(let code, _, _) = self { code } else { nil }
+    }
+
+    package var description: String {
+        switch self {
+        case .refused(let code, let message, let requestID):
+            "EC2 answered \(code): \(message) (request \(requestID))"
+        case .unanswered(let reason, _): "EC2 did not answer: \(reason)"
+        case .malformed(let reason): "EC2's answer cannot be understood: \(reason)"
+        case .noCredentials(let reason): "no AWS credentials: \(reason)"
+        }
+    }
+}

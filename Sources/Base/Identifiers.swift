@@ -1,0 +1,39 @@
+/// An EBS volume's id: `vol-` and 8 or 17 lower-case hexadecimal digits.
+///
+/// A value of this type is safe in a path, in a URL and in a log line: nothing else parses.
+/// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/resource-ids.html.
+package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
+    /// The id as EC2 writes it, `vol-0123456789abcdef0`.
+    package let description: String
+
+    package init?(_ text: some StringProtocol) {
+        guard isResourceID(text, prefix: "vol-") else { return nil }
+        description = String(text)
+    }
+
+    /// The serial number of the volume's NVMe controller: the id without its dash.
+    ///
+    /// Source: docs.aws.amazon.com/ebs/latest/userguide/identify-nvme-ebs-device.html.
+    package var nvmeSerial: String { "vol" + description.dropFirst(4) }
+}
+
+/// An EC2 instance's id: `i-` and 8 or 17 lower-case hexadecimal digits.
+package struct InstanceID: Hashable, Sendable, CustomStringConvertible {
+    package let description: String
+
+    package init?(_ text: some StringProtocol) {
+        guard isResourceID(text, prefix: "i-") else { return nil }
+        description = String(text)
+    }
+}
+
+private func isResourceID(_ text: some StringProtocol, prefix: String) -> Bool {
+    let bytes = text.utf8
+    guard bytes.starts(with: prefix.utf8) else { return false }
+    let digits = bytes.dropFirst(prefix.utf8.count)
+    guard digits.count == 8 || digits.count == 17 else { return false }
+    return digits.allSatisfy {
+        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+            || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0)
+    }
+}

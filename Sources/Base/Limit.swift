@@ -1,0 +1,49 @@
+/// Every bound of the daemon, in one place. Sizes are in bytes unless the name says otherwise.
+package enum Limit {
+    // The plugin socket.
+    package static let connectionsMax = 512
+    package static let requestHeadMax = 16 * 1024
+    package static let requestHeadersMax = 64
+    package static let requestBodyMax = 64 * 1024
+    /// From a request's first byte to its last.
+    package static let requestReceiveTimeMax: Duration = .seconds(10)
+    /// How long an answer may wait for a client that does not read it.
+    package static let responseSendTimeMax: Duration = .seconds(10)
+    package static let jsonDepthMax = 16
+
+    // The ring.
+    package static let ringEntries: UInt32 = 256
+    package static let operationsInFlightMax = 16 * 1024
+    package static let blockingThreadsMax = 4
+    package static let blockingQueueMax = 1024
+    /// What is kept of a child process's standard error.
+    package static let childOutputMax = 8 * 1024
+
+    // HTTP client: IMDS and EC2.
+    package static let connectTimeMax: Duration = .seconds(3)
+    package static let responseHeadTimeMax: Duration = .seconds(15)
+    package static let responseTimeMax: Duration = .seconds(30)
+    package static let responseHeadMax = 32 * 1024
+    package static let ec2ResponseBodyMax = 8 * 1024 * 1024
+    package static let imdsResponseBodyMax = 64 * 1024
+    package static let connectionsPerHostMax = 16
+    package static let xmlDepthMax = 32
+    package static let xmlTextMax = 64 * 1024
+
+    // EC2 and IMDS calls.
+    package static let attemptsMax = 3
+    package static let retryDelayMin: Duration = .milliseconds(50)
+    package static let retryDelayMax: Duration = .seconds(5)
+    package static let imdsTimeMax: Duration = .seconds(2)
+
+    // Volumes.
+    package static let volumesMax = 1024
+    package static let volumeNameMax = 255
+    package static let mountIDsMax = 4096
+    package static let mountIDMax = 256
+    /// The whole of one Mount; Docker's own bound is 2 minutes.
+    package static let mountTimeMax: Duration = .seconds(110)
+    package static let unmountTimeMax: Duration = .seconds(50)
+    package static let createTimeMax: Duration = .seconds(50)
+    package static let formatTimeMax: Duration = .seconds(90)
+}
