@@ -1,1 +1,168 @@
-// JSON
+import Base
+import CJansson
+
+/// A JSON document, RFC 8259. Parsed and written by jansson.
+package enum JSONValue: Sendable, Equatable {
+    case null
+    case bool(Bool)
+    case integer(Int64)
+    case real(Double)
+    case string(String)
+    case array([JSONValue])
+    case object([String: JSONValue])
+
+    /// The value of an object's member; nil where there is none or this is not an object.
+    package subscript(_ key: String) -> JSONValue? {
+        if case .object(let members) = self { members[key] } else { nil }
+    }
+
+    package var string: String? { if case .string(let text) = self { text } else { nil } }
+    package var integer: Int64? { if case .integer(let number) = self { number } else { nil } }
+    package var bool: Bool? { if case .bool(let flag) = self { flag } else { nil } }
+    package var array: [JSONValue]? { if case .array(let values) = self { values } else { nil } }
+    package var object: [String: JSONValue]? {
+        if case .object(let members) = self { members } else { nil }
+    }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral,
+    ExpressibleByIntegerLiteral, ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral
+{
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(booleanLiteral value: Bool) { self = .bool(value) }
+    package init(integerLiteral value: Int64) { self = .integer(value) }
+    package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self = .object(Dictionary(elements) { $1 })
+    }
+}
+
+/// Why a text is no JSON document, and where.
+package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
+    package var message: String
+    /// In bytes from the start of the text.
+    package var position: Int
+
+    package var description: String { "not valid JSON: \(message) at byte \(position)" }
+}
+
+extension JSONValue {
+    /// Parses one document of at most `Limit.jsonDepthMax` levels.
+    ///
+    /// Refused: a member that stands twice, bytes after the document, text that is not UTF-8, the
+    /// character U+0000. The caller bounds the size.
+    package static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONValue {
+        var failure = json_error_t()
+        let flags = Int(JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
+        let document = bytes.withUnsafeBytes { text in
+            json_loadb(text.baseAddress, text.count, flags, &failure)
+        }
+        guard let document else {
+            throw JSONError(message: failure.message, position: Int(failure.position))
+        }
+        defer { json_decref(document) }
+        return try JSONValue(document, depth: 1)
+    }
+
+    /// The document as compact UTF-8.
+    package func serialised() -> [UInt8] {
+        let document = makeDocument()
+        defer { json_decref(document) }
+        let flags = Int(JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS)
+        var size = json_dumpb(document, nil, 0, flags)
+        return [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
+            size = json_dumpb(document, buffer.baseAddress, buffer.count, flags)
+            precondition(size <= buffer.count, "the document changed while it was written")
+            count = size
+        }
+    }
+}
+
+extension JSONValue {
+    private init(_ json: UnsafeMutablePointer<json_t>, depth: Int) throws(JSONError) {
+        guard depth <= Limit.jsonDepthMax else {
+            throw JSONError(message: "deeper than \(Limit.jsonDepthMax) levels", position: 0)
+        }
+        switch json.pointee.type {
+        case JSON_OBJECT: self = .object(try Self.members(of: json, depth: depth))
+        case JSON_ARRAY:
+            var values: [JSONValue] = []
+            for index in 0..<json_array_size(json) {
+                guard let element = json_array_get(json, index) else { break }
+                values.append(try JSONValue(element, depth: depth + 1))
+            }
+            self = .array(values)
+        case JSON_STRING: self = .string(text(of: json))
+        case JSON_INTEGER: self = .integer(Int64(json_integer_value(json)))
+        case JSON_REAL: self = .real(json_real_value(json))
+        case JSON_TRUE: self = .bool(true)
+        case JSON_FALSE: self = .bool(false)
+        default: self = .null
+        }
+    }
+
+    private static func members(
+        of json: UnsafeMutablePointer<json_t>, depth: Int
+    ) throws(JSONError) -> [String: JSONValue] {
+        var members: [String: JSONValue] = [:]
+        var iterator = json_object_iter(json)
+        while let current = iterator {
+            if let key = json_object_iter_key(current), let value = json_object_iter_value(current)
+            {
+                members[String(cString: key)] = try JSONValue(value, depth: depth + 1)
+            }
+            iterator = json_object_iter_next(json, current)
+        }
+        return members
+    }
+
+    /// A new reference, the caller's to release.
+    private func makeDocument() -> UnsafeMutablePointer<json_t> {
+        let made: UnsafeMutablePointer<json_t>? =
+            switch self {
+            case .null: json_null()
+            case .bool(let flag): flag ? json_true() : json_false()
+            case .integer(let number): json_integer(json_int_t(number))
+            case .real(let number): json_real(number.isFinite ? number : 0)
+            case .string(let text): Self.makeString(text)
+            case .array(let values): Self.makeArray(values)
+            case .object(let members): Self.makeObject(members)
+            }
+        guard let made else { fatalError("out of memory") }
+        return made
+    }
+
+    private static func makeString(_ text: String) -> UnsafeMutablePointer<json_t>? {
+        text.withCString { json_stringn_nocheck($0, text.utf8.count) }
+    }
+
+    private static func makeArray(_ values: [JSONValue]) -> UnsafeMutablePointer<json_t>? {
+        guard let array = json_array() else { return nil }
+        for value in values { json_array_append_new(array, value.makeDocument()) }
+        return array
+    }
+
+    private static func makeObject(
+        _ members: [String: JSONValue]
+    ) -> UnsafeMutablePointer<json_t>? {
+        guard let object = json_object() else { return nil }
+        for (key, value) in members {
+            json_object_set_new_nocheck(object, key, value.makeDocument())
+        }
+        return object
+    }
+}
+
+private func text(of json: UnsafeMutablePointer<json_t>) -> String {
+    guard let start = json_string_value(json) else { return "" }
+    let bytes = UnsafeRawBufferPointer(start: start, count: json_string_length(json))
+    return String(decoding: bytes, as: UTF8.self)
+}
+
+extension json_error_t {
+    fileprivate var message: String {
+        withUnsafeBytes(of: text) { bytes in
+            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+    }
+}

@@ -1,1 +1,47 @@
-// JSONTests
+import JSON
+import Testing
+
+@Suite struct JSONTests {
+    @Test(arguments: [
+        #"{"Name":"vol-0123456789abcdef0","Opts":{"uid":"1000"},"n":[1,-2,true,false,null,"é\n"]}"#,
+        #"{}"#, #"[]"#, #""""#, "0", "1.5",
+    ])
+    func `a document comes back as it was`(text: String) throws {
+        let value = try JSONValue.parse(Array(text.utf8))
+        #expect(try JSONValue.parse(value.serialised()) == value)
+    }
+
+    @Test func `members are read by name`() throws {
+        let value = try JSONValue.parse(Array(#"{"Name":"a","Opts":{"b":"c"},"n":7}"#.utf8))
+        #expect(value["Name"]?.string == "a")
+        #expect(value["Opts"]?["b"]?.string == "c")
+        #expect(value["n"]?.integer == 7)
+        #expect(value["none"] == nil)
+    }
+
+    @Test(arguments: [
+        "", "{", #"{"a":1,"a":2}"#, #"{"a":1}x"#, "nul", #""\u0000""#, #"{"\u0000":1}"#,
+        "\"\u{01}\"", "[1,]", "01", "1e999999",
+    ])
+    func `what is no document is refused`(text: String) {
+        #expect(throws: JSONError.self) { try JSONValue.parse(Array(text.utf8)) }
+    }
+
+    @Test func `bytes that are not UTF-8 are refused`() {
+        #expect(throws: JSONError.self) { try JSONValue.parse([0x22, 0xC3, 0x28, 0x22]) }
+    }
+
+    @Test func `depth is bounded`() throws {
+        func nested(_ levels: Int) -> [UInt8] {
+            Array(repeating: UInt8(ascii: "["), count: levels)
+                + Array(repeating: UInt8(ascii: "]"), count: levels)
+        }
+        #expect(throws: Never.self) { try JSONValue.parse(nested(16)) }
+        #expect(throws: JSONError.self) { try JSONValue.parse(nested(17)) }
+        #expect(throws: JSONError.self) { try JSONValue.parse(nested(100_000)) }
+    }
+
+    @Test func `an empty string can be written`() {
+        #expect(JSONValue.object(["Err": ""]).serialised() == Array(#"{"Err":""}"#.utf8))
+    }
+}
