@@ -1,0 +1,54 @@
+/// An HTTP request, as a server receives it or a client sends it.
+///
+/// Content-Length, Transfer-Encoding and Connection are the wire's: they are made from the body
+/// when a message is serialised, and a received body is already decoded.
+package struct HTTPRequest: Sendable {
+    package var method: String
+    /// The request target in origin form, `/path?query`, or `*`; percent-encoding is left as it is.
+    package var target: String
+    package var headers: HTTPHeaders
+    package var body: [UInt8]
+
+    package init(
+        method: String, target: String, headers: HTTPHeaders = [:], body: [UInt8] = []
+    ) {
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+    }
+
+    /// The target up to its query.
+    package var path: Substring { target.prefix { $0 != "?" } }
+
+    /// What follows the first `?` of the target; nil where there is none.
+    package var query: Substring? {
+        guard let mark = target.firstIndex(of: "?") else { return nil }
+        return target[target.index(after: mark)...]
+    }
+}
+
+/// An HTTP response, as a server sends it or a client receives it.
+///
+/// Content-Length, Transfer-Encoding, Connection and Date are the wire's, as for `HTTPRequest`.
+package struct HTTPResponse: Sendable {
+    package var status: Int
+    package var headers: HTTPHeaders
+    package var body: [UInt8]
+
+    package init(status: Int, headers: HTTPHeaders = [:], body: [UInt8] = []) {
+        self.status = status
+        self.headers = headers
+        self.body = body
+    }
+
+    package init(status: Int, contentType: String, body: [UInt8]) {
+        self.init(status: status, headers: ["Content-Type": contentType], body: body)
+    }
+
+    package init(status: Int, contentType: String = "text/plain; charset=utf-8", text: String) {
+        self.init(status: status, contentType: contentType, body: Array(text.utf8))
+    }
+
+    package var contentType: String? { headers["content-type"] }
+}
