@@ -29,6 +29,7 @@ package enum Limit {
     package static let connectionsPerHostMax = 16
     package static let xmlDepthMax = 32
     package static let xmlTextMax = 64 * 1024
+    package static let xmlElementsMax = 64 * 1024
 
     // EC2 and IMDS calls.
     package static let attemptsMax = 3

@@ -1,0 +1,118 @@
+import Base
+import CExpat
+
+extension XMLElement {
+    /// Parses a whole document and returns its root.
+    ///
+    /// Bounded by `Limit.ec2ResponseBodyMax` bytes, `Limit.xmlDepthMax` levels,
+    /// `Limit.xmlElementsMax` elements and `Limit.xmlTextMax` bytes of text in one element.
+    package static func parse(_ bytes: [UInt8]) throws(XMLError) -> XMLElement {
+        guard bytes.count <= Limit.ec2ResponseBodyMax else {
+            throw .limit(what: "bytes", max: Limit.ec2ResponseBodyMax)
+        }
+        guard let parser = XML_ParserCreate(nil) else { throw .outOfMemory }
+        defer { XML_ParserFree(parser) }
+        let builder = TreeBuilder(parser: parser)
+        // Expat keeps this pointer only within XML_Parse, which `withExtendedLifetime` spans.
+        XML_SetUserData(parser, Unmanaged.passUnretained(builder).toOpaque())
+        XML_SetElementHandler(
+            parser, { builder, name, _ in builderOf(builder).start(name) },
+            { builder, _ in builderOf(builder).end() })
+        XML_SetCharacterDataHandler(parser) { builderOf($0).append($1, count: Int($2)) }
+        XML_SetStartDoctypeDeclHandler(parser) { builder, _, _, _, _ in
+            builderOf(builder).stop(.documentType)
+        }
+        let status = withExtendedLifetime(builder) {
+            bytes.withUnsafeBytes { input in
+                // An empty array may have no address, which expat takes for an error of its own.
+                input.isEmpty
+                    ? XML_Parse(parser, "", 0, 1)
+                    : XML_Parse(
+                        parser, input.assumingMemoryBound(to: CChar.self).baseAddress,
+                        Int32(input.count), 1)
+            }
+        }
+        if let failure = builder.failure { throw failure }
+        guard status == XML_STATUS_OK, let root = builder.root else { throw failure(of: parser) }
+        return root
+    }
+
+    private static func failure(of parser: XML_Parser) -> XMLError {
+        let code = XML_GetErrorCode(parser)
+        if code == XML_ERROR_NO_MEMORY { return .outOfMemory }
+        let reason = XML_ErrorString(code).map { String(cString: $0) } ?? "unknown error"
+        return .malformed(
+            reason: reason, line: Int(XML_GetCurrentLineNumber(parser)),
+            column: Int(XML_GetCurrentColumnNumber(parser)) + 1)
+    }
+}
+
+private func builderOf(_ pointer: UnsafeMutableRawPointer?) -> TreeBuilder {
+    guard let pointer else { preconditionFailure("expat lost its user data") }
+    return Unmanaged<TreeBuilder>.fromOpaque(pointer).takeUnretainedValue()
+}
+
+/// Takes expat's events. A class, since expat hands its address through C.
+private final class TreeBuilder {
+    private struct Open {
+        var name: String
+        var text: [UInt8] = []
+        var children: [XMLElement] = []
+    }
+
+    private let parser: XML_Parser
+    private var open: [Open] = []
+    private var elements = 0
+    private(set) var root: XMLElement?
+    private(set) var failure: XMLError?
+
+    init(parser: XML_Parser) { self.parser = parser }
+
+    /// The first failure is kept: expat may still deliver events after it was told to stop.
+    func stop(_ error: XMLError) {
+        guard failure == nil else { return }
+        failure = error
+        XML_StopParser(parser, XML_Bool(XML_FALSE))
+    }
+
+    func start(_ name: UnsafePointer<XML_Char>?) {
+        guard failure == nil, let name else { return }
+        elements += 1
+        guard elements <= Limit.xmlElementsMax else {
+            return stop(.limit(what: "elements", max: Limit.xmlElementsMax))
+        }
+        guard open.count < Limit.xmlDepthMax else {
+            return stop(.limit(what: "levels", max: Limit.xmlDepthMax))
+        }
+        let qualified = String(cString: name)
+        let local = qualified.utf8.lastIndex(of: UInt8(ascii: ":")).map {
+            String(qualified[qualified.utf8.index(after: $0)...])
+        }
+        open.append(Open(name: local ?? qualified))
+    }
+
+    func append(_ characters: UnsafePointer<XML_Char>?, count: Int) {
+        guard failure == nil, let characters, let last = open.indices.last else { return }
+        guard open[last].text.count + count <= Limit.xmlTextMax else {
+            return stop(.limit(what: "bytes of text in an element", max: Limit.xmlTextMax))
+        }
+        let bytes = UnsafeRawBufferPointer(start: characters, count: count)
+        open[last].text.append(contentsOf: bytes)
+    }
+
+    func end() {
+        guard failure == nil, let closed = open.popLast() else { return }
+        let indents = !closed.children.isEmpty && closed.text.allSatisfy(isXMLSpace)
+        let text = indents ? "" : String(decoding: closed.text, as: UTF8.self)
+        let element = XMLElement(closed.name, text: text, children: closed.children)
+        if let parent = open.indices.last {
+            open[parent].children.append(element)
+        } else {
+            root = element
+        }
+    }
+}
+
+private func isXMLSpace(_ byte: UInt8) -> Bool {
+    byte == 0x20 || byte == 0x09 || byte == 0x0A || byte == 0x0D
+}
