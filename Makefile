@@ -1,3 +1,80 @@
+# `make demo` shows the plugin at work and `make test` runs every test; both install what they need.
+
+export PATH := $(PATH):$(HOME)/.local/share/swiftly/bin:/opt/swift/usr/bin
+# Debian's interpreter, which has Debian's boto3 and pytest.
+PYTHON := /usr/bin/python3
+
+NAME := polarity-ecs-ebs-plugin
+ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m)))
+ARCHES := amd64 arm64
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+IMPORTS := --explicit-target-dependency-import-check error
+# One set of flags for every release build: another set would compile all of it again.
+RELEASE := -c release -Xswiftc -static-executable -Xlinker --gc-sections --disable-local-rpath \
+    $(IMPORTS)
+BIN = $(shell swift build -c release --show-bin-path)
+
+# Where `make dev` listens and `make health-check` asks.
+SOCK ?= pl-ebs.sock
+
 .PHONY: build
 build:
-	swift build -c release
+	swift build $(RELEASE) --product $(NAME)
+	swift build $(RELEASE) --product ec2-simulator
+
+# The plugin as `docker plugin create` takes it, built natively. `make tar` makes this machine's.
+.PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=native-%)
+tar: tar-$(ARCH)
+
+$(ARCHES:%=tar-%): tar-%: native-% build
+	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
+	    --commit $(COMMIT) --output $(NAME).$*.tar.gz
+
+# Also logs to /var/log/polarity-ecs-ebs.log on the host, at level debug.
+$(ARCHES:%=debug-tar-%): debug-tar-%: native-% build
+	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
+	    --commit $(COMMIT) --debug --output $(NAME)-debug.$*.tar.gz
+
+$(ARCHES:%=native-%): native-%:
+	@test $* = $(ARCH) || { \
+	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
+
+.PHONY: test check fmt demo bench
+test: deps tar
+	@$(PYTHON) Tests/run
+
+check:
+	swift format lint --strict --recursive Sources Tests Package.swift
+	swift test $(IMPORTS) --filter BoundaryTests
+
+fmt:
+	swift format --in-place --recursive Sources Tests Package.swift
+
+demo: deps tar
+	@$(PYTHON) demo/demo.py
+
+bench: deps build
+	@$(PYTHON) benchmarks/attach_to_mount.py
+
+# Debian's packages by name, and a Swift toolchain where there is none.
+.PHONY: deps
+deps:
+	@bash .ci/deps
+
+# The daemon on ./pl-ebs.sock, on a machine that is no EC2 instance.
+.PHONY: dev health-check clean
+dev:
+	swift build $(IMPORTS) --product $(NAME)
+	REGION=us-east-1 AVAILABILITY_ZONE=us-east-1a INSTANCE_ID=i-0123456789abcdef0 \
+	    BUILD_VERSION=$(VERSION) BUILD_COMMIT=$(COMMIT) SOCK_PATH=$(SOCK) \
+	    $$(swift build --show-bin-path)/$(NAME)
+
+health-check:
+	@curl --fail-with-body --silent --show-error --max-time 5 --unix-socket $(SOCK) \
+	    http://localhost/health && echo
+
+clean:
+	rm -rf .build $(NAME)*.tar.gz $(SOCK)
+	find . -name __pycache__ -o -name .pytest_cache | xargs rm -rf
