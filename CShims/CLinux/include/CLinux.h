@@ -1,1 +1,3 @@
 #pragma once
+#include "CLinuxDevices.h"
+#include "CLinuxLoop.h"

@@ -1,0 +1,52 @@
+#define _GNU_SOURCE
+#include "CLinuxLoop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static int bind_to(int number, int backing) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/loop%d", number);
+    int device = open(path, O_RDWR | O_CLOEXEC);
+    if (device < 0)
+        return -errno;
+    int code = 0;
+    if (ioctl(device, LOOP_SET_FD, backing) != 0) {
+        code = errno;
+    } else {
+        struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
+        if (ioctl(device, LOOP_SET_STATUS64, &info) != 0) {
+            code = errno;
+            ioctl(device, LOOP_CLR_FD, 0);
+        }
+    }
+    if (code == 0)
+        return device;
+    close(device);
+    return -code;
+}
+
+int CLinux_loop_bind(int backing, uint32_t *minor) {
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    if (control < 0)
+        return -errno;
+    int device;
+    int number;
+    /* Another process may take the device that the kernel named free: ask again. */
+    do {
+        number = ioctl(control, LOOP_CTL_GET_FREE);
+        device = number < 0 ? -errno : bind_to(number, backing);
+    } while (device == -EBUSY);
+    close(control);
+    if (device >= 0)
+        *minor = (uint32_t)number;
+    return device;
+}
+
+int CLinux_loop_resize(int device) {
+    return ioctl(device, LOOP_SET_CAPACITY, 0) == 0 ? 0 : errno;
+}

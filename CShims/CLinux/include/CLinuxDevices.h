@@ -1,0 +1,30 @@
+/* Calls on nodes and block devices that Swift cannot import: statx needs _GNU_SOURCE, ioctl is
+   variadic, the request numbers are function-like macros. GNU-only calls stay in the .c file. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct CLinux_node {
+    uint32_t mode;
+    /* The device that holds the node. */
+    uint32_t device_major, device_minor;
+    /* The device that the node stands for. */
+    uint32_t number_major, number_minor;
+};
+
+/* statx(2), which never waits for a remote file system to answer (AT_STATX_DONT_SYNC). An empty
+   path is `directory` itself. Returns 0 or an errno. Linux 4.11. */
+int CLinux_node_at(int directory, const char *path, bool follow, struct CLinux_node *node);
+
+bool CLinux_is_block_device(uint32_t mode);
+bool CLinux_is_directory(uint32_t mode);
+
+/* The device's size in bytes (BLKGETSIZE64). Returns 0 or an errno. */
+int CLinux_device_size(int device, uint64_t *bytes);
+
+/* Identify Controller (NVM Express Base Specification, 5.17.2) into 4096 bytes. Returns 0, an
+   errno, or the negated NVMe status with which the controller refused. */
+int CLinux_nvme_identify_controller(int device, uint8_t *answer);
+
+/* "ENOENT", or NULL for a number that is no errno. */
+const char *CLinux_errno_name(int code);
