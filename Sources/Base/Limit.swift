@@ -30,6 +30,9 @@ package enum Limit {
     package static let xmlDepthMax = 32
     package static let xmlTextMax = 64 * 1024
     package static let xmlElementsMax = 64 * 1024
+    /// What is kept of an error message of EC2's; an encoded authorization failure has about 1,500
+    /// characters.
+    package static let ec2MessageMax = 4096
 
     // EC2 and IMDS calls.
     package static let attemptsMax = 3

@@ -1,0 +1,159 @@
+package import Base
+import XML
+
+/// Reads what EC2 answers to the calls of `EC2Request`. Whatever cannot be understood is
+/// `EC2Failure.malformed`: nothing is guessed where a volume's fate depends on it.
+package enum EC2Answer {
+    package static func volumes(_ body: [UInt8]) throws(EC2Failure) -> [VolumeDescription] {
+        let root = try root(of: body, named: "DescribeVolumesResponse")
+        var volumes: [VolumeDescription] = []
+        for item in items(of: root["volumeSet"]) { volumes.append(try parsedVolume(item)) }
+        return volumes
+    }
+
+    package static func instances(_ body: [UInt8]) throws(EC2Failure) -> [InstanceDescription] {
+        let root = try root(of: body, named: "DescribeInstancesResponse")
+        var instances: [InstanceDescription] = []
+        for reservation in items(of: root["reservationSet"]) {
+            for item in items(of: reservation["instancesSet"]) {
+                instances.append(try parsedInstance(item))
+            }
+        }
+        return instances
+    }
+
+    /// The answer of AttachVolume or DetachVolume on `volume`.
+    package static func attachment(_ body: [UInt8], of volume: VolumeID, action: String)
+        throws(EC2Failure) -> Attachment
+    {
+        let root = try root(of: body, named: "\(action)Response")
+        let attachment = try parsedAttachment(root, of: volume)
+        guard root.text(of: "volumeId") == volume.description else {
+            throw .malformed(reason: "\(action) answered for another volume than \(volume)")
+        }
+        return attachment
+    }
+
+    /// The answer of CreateTags or DeleteTags.
+    package static func done(_ body: [UInt8], action: String) throws(EC2Failure) {
+        let root = try root(of: body, named: "\(action)Response")
+        guard root.text(of: "return") == "true" else {
+            throw .malformed(reason: "\(action) answered without `return` being true")
+        }
+    }
+}
+
+private func root(of body: [UInt8], named name: String) throws(EC2Failure) -> XMLElement {
+    let root: XMLElement
+    do { root = try XMLElement.parse(body) } catch { throw .malformed(reason: "\(error)") }
+    guard root.name == name else {
+        throw .malformed(reason: "expected <\(name)>, found <\(root.name.prefix(64))>")
+    }
+    return root
+}
+
+private func items(of set: XMLElement?) -> [XMLElement] {
+    set?.children.filter { $0.name == "item" } ?? []
+}
+
+private func required(_ name: String, in element: XMLElement, of what: String)
+    throws(EC2Failure) -> String
+{
+    guard let text = element.text(of: name) else {
+        throw .malformed(reason: "\(what) without \(name)")
+    }
+    return text
+}
+
+private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescription {
+    let idText = try required("volumeId", in: item, of: "a volume")
+    guard let id = VolumeID(idText) else {
+        throw .malformed(reason: "a volume's id is '\(idText.prefix(64))'")
+    }
+    let sizeText = try required("size", in: item, of: "\(id)")
+    guard let size = Int(sizeText), size >= 0 else {
+        throw .malformed(reason: "the size of \(id) is '\(sizeText.prefix(64))'")
+    }
+    var attachments: [Attachment] = []
+    for attachmentItem in items(of: item["attachmentSet"]) {
+        attachments.append(try parsedAttachment(attachmentItem, of: id))
+    }
+    var tags: [String: String] = [:]
+    for tag in items(of: item["tagSet"]) {
+        if let key = tag.text(of: "key") { tags[key] = tag.text(of: "value") ?? "" }
+    }
+    return VolumeDescription(
+        id: id, state: .init(try required("status", in: item, of: "\(id)")),
+        availabilityZone: try required("availabilityZone", in: item, of: "\(id)"), size: size,
+        snapshotID: item.text(of: "snapshotId"), volumeType: item.text(of: "volumeType") ?? "",
+        multiAttachEnabled: item.text(of: "multiAttachEnabled") == "true",
+        attachments: attachments, tags: tags)
+}
+
+/// A volume that an AWS service holds (Fargate) names no instance, or none that is ours to know.
+private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC2Failure) -> Attachment {
+    Attachment(
+        volume: volume, instance: item.text(of: "instanceId").flatMap { InstanceID($0) },
+        device: item.text(of: "device"),
+        state: .init(try required("status", in: item, of: "an attachment of \(volume)")))
+}
+
+private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDescription {
+    let idText = try required("instanceId", in: item, of: "an instance")
+    guard let id = InstanceID(idText) else {
+        throw .malformed(reason: "an instance's id is '\(idText.prefix(64))'")
+    }
+    guard let state = item["instanceState"]?.text(of: "name") else {
+        throw .malformed(reason: "\(id) without instanceState")
+    }
+    return InstanceDescription(
+        id: id, state: .init(state), instanceType: item.text(of: "instanceType") ?? "",
+        availabilityZone: item["placement"]?.text(of: "availabilityZone") ?? "",
+        deviceNames: items(of: item["blockDeviceMapping"]).compactMap {
+            $0.text(of: "deviceName")
+        })
+}
+
+extension VolumeDescription.State {
+    fileprivate init(_ text: String) {
+        self =
+            switch text {
+            case "creating": .creating
+            case "available": .available
+            case "in-use": .inUse
+            case "deleting": .deleting
+            case "deleted": .deleted
+            case "error": .error
+            default: .other(text)
+            }
+    }
+}
+
+extension Attachment.State {
+    fileprivate init(_ text: String) {
+        self =
+            switch text {
+            case "attaching": .attaching
+            case "attached": .attached
+            case "detaching": .detaching
+            case "detached": .detached
+            case "busy": .busy
+            default: .other(text)
+            }
+    }
+}
+
+extension InstanceDescription.State {
+    fileprivate init(_ text: String) {
+        self =
+            switch text {
+            case "pending": .pending
+            case "running": .running
+            case "shutting-down": .shuttingDown
+            case "terminated": .terminated
+            case "stopping": .stopping
+            case "stopped": .stopped
+            default: .other(text)
+            }
+    }
+}

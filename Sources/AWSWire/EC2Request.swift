@@ -1,0 +1,81 @@
+package import Base
+
+/// A call of the EC2 Query API, version 2016-11-15.
+///
+/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/Query-Requests.html.
+package struct EC2Request: Sendable {
+    package static let version = "2016-11-15"
+    package static let contentType = "application/x-www-form-urlencoded; charset=utf-8"
+
+    package typealias Parameter = (name: String, value: String)
+
+    package let action: String
+    package let parameters: [Parameter]
+    /// Whether the call may be sent again when its answer was lost: it reads, or doing it twice is
+    /// the same as doing it once.
+    package let isRepeatable: Bool
+
+    /// The form to post.
+    package var body: [UInt8] {
+        let fixed: [Parameter] = [("Action", action), ("Version", Self.version)]
+        let form = (fixed + parameters).map {
+            "\(percentEncoded($0.name.utf8))=\(percentEncoded($0.value.utf8))"
+        }
+        return Array(form.joined(separator: "&").utf8)
+    }
+
+    /// By filter: a volume that does not exist is then an empty list, not an error, and the call
+    /// draws on the larger of EC2's two request budgets.
+    package static func describeVolume(_ id: VolumeID) -> EC2Request {
+        read("DescribeVolumes", filter: "volume-id", id.description)
+    }
+
+    /// By filter, as `describeVolume(_:)`.
+    package static func describeInstance(_ id: InstanceID) -> EC2Request {
+        read("DescribeInstances", filter: "instance-id", id.description)
+    }
+
+    package static func attach(_ volume: VolumeID, to instance: InstanceID, as device: String)
+        -> EC2Request
+    {
+        EC2Request(
+            action: "AttachVolume",
+            parameters: [
+                ("VolumeId", volume.description), ("InstanceId", instance.description),
+                ("Device", device),
+            ], isRepeatable: false)
+    }
+
+    package static func detach(_ volume: VolumeID, from instance: InstanceID, force: Bool)
+        -> EC2Request
+    {
+        var parameters: [Parameter] = [
+            ("VolumeId", volume.description), ("InstanceId", instance.description),
+        ]
+        if force { parameters.append(("Force", "true")) }
+        return EC2Request(action: "DetachVolume", parameters: parameters, isRepeatable: false)
+    }
+
+    package static func setTag(_ key: String, _ value: String, on volume: VolumeID) -> EC2Request {
+        EC2Request(
+            action: "CreateTags",
+            parameters: [
+                ("ResourceId.1", volume.description), ("Tag.1.Key", key), ("Tag.1.Value", value),
+            ], isRepeatable: true)
+    }
+
+    /// Removes the tag; with a value, only where the tag still has it.
+    package static func removeTag(_ key: String, value: String?, from volume: VolumeID)
+        -> EC2Request
+    {
+        var parameters: [Parameter] = [("ResourceId.1", volume.description), ("Tag.1.Key", key)]
+        if let value { parameters.append(("Tag.1.Value", value)) }
+        return EC2Request(action: "DeleteTags", parameters: parameters, isRepeatable: true)
+    }
+
+    private static func read(_ action: String, filter: String, _ value: String) -> EC2Request {
+        EC2Request(
+            action: action, parameters: [("Filter.1.Name", filter), ("Filter.1.Value.1", value)],
+            isRepeatable: true)
+    }
+}
