@@ -91,7 +91,9 @@ private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescri
 }
 
 /// A volume that an AWS service holds (Fargate) names no instance, or none that is ours to know.
-private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC2Failure) -> Attachment {
+private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC2Failure)
+    -> Attachment
+{
     Attachment(
         volume: volume, instance: item.text(of: "instanceId").flatMap { InstanceID($0) },
         device: item.text(of: "device"),
