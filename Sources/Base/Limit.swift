@@ -11,6 +11,11 @@ package enum Limit {
     package static let responseSendTimeMax: Duration = .seconds(10)
     package static let jsonDepthMax = 16
 
+    // HTTP messages, as server and as client.
+    /// Of one chunked body, all its chunks together.
+    package static let chunkExtensionsMax = 4 * 1024
+    package static let trailersMax = 8 * 1024
+
     // The ring.
     package static let ringEntries: UInt32 = 256
     package static let operationsInFlightMax = 16 * 1024
@@ -24,6 +29,9 @@ package enum Limit {
     package static let responseHeadTimeMax: Duration = .seconds(15)
     package static let responseTimeMax: Duration = .seconds(30)
     package static let responseHeadMax = 32 * 1024
+    package static let responseHeadersMax = 128
+    /// 1xx responses before the final one.
+    package static let interimResponsesMax = 8
     package static let ec2ResponseBodyMax = 8 * 1024 * 1024
     package static let imdsResponseBodyMax = 64 * 1024
     package static let connectionsPerHostMax = 16

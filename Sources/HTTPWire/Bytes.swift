@@ -1,13 +1,13 @@
-/// The character classes of RFC 9110 section 5.6, on bytes.
+// The character classes of RFC 9110 section 5.6, and the few things done with spans of bytes.
 
 /// Whether `byte` is a `tchar`: what methods, field names and the like are made of.
 @inline(__always)
 func isTokenByte(_ byte: UInt8) -> Bool {
-    // One bit for each ASCII character: !#$%&'*+-.0-9 in the low word, A-Z^_`a-z|~ in the high one.
+    // A bit for each ASCII character: !#$%&'*+-.0-9 in the low word, A-Z^_`a-z|~ in the high one.
     let low: UInt64 = 0x03FF_6CFA_0000_0000
     let high: UInt64 = 0x57FF_FFFF_C7FF_FFFE
-    return byte < 64
-        ? (low >> UInt64(byte)) & 1 == 1 : byte < 128 && (high >> UInt64(byte & 63)) & 1 == 1
+    let word = byte & 0x40 == 0 ? low : high
+    return byte < 0x80 && (word &>> UInt64(byte & 0x3F)) & 1 == 1
 }
 
 /// Whether `byte` may stand in a field value: visible ASCII, space, tab, and obs-text.
@@ -23,3 +23,64 @@ func isDigit(_ byte: UInt8) -> Bool { byte &- 0x30 < 10 }
 /// `byte` in lower case if it is an ASCII capital, else unchanged.
 @inline(__always)
 func lowercased(_ byte: UInt8) -> UInt8 { byte &- 0x41 < 26 ? byte | 0x20 : byte }
+
+extension Span<UInt8> {
+    /// The first index in `range` whose byte is `byte`.
+    @inline(__always)
+    func firstIndex(of byte: UInt8, in range: Range<Int>) -> Int? {
+        var index = range.lowerBound
+        while index < range.upperBound {
+            if self[index] == byte { return index }
+            index &+= 1
+        }
+        return nil
+    }
+
+    @inline(__always)
+    func allSatisfy(in range: Range<Int>, _ isIncluded: (UInt8) -> Bool) -> Bool {
+        var index = range.lowerBound
+        while index < range.upperBound {
+            if !isIncluded(self[index]) { return false }
+            index &+= 1
+        }
+        return true
+    }
+
+    /// Whether the bytes in `range` are `text`, without regard to the case of ASCII letters;
+    /// `text` is given in lower case.
+    @inline(__always)
+    func equals(_ range: Range<Int>, _ text: StaticString) -> Bool {
+        guard range.count == text.utf8CodeUnitCount else { return false }
+        let start = unsafe text.utf8Start
+        for offset in 0..<range.count {
+            // Safe: `offset` is below the text's length.
+            let expected = unsafe start[offset]
+            if lowercased(self[range.lowerBound + offset]) != expected { return false }
+        }
+        return true
+    }
+
+    /// `range` without the spaces and tabs at its ends.
+    @inline(__always)
+    func trimmed(_ range: Range<Int>) -> Range<Int> {
+        var lower = range.lowerBound
+        var upper = range.upperBound
+        while lower < upper, isWhitespace(self[lower]) { lower &+= 1 }
+        while lower < upper, isWhitespace(self[upper &- 1]) { upper &-= 1 }
+        return lower..<upper
+    }
+
+    func string(_ range: Range<Int>) -> String {
+        // Safe: the buffer does not outlive the closure.
+        unsafe extracting(range).withUnsafeBufferPointer {
+            unsafe String(decoding: $0, as: UTF8.self)
+        }
+    }
+}
+
+extension [UInt8] {
+    mutating func append(_ bytes: Span<UInt8>) {
+        // Safe: the buffer does not outlive the closure.
+        unsafe bytes.withUnsafeBufferPointer { unsafe append(contentsOf: $0) }
+    }
+}

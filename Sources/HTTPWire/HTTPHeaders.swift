@@ -70,11 +70,25 @@ package struct HTTPHeaders: Sendable {
         String(decoding: bytes[range], as: UTF8.self)
     }
 
-    private mutating func append(name: Range<Int>, value: Range<Int>) {
+    /// Adds a field that is known to be valid by where it stands in bytes that `adopt` will bring.
+    mutating func append(name: Range<Int>, value: Range<Int>) {
         fields.append(
             Field(
                 nameStart: UInt32(name.lowerBound), nameEnd: UInt32(name.upperBound),
                 valueStart: UInt32(value.lowerBound), valueEnd: UInt32(value.upperBound)))
+    }
+}
+
+extension HTTPHeaders {
+    /// Takes over the bytes that the ranges given to `append(name:value:)` are of.
+    mutating func adopt(_ head: Span<UInt8>) {
+        precondition(bytes.isEmpty)
+        bytes.append(head)
+    }
+
+    /// Calls `body` with the bytes of each field's name and value, in order.
+    func forEachField(_ body: (_ name: ArraySlice<UInt8>, _ value: ArraySlice<UInt8>) -> Void) {
+        for field in fields { body(bytes[field.name], bytes[field.value]) }
     }
 }
 
