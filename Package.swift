@@ -88,6 +88,7 @@ let package = Package(
             ],
             swiftSettings: common),
 
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: common),
         tests("BaseTests", ["Base"]),
         tests("JSONTests", ["JSON"]),
         tests("XMLTests", ["Base", "XML"]),
@@ -96,10 +97,13 @@ let package = Package(
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
         tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation"]),
         tests("RingTests", ["Base", "Ring", "CUring", "CLinux", system]),
-        tests("TLSTests", ["TLS"]),
+        tests("TLSTests", ["TLS", "TestSupport"]),
         tests("LinuxTests", ["Base", "Ring", "Linux", "CLinux", system]),
-        tests("HTTPServerTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer"]),
-        tests("HTTPClientTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient"]),
+        tests(
+            "HTTPServerTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "TestSupport"]),
+        tests(
+            "HTTPClientTests",
+            ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "TestSupport"]),
         tests(
             "EC2ClientTests",
             ["Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client"]),

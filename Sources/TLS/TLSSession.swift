@@ -17,8 +17,8 @@ package final class TLSSession {
         case closed
     }
 
-    /// The peer's latest ticket; nil for a server, and before one arrived. TLS 1.3 servers send
-    /// theirs after the handshake: look again once an answer has been read.
+    /// The peer's latest ticket, at first the one that was passed in; nil for a server. TLS 1.3
+    /// servers send theirs after the handshake: look again once an answer has been read.
     package private(set) var resumption: TLSResumption?
 
     private let context: TLSContext
@@ -45,6 +45,7 @@ package final class TLSSession {
         if let resumption {
             precondition(resumption.context === context && resumption.host == host)
             SSL_set_session(session.ssl, resumption.pointer)
+            session.resumption = resumption
         }
         SSL_set_connect_state(session.ssl)
         return session
