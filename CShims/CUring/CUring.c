@@ -1,1 +1,181 @@
+#define _GNU_SOURCE 1
+
 #include "CUring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct CUring {
+    struct io_uring ring;
+};
+
+_Static_assert(sizeof(struct CUring_timespec) == sizeof(struct __kernel_timespec), "the kernel's layout");
+
+int CUring_init(struct CUring **out, unsigned entries, unsigned flags) {
+    struct CUring *ring = calloc(1, sizeof *ring);
+    if (!ring) return -ENOMEM;
+    int result = io_uring_queue_init(entries, &ring->ring, flags | IORING_SETUP_CLAMP);
+    if (result < 0) {
+        free(ring);
+        return result;
+    }
+    *out = ring;
+    return 0;
+}
+
+int CUring_enable(struct CUring *ring) { return io_uring_enable_rings(&ring->ring); }
+
+int CUring_submit(struct CUring *ring) { return io_uring_submit(&ring->ring); }
+
+int CUring_submit_and_get_events(struct CUring *ring) { return io_uring_submit_and_get_events(&ring->ring); }
+
+int CUring_submit_and_wait(struct CUring *ring) { return io_uring_submit_and_wait(&ring->ring, 1); }
+
+unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsigned max) {
+    unsigned head, count = 0;
+    struct io_uring_cqe *cqe;
+    io_uring_for_each_cqe(&ring->ring, head, cqe) {
+        if (count == max) break;
+        out[count].tag = cqe->user_data;
+        out[count].result = cqe->res;
+        count++;
+    }
+    io_uring_cq_advance(&ring->ring, count);
+    return count;
+}
+
+// Fills the next SQE by a call of io_uring_prep_…, whose first argument is the SQE.
+#define QUEUE(prepare, ...)                                        \
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);      \
+    if (!sqe) return false;                                        \
+    prepare(sqe, __VA_ARGS__);                                     \
+    sqe->user_data = tag;                                          \
+    return true
+
+// A larger count is cut: read(2) may return less than was asked for.
+static unsigned clamped(size_t count) { return count < INT32_MAX ? (unsigned)count : INT32_MAX; }
+
+bool CUring_read(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset) {
+    QUEUE(io_uring_prep_read, fd, bytes, clamped(count), offset);
+}
+
+bool CUring_write(struct CUring *ring, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset) {
+    QUEUE(io_uring_prep_write, fd, bytes, clamped(count), offset);
+}
+
+bool CUring_recv(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count) {
+    QUEUE(io_uring_prep_recv, fd, bytes, clamped(count), 0);
+}
+
+bool CUring_send(struct CUring *ring, uint64_t tag, int fd, const void *bytes, size_t count) {
+    QUEUE(io_uring_prep_send, fd, bytes, clamped(count), MSG_NOSIGNAL | MSG_WAITALL);
+}
+
+bool CUring_accept(struct CUring *ring, uint64_t tag, int fd) {
+    QUEUE(io_uring_prep_accept, fd, NULL, NULL, SOCK_CLOEXEC);
+}
+
+bool CUring_connect(
+    struct CUring *ring, uint64_t tag, int fd, const struct sockaddr *address, socklen_t length
+) {
+    QUEUE(io_uring_prep_connect, fd, address, length);
+}
+
+bool CUring_poll(struct CUring *ring, uint64_t tag, int fd, unsigned events) {
+    QUEUE(io_uring_prep_poll_add, fd, events);
+}
+
+bool CUring_timeout(struct CUring *ring, uint64_t tag, struct CUring_timespec *at) {
+    QUEUE(io_uring_prep_timeout, (struct __kernel_timespec *)at, 0, IORING_TIMEOUT_ABS);
+}
+
+bool CUring_cancel(struct CUring *ring, uint64_t tag, uint64_t target) {
+    QUEUE(io_uring_prep_cancel64, target, 0);
+}
+
+int CUring_eventfd(void) { return eventfd(0, EFD_CLOEXEC); }
+
+// glibc has had wrappers for these two only since 2.36.
+int CUring_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+int CUring_pidfd_send_signal(int pidfd, int signal) {
+    return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+int CUring_signalfd(const int *signals, unsigned count) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (unsigned i = 0; i < count; i++) sigaddset(&set, signals[i]);
+    int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int CUring_signalfd_read(int fd) {
+    struct signalfd_siginfo info;
+    ssize_t count = read(fd, &info, sizeof info);
+    if (count < 0) return errno == EAGAIN || errno == EINTR ? 0 : -1;
+    return (int)info.ssi_signo;
+}
+
+int CUring_output_pipe(int ends[2]) {
+    if (pipe2(ends, O_CLOEXEC) < 0) return -1;
+    return fcntl(ends[0], F_SETFL, O_NONBLOCK);
+}
+
+static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int output) {
+    sigset_t all, none;
+    sigfillset(&all);
+    sigemptyset(&none);
+    int error;
+    if ((error = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0))) return error;
+    if ((error = posix_spawn_file_actions_adddup2(actions, output, 1))) return error;
+    if ((error = posix_spawn_file_actions_adddup2(actions, output, 2))) return error;
+    if ((error = posix_spawn_file_actions_addclosefrom_np(actions, 3))) return error;
+    if ((error = posix_spawnattr_setsigdefault(attributes, &all))) return error;
+    if ((error = posix_spawnattr_setsigmask(attributes, &none))) return error;
+    return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+}
+
+int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output) {
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    int error = posix_spawn_file_actions_init(&actions);
+    if (error) return error;
+    error = posix_spawnattr_init(&attributes);
+    if (!error) {
+        error = prepare(&actions, &attributes, output);
+        if (!error) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+        posix_spawnattr_destroy(&attributes);
+    }
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+int CUring_start_thread(const char *name, void *(*body)(void *), void *context) {
+    pthread_t thread;
+    pthread_attr_t attributes;
+    int error = pthread_attr_init(&attributes);
+    if (error) return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, body, context);
+    if (!error) pthread_setname_np(thread, name);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return error;
+}

@@ -18,9 +18,12 @@ package enum Limit {
 
     // The ring.
     package static let ringEntries: UInt32 = 256
+    /// Where RLIMIT_MEMLOCK leaves no room for `ringEntries`.
+    package static let ringEntriesMin: UInt32 = 16
     package static let operationsInFlightMax = 16 * 1024
     package static let blockingThreadsMax = 4
-    package static let blockingQueueMax = 1024
+    /// How long a listener waits when descriptors or memory are short.
+    package static let acceptRetryDelay: Duration = .milliseconds(100)
     /// What is kept of a child process's standard error.
     package static let childOutputMax = 8 * 1024
 

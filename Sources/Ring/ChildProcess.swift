@@ -1,0 +1,163 @@
+package import Base
+import CUring
+import Glibc
+import SystemPackage
+
+/// How a child process ended, and what it wrote to its standard output and standard error.
+package struct ChildResult: Sendable, Equatable {
+    package enum End: Sendable, Equatable {
+        case exited(Int32)
+        /// Ended by a signal, whose number this is.
+        case signaled(Int32)
+    }
+
+    package var end: End
+    /// The first `Limit.childOutputMax` bytes; what is not UTF-8 is replaced.
+    package var output: String
+
+    package var succeeded: Bool { end == .exited(0) }
+}
+
+/// Runs programs.
+package enum ChildProcess {
+    /// Runs the program at `path`, without a shell and with a minimal environment, to its end. Linux 5.3.
+    ///
+    /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The child is then
+    /// killed, and has ended, and is reaped, when this returns: nothing of it acts on a device any more.
+    @RingActor
+    package static func run(
+        _ path: String, _ arguments: [String], by deadline: Instant
+    ) async throws -> ChildResult {
+        try await RingActor.ring.withDeadline(deadline) {
+            let child = try await Child.start(path, arguments)
+            return try await child.finish()
+        }
+    }
+}
+
+/// A started child process.
+@RingActor
+private final class Child {
+    private let pid: pid_t
+    /// Nil when the kernel gave none; the end of the output stands for the child's then.
+    private let pidfd: Descriptor
+    private let pipe: Descriptor
+    private var output: [UInt8] = []
+
+    private init(pid: pid_t, pidfd: consuming Descriptor, pipe: consuming Descriptor) {
+        self.pid = pid
+        self.pidfd = pidfd
+        self.pipe = pipe
+    }
+
+    /// On a worker: posix_spawn blocks until the program is loaded.
+    static func start(_ path: String, _ arguments: [String]) async throws(Errno) -> Child {
+        let (pid, pidfd, pipe) = try await RingActor.ring.blocking { () throws(Errno) in
+            try spawn(path, arguments)
+        }
+        return Child(
+            pid: pid, pidfd: Descriptor(owning: pidfd), pipe: Descriptor(owning: pipe))
+    }
+
+    /// Waits for the end, and kills the child when the task is cancelled.
+    func finish() async throws -> ChildResult {
+        let reading = RingActor.spawn { await self.readOutput() }
+        let ended = await waitForEnd()
+        if !ended {
+            CUring_pidfd_send_signal(pidfd.rawValue, SIGKILL)
+            _ = await RingActor.ring.pollToTheEnd(pidfd)
+        }
+        reading.cancel()
+        await reading.value
+        let end = reap()
+        guard ended else { throw CancellationError() }
+        return ChildResult(end: end, output: String(decoding: output, as: UTF8.self))
+    }
+
+    /// False when the task is cancelled first.
+    private func waitForEnd() async -> Bool {
+        while !Task.isCancelled {
+            do throws(Errno) {
+                _ = try await RingActor.ring.poll(pidfd, .input)
+                return true
+            } catch {
+                if error != .canceled { return false }
+            }
+        }
+        return false
+    }
+
+    /// Reads until the pipe's end, or until the task is cancelled; then what is in the pipe by now.
+    ///
+    /// The end may never come: a grandchild can hold the pipe open.
+    private func readOutput() async {
+        var isOpen = true
+        while isOpen {
+            isOpen = takeOutput()
+            guard isOpen else { return }
+            do {
+                _ = try await RingActor.ring.poll(pipe, .input)
+            } catch {
+                _ = takeOutput()
+                return
+            }
+        }
+    }
+
+    /// Takes what the pipe holds; false at its end. What exceeds the limit is thrown away, so that the child is
+    /// not held up.
+    private func takeOutput() -> Bool {
+        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
+            while true {
+                let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
+                if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
+                output += buffer.prefix(min(count, Limit.childOutputMax - output.count))
+            }
+        }
+    }
+
+    private func reap() -> ChildResult.End {
+        var status: Int32 = 0
+        var result: pid_t = 0
+        repeat { result = waitpid(pid, &status, 0) } while result < 0 && errno == EINTR
+        precondition(result == pid, "a child is reaped once, here")
+        // wait(2): the low 7 bits are the signal, 0 for an exit, whose code is in the next byte.
+        let signal = status & 0x7f
+        return signal == 0 ? .exited(status >> 8 & 0xff) : .signaled(signal)
+    }
+}
+
+/// Starts a program; returns its pid, its pidfd and the read end of its output.
+private func spawn(_ path: String, _ arguments: [String]) throws(Errno) -> (pid_t, Int32, Int32) {
+    var ends: [Int32] = [-1, -1]
+    guard CUring_output_pipe(&ends) == 0 else { throw .current }
+    let readEnd = Descriptor(owning: ends[0])
+    let writeEnd = Descriptor(owning: ends[1])
+    let pid = try withCStrings([path] + arguments) { (argv) throws(Errno) in
+        try withCStrings(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"]) {
+            (environment) throws(Errno) in
+            var pid: pid_t = 0
+            let error = CUring_spawn(&pid, path, argv, environment, writeEnd.rawValue)
+            guard error == 0 else { throw Errno(rawValue: error) }
+            return pid
+        }
+    }
+    let pidfd = CUring_pidfd_open(pid)
+    guard pidfd >= 0 else {
+        let error = Errno.current
+        kill(pid, SIGKILL)
+        waitpid(pid, nil, 0)
+        throw error
+    }
+    return (pid, pidfd, readEnd.release())
+}
+
+/// Calls `body` with a null-terminated array of C strings.
+private func withCStrings<T>(
+    _ strings: [String], _ body: ([UnsafeMutablePointer<CChar>?]) throws(Errno) -> T
+) throws(Errno) -> T {
+    var pointers = strings.map { strdup($0) }
+    pointers.append(nil)
+    defer { for pointer in pointers { free(pointer) } }
+    return try body(pointers)
+}

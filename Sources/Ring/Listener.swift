@@ -1,0 +1,209 @@
+package import Base
+import CUring
+import Glibc
+package import SystemPackage
+
+/// A listening stream socket.
+@RingActor
+package final class Listener {
+    /// Where it listens; for TCP with the port that was bound.
+    package let address: SocketAddress
+
+    private var descriptor: Descriptor?
+    private var operations = 0
+    private var isClosed = false
+    /// The socket file's device and inode, so that another's file is not removed in its stead.
+    private var file: FileIdentity?
+
+    /// Listens on a TCP address; port 0 takes any free one.
+    package init(address: SocketAddress) throws(Errno) {
+        let descriptor = try address.makeSocket()
+        try setOption(descriptor, level: SOL_SOCKET, name: SO_REUSEADDR, to: 1)
+        try listen(descriptor, at: address)
+        self.address = try Self.boundAddress(of: descriptor, as: address)
+        self.descriptor = consume descriptor
+    }
+
+    /// Listens on a unix socket, made with the given permissions. The file that a dead process left is replaced;
+    /// one that a live process listens on is refused, and so is a file that is no socket.
+    package init(unixPath path: String, mode: UInt32) throws(OperationError) {
+        let doing = "listen on \(path)"
+        address = .unix(path: path)
+        try removeStaleSocket(path, doing: doing)
+        do throws(Errno) {
+            let descriptor = try address.makeSocket()
+            // bind(2) gives the file the socket's own mode, less the umask: it is never more open than asked for.
+            guard fchmod(descriptor.rawValue, mode) == 0 else { throw .current }
+            try listen(descriptor, at: address)
+            guard chmod(path, mode) == 0 else { throw .current }
+            file = try FileIdentity(of: path)
+            self.descriptor = consume descriptor
+        } catch {
+            throw OperationError(.system, doing: doing, found: "\(error)")
+        }
+    }
+
+    deinit {
+        if let file { file.unlink(address) }
+    }
+
+    /// The bound TCP port; 0 for a unix socket.
+    package var port: UInt16 {
+        switch address {
+        case .unix: 0
+        case .ipv4(_, let port), .ipv6(_, let port): port
+        }
+    }
+
+    /// Waits for a connection. Throws `Errno.canceled` when the task is cancelled, `Errno.badFileDescriptor` once
+    /// the listener is closed.
+    ///
+    /// When descriptors or memory are short it tries again after `Limit.acceptRetryDelay`: connections wait in the
+    /// backlog meanwhile.
+    package func accept() async throws(Errno) -> Socket {
+        while true {
+            if isClosed { throw .badFileDescriptor }
+            let result = await acceptOnce()
+            if isClosed {
+                if result >= 0 { Descriptor(owning: result).close() }
+                throw .badFileDescriptor
+            }
+            if result >= 0 { return try accepted(Descriptor(owning: result)) }
+            switch Errno(rawValue: -result) {
+            case .connectionAbort, .interrupted, .protocolError: break
+            case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noBufferSpace, .noMemory:
+                try await backOff()
+            case let error: throw error
+            }
+        }
+    }
+
+    /// Stops listening, and removes the socket file. Connections that were accepted live on.
+    package func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        if let file { file.unlink(address) }
+        file = nil
+        if operations == 0 {
+            descriptor = nil
+        } else {
+            shutdown(rawDescriptor, Int32(SHUT_RDWR))
+        }
+    }
+
+    private var rawDescriptor: Int32 {
+        switch descriptor {
+        case .some(let descriptor): descriptor.rawValue
+        case .none: -1
+        }
+    }
+
+    private func acceptOnce() async -> Int32 {
+        let fd = rawDescriptor
+        operations += 1
+        let result = await RingActor.ring.perform { CUring_accept($0, $1, fd) }
+        operations -= 1
+        if isClosed && operations == 0 { descriptor = nil }
+        return result
+    }
+
+    private func accepted(_ descriptor: consuming Descriptor) throws(Errno) -> Socket {
+        if address.isTCP { try Socket.disableDelay(descriptor) }
+        return Socket(owning: descriptor)
+    }
+
+    private func backOff() async throws(Errno) {
+        let ring = RingActor.ring
+        do {
+            try await ring.sleep(until: ring.now + Limit.acceptRetryDelay)
+        } catch {
+            throw .canceled
+        }
+    }
+
+    private static func boundAddress(
+        of descriptor: borrowing Descriptor, as address: SocketAddress
+    ) throws(Errno) -> SocketAddress {
+        var raw = sockaddr_in6()
+        var length = socklen_t(MemoryLayout<sockaddr_in6>.size)
+        let fd = descriptor.rawValue
+        let result = withUnsafeMutablePointer(to: &raw) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &length) }
+        }
+        guard result == 0 else { throw .current }
+        // The port lies at the same place for both families.
+        let port = UInt16(bigEndian: raw.sin6_port)
+        switch address {
+        case .unix: return address
+        case .ipv4(let ip, _): return .ipv4(ip, port: port)
+        case .ipv6(let ip, _): return .ipv6(ip, port: port)
+        }
+    }
+}
+
+private func listen(_ descriptor: borrowing Descriptor, at address: SocketAddress) throws(Errno) {
+    let raw = try RawSocketAddress(address)
+    let fd = descriptor.rawValue
+    guard bind(fd, raw.pointer, raw.length) == 0 else { throw .current }
+    guard Glibc.listen(fd, Int32(Limit.connectionsMax)) == 0 else { throw .current }
+}
+
+/// Removes the socket file of a process that has ended: one that nothing listens on.
+private func removeStaleSocket(_ path: String, doing: String) throws(OperationError) {
+    var status = stat()
+    if lstat(path, &status) < 0 {
+        if errno == ENOENT { return }
+        throw OperationError(.system, doing: doing, found: "\(Errno.current)")
+    }
+    guard status.st_mode & S_IFMT == S_IFSOCK else {
+        throw OperationError(
+            .system, doing: doing, found: "a file that is no socket is in its place",
+            advice: "move it away, or set another path")
+    }
+    switch probe(path) {
+    case .connectionRefused:
+        guard unlink(path) == 0 || errno == ENOENT else {
+            throw OperationError(.system, doing: doing, found: "\(Errno.current)")
+        }
+    case .noSuchFileOrDirectory: return
+    case nil, .resourceTemporarilyUnavailable:
+        throw OperationError(
+            .system, doing: doing, found: "another process listens on it",
+            advice: "stop the other one, or set another path")
+    case .some(let error):
+        throw OperationError(.system, doing: doing, found: "\(error)")
+    }
+}
+
+/// Connects and closes again; the error, or nil when something accepts connections.
+private func probe(_ path: String) -> Errno? {
+    let address = SocketAddress.unix(path: path)
+    do throws(Errno) {
+        let raw = try RawSocketAddress(address)
+        // In non-blocking mode a full backlog is EAGAIN, not a wait.
+        let descriptor = try address.makeSocket(nonBlocking: true)
+        guard connect(descriptor.rawValue, raw.pointer, raw.length) == 0 else { throw .current }
+        return nil
+    } catch {
+        return error
+    }
+}
+
+/// Tells a file from another one at the same path.
+private struct FileIdentity: Sendable {
+    private let device: dev_t
+    private let inode: ino_t
+
+    init(of path: String) throws(Errno) {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { throw .current }
+        device = status.st_dev
+        inode = status.st_ino
+    }
+
+    /// Removes the file if it is still this one.
+    func unlink(_ address: SocketAddress) {
+        guard case .unix(let path) = address, let now = try? FileIdentity(of: path) else { return }
+        if now.device == device && now.inode == inode { _ = Glibc.unlink(path) }
+    }
+}

@@ -1,0 +1,129 @@
+import CUring
+import Glibc
+package import SystemPackage
+
+/// A connected stream socket, which owns its descriptor.
+///
+/// Every operation is cancelled with its task (`Errno.canceled`), and ends with `Errno.badFileDescriptor` once the
+/// socket is closed; the descriptor itself goes only when no operation uses it any more.
+@RingActor
+package final class Socket {
+    private var descriptor: Descriptor?
+    private var operations = 0
+    private var isClosed = false
+
+    /// Takes over a connected socket in blocking mode.
+    package init(owning descriptor: consuming Descriptor) {
+        self.descriptor = consume descriptor
+    }
+
+    /// Connects to an address.
+    package static func connect(to address: SocketAddress) async throws(Errno) -> Socket {
+        let descriptor = try address.makeSocket()
+        if address.isTCP { try disableDelay(descriptor) }
+        let raw = try RawSocketAddress(address)
+        let fd = descriptor.rawValue
+        let pointer = raw.pointer
+        let length = raw.length
+        let result = await RingActor.ring.perform {
+            CUring_connect($0, $1, fd, pointer, length)
+        }
+        _ = consume raw
+        _ = try value(result)
+        return Socket(owning: descriptor)
+    }
+
+    /// Sends small segments at once.
+    static func disableDelay(_ descriptor: borrowing Descriptor) throws(Errno) {
+        try setOption(descriptor, level: Int32(IPPROTO_TCP), name: TCP_NODELAY, to: 1)
+    }
+
+    /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end of the stream.
+    /// Throws `Errno.noBufferSpace` when the buffer holds its maximum.
+    package func receive(into buffer: ByteBuffer) async throws(Errno) -> Int {
+        let room: UnsafeMutableRawBufferPointer
+        do throws(ByteBuffer.Full) {
+            room = try buffer.reserve(1)
+        } catch {
+            throw .noBufferSpace
+        }
+        let fd = try beginOperation()
+        buffer.beginUse()
+        let result = await RingActor.ring.perform {
+            CUring_recv($0, $1, fd, room.baseAddress, room.count)
+        }
+        buffer.endUse()
+        endOperation()
+        if isClosed { throw .badFileDescriptor }
+        let count = try value(result)
+        buffer.commit(count)
+        return count
+    }
+
+    /// Sends all readable bytes, and consumes them as they go. Throws `Errno.brokenPipe` or
+    /// `Errno.connectionReset` when the peer has gone.
+    package func send(_ buffer: ByteBuffer) async throws(Errno) {
+        while !buffer.isEmpty {
+            let bytes = buffer.readable
+            let fd = try beginOperation()
+            buffer.beginUse()
+            let result = await RingActor.ring.perform {
+                CUring_send($0, $1, fd, bytes.baseAddress, bytes.count)
+            }
+            buffer.endUse()
+            endOperation()
+            if isClosed { throw .badFileDescriptor }
+            buffer.consume(try value(result))
+        }
+    }
+
+    /// Returns when the peer has closed the connection or its sending side.
+    package func hangUp() async throws(Errno) {
+        let fd = try beginOperation()
+        let result = await RingActor.ring.perform {
+            CUring_poll($0, $1, fd, PollEvents.peerHangUp.rawValue)
+        }
+        endOperation()
+        if isClosed { throw .badFileDescriptor }
+        _ = try value(result)
+    }
+
+    /// Closes the connection now. What the peer has not yet received of the bytes sent still reaches it.
+    package func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        if operations == 0 {
+            descriptor = nil
+        } else {
+            // Ends the operations; the last one closes the descriptor, whose number must not be used anew before.
+            shutdown(rawDescriptor, Int32(SHUT_RDWR))
+        }
+    }
+
+    private var rawDescriptor: Int32 {
+        switch descriptor {
+        case .some(let descriptor): descriptor.rawValue
+        case .none: -1
+        }
+    }
+
+    private func beginOperation() throws(Errno) -> Int32 {
+        if isClosed { throw .badFileDescriptor }
+        operations += 1
+        return rawDescriptor
+    }
+
+    private func endOperation() {
+        operations -= 1
+        if isClosed && operations == 0 { descriptor = nil }
+    }
+}
+
+/// setsockopt(2) for an integer.
+func setOption(
+    _ descriptor: borrowing Descriptor, level: Int32, name: Int32, to value: Int32
+) throws(Errno) {
+    var value = value
+    let size = socklen_t(MemoryLayout<Int32>.size)
+    guard setsockopt(descriptor.rawValue, level, name, &value, size) == 0 else { throw .current }
+}
