@@ -11,6 +11,12 @@ package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
         description = String(text)
     }
 
+    /// An id that stands in the source: one that is none is a bug, and traps.
+    package init(literal text: StaticString) {
+        guard let id = VolumeID("\(text)") else { preconditionFailure("\(text) is no volume id") }
+        self = id
+    }
+
     /// The serial number of the volume's NVMe controller: the id without its dash.
     ///
     /// Source: docs.aws.amazon.com/ebs/latest/userguide/identify-nvme-ebs-device.html.
@@ -24,6 +30,14 @@ package struct InstanceID: Hashable, Sendable, CustomStringConvertible {
     package init?(_ text: some StringProtocol) {
         guard isResourceID(text, prefix: "i-") else { return nil }
         description = String(text)
+    }
+
+    /// An id that stands in the source: one that is none is a bug, and traps.
+    package init(literal text: StaticString) {
+        guard let id = InstanceID("\(text)") else {
+            preconditionFailure("\(text) is no instance id")
+        }
+        self = id
     }
 }
 

@@ -61,4 +61,11 @@ package enum Limit {
     package static let unmountTimeMax: Duration = .seconds(50)
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
+
+    // What EC2 tells no event of is looked at in growing pauses.
+    package static let lookIntervalMin: Duration = .milliseconds(200)
+    package static let lookIntervalMax: Duration = .seconds(3)
+    /// While a device is awaited, how often EC2 is asked whether the attachment has failed.
+    package static let attachmentCheckInterval: Duration = .seconds(5)
+    package static let detachRetryInterval: Duration = .seconds(30)
 }
