@@ -1,0 +1,198 @@
+package import Base
+
+/// Where a volume stands, seen from one instance.
+package enum Situation: Sendable, Equatable {
+    /// Attached to nothing: it can be attached here.
+    case free
+    /// Attached or being attached here, by this name.
+    case here(deviceName: String?)
+    /// Attached to another instance.
+    case elsewhere(InstanceID)
+    /// On its way from an instance; free after a while.
+    case leaving(InstanceID)
+    /// Being created; free after a while.
+    case creating
+
+    /// Throws when the volume cannot be used, whatever is done.
+    package init(
+        of volume: VolumeDescription, seenFrom host: Host, readOnly: Bool
+    ) throws(OperationError) {
+        try Self.checkState(of: volume)
+        try Self.checkZone(of: volume, host)
+        if volume.multiAttachEnabled && !readOnly {
+            throw unusable(
+                volume.id, "it is enabled for Multi-Attach, and a file system bears one writer",
+                advice: "create it with -o read-only=true, or use a volume without Multi-Attach")
+        }
+        let attachments = volume.attachments.filter { $0.state != .detached }
+        if let own = attachments.first(where: { $0.instance == host.instance }) {
+            self = own.isLeaving ? .leaving(host.instance) : .here(deviceName: own.device)
+        } else if let other = attachments.first, !volume.multiAttachEnabled {
+            guard let instance = other.instance else {
+                throw unusable(
+                    volume.id,
+                    "it is attached to something that is no EC2 instance of this account",
+                    advice: "an AWS service, such as Fargate, manages it: use another volume")
+            }
+            self = other.isLeaving ? .leaving(instance) : .elsewhere(instance)
+        } else {
+            self = volume.state == .creating ? .creating : .free
+        }
+    }
+
+    private static func checkState(of volume: VolumeDescription) throws(OperationError) {
+        switch volume.state {
+        case .available, .inUse, .creating: return
+        case .deleting, .deleted:
+            throw unusable(
+                volume.id, "it is being deleted, or deleted", advice: "use another volume")
+        case .error:
+            throw unusable(
+                volume.id, "EC2 says that it is in the state error",
+                advice: "its data cannot be reached: restore a snapshot to a new volume")
+        case .other(let state):
+            throw unusable(volume.id, "EC2 says that it is in the state \(quoted(state))")
+        }
+    }
+
+    private static func checkZone(
+        of volume: VolumeDescription, _ host: Host
+    ) throws(OperationError) {
+        guard volume.availabilityZone == host.availabilityZone else {
+            throw unusable(
+                volume.id,
+                """
+                it is in the Availability Zone \(volume.availabilityZone), and this instance, \
+                \(host.instance), is in \(host.availabilityZone)
+                """,
+                advice: """
+                    place the task in \(volume.availabilityZone), or restore a snapshot of the \
+                    volume in \(host.availabilityZone)
+                    """)
+        }
+    }
+}
+
+extension Situation: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .free: "free"
+        case .here(let name): "attached here as \(name ?? "an unknown name")"
+        case .elsewhere(let owner): "attached to \(owner)"
+        case .leaving(let owner): "being detached from \(owner)"
+        case .creating: "being created"
+        }
+    }
+}
+
+extension Attachment {
+    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount.
+    fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
+}
+
+package func unusable(
+    _ volume: VolumeID, _ found: String, advice: String? = nil
+) -> OperationError {
+    OperationError(.unusableVolume, doing: "use \(volume)", found: found, advice: advice)
+}
+
+/// What follows from EC2's refusal to attach.
+package enum AttachRefusal: Sendable, Equatable {
+    /// Another name may do.
+    case nameInUse
+    /// The volume is not as it was thought to be: look again.
+    case volumeChanged
+    /// Nothing that can be mended here; the advice is for the operator.
+    case final(advice: String?)
+
+    /// Codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
+    package init(code: String, message: String) {
+        switch code {
+        case "InvalidParameterValue" where message.contains("already in use"),
+            "InvalidDevice.InUse":
+            self = .nameInUse
+        case "VolumeInUse", "IncorrectState": self = .volumeChanged
+        case "AttachmentLimitExceeded":
+            self = .final(
+                advice: "detach a volume from this instance, or place the task on another")
+        case "UnauthorizedOperation":
+            self = .final(
+                advice: "allow ec2:AttachVolume to the instance's role, for volume and instance")
+        case "InvalidVolume.NotFound": self = .final(advice: "check the volume's id and region")
+        default: self = .final(advice: nil)
+        }
+    }
+}
+
+/// Whether EC2's refusal to detach says that there is nothing left to detach.
+package func isAlreadyDetached(code: String) -> Bool {
+    ["IncorrectState", "InvalidAttachment.NotFound", "InvalidVolume.NotFound"].contains(code)
+}
+
+/// What to do with a device, from what is on it.
+package enum ContentDecision: Sendable, Equatable {
+    case mount(type: String)
+    case format
+
+    /// The file systems that are mounted as they are.
+    package static let mountable = ["xfs", "ext4", "ext3", "ext2", "btrfs"]
+
+    /// Throws for anything that may neither be mounted nor formatted.
+    ///
+    /// - Parameter description: needed for a blank device alone; one that was made from a snapshot
+    ///   is no new volume, whatever its first and last MiB hold.
+    package init(
+        _ content: DeviceContent, on device: BlockDevice, of description: VolumeDescription,
+        readOnly: Bool
+    ) throws(OperationError) {
+        func refuse(_ found: String, _ advice: String) -> OperationError {
+            OperationError(
+                .content, doing: "mount \(description.id) from \(device.path)", found: found,
+                advice: advice)
+        }
+        switch content {
+        case .fileSystem(let type, _, _) where Self.mountable.contains(type):
+            self = .mount(type: type)
+        case .fileSystem(let type, _, _):
+            throw refuse(
+                "it holds a file system of type \(quoted(type)), which is not supported",
+                "the types are \(Self.mountable.joined(separator: ", ")); nothing was changed")
+        case .signature(let kind):
+            throw refuse(
+                "it holds \(kind), and only an empty volume is formatted",
+                "use a volume whose file system is on the whole device; nothing was changed")
+        case .unknownData:
+            throw refuse(
+                "it holds data without a known file system, and only an empty volume is formatted",
+                "zero its first and last MiB if the data is worthless; nothing was changed")
+        case .blank where readOnly:
+            throw refuse("it is empty, and is to be mounted read-only", "mount it writable once")
+        case .blank where description.snapshotID != nil:
+            throw refuse(
+                "it looks empty but was made from the snapshot \(description.snapshotID ?? "")",
+                "make a file system on it by hand if that is right; nothing was changed")
+        case .blank: self = .format
+        }
+    }
+}
+
+/// The arguments for mkfs.xfs that keep a new file system mountable by the running kernel.
+///
+/// - Parameter kernelRelease: as `uname -r` gives it; one that cannot be read counts as old.
+/// Sources: mkfs.xfs(8); bigtime and inobtcount came with Linux 5.10, reflink by default is safe
+/// since 4.16, nrext64 came with 5.19.
+package func xfsArguments(kernelRelease: String, legacy: Bool) -> [String] {
+    let numbers = kernelRelease.split(whereSeparator: { !$0.isNumber && $0 != "." }).first ?? ""
+    let version = numbers.split(separator: ".").prefix(2).compactMap { Int($0) }
+    let major = version.first ?? 0
+    let minor = version.dropFirst().first ?? 0
+    func since(_ wantedMajor: Int, _ wantedMinor: Int) -> Bool {
+        !legacy && (major, minor) >= (wantedMajor, wantedMinor)
+    }
+    var metadata: [String] = []
+    if !since(5, 10) { metadata += ["bigtime=0", "inobtcount=0"] }
+    if !since(4, 16) { metadata.append("reflink=0") }
+    var arguments = metadata.isEmpty ? [] : ["-m", metadata.joined(separator: ",")]
+    if !since(5, 19) { arguments += ["-i", "nrext64=0"] }
+    return arguments
+}

@@ -1,0 +1,52 @@
+/// The device names that this instance can attach volumes by, and which of them are taken.
+///
+/// EC2 wants a name for each attachment; on Nitro instances it does not decide the node. The free
+/// name that was used longest ago is taken, because a name used again at once can leave an
+/// attachment in `attaching` for ever (github.com/kubernetes/kubernetes/issues/31891).
+/// Source of the names: docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html.
+package struct DeviceNames: Sendable {
+    /// Every name, in the order of their first use.
+    package static let all: [String] =
+        "fghijklmnop".map { "/dev/sd\($0)" }
+        + "bc".flatMap { first in
+            "abcdefghijklmnopqrstuvwxyz".map { "/dev/xvd\(first)\($0)" }
+        }
+
+    /// Free names, the one to use next first.
+    private var free = DeviceNames.all
+    private var taken: Set<String> = []
+    /// Names that EC2 says are in use though nothing here took them.
+    private var quarantined: Set<String> = []
+
+    package init() {}
+
+    /// Takes a name; nil when all are taken.
+    package mutating func take() -> String? {
+        if free.isEmpty {
+            // Nothing is lost by asking EC2 again for names that it refused before.
+            free = Self.all.filter { quarantined.contains($0) }
+            quarantined = []
+        }
+        guard !free.isEmpty else { return nil }
+        let name = free.removeFirst()
+        taken.insert(name)
+        return name
+    }
+
+    /// Marks a name as taken that an attachment bears already. Other names are of no concern.
+    package mutating func claim(_ name: String) {
+        free.removeAll { $0 == name }
+        quarantined.remove(name)
+        if Self.all.contains(name) { taken.insert(name) }
+    }
+
+    /// Gives a name back.
+    package mutating func release(_ name: String) {
+        if taken.remove(name) != nil { free.append(name) }
+    }
+
+    /// Sets a name aside that EC2 refused as in use.
+    package mutating func quarantine(_ name: String) {
+        if taken.remove(name) != nil { quarantined.insert(name) }
+    }
+}

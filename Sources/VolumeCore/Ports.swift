@@ -1,0 +1,98 @@
+package import Base
+
+// The ports: what the life of a volume needs from outside. The daemon fulfils them with the edge
+// modules, a simulation with seeded twins. Every wait carries its deadline.
+
+/// The EC2 API, for volumes in this instance's region. Calls throw `EC2Failure`.
+package protocol EC2Port: Sendable {
+    /// Nil when EC2 knows no such volume.
+    func describeVolume(
+        _ id: VolumeID, by deadline: Instant
+    ) async throws -> VolumeDescription?
+
+    /// Nil when EC2 knows no such instance.
+    func describeInstance(
+        _ id: InstanceID, by deadline: Instant
+    ) async throws -> InstanceDescription?
+
+    /// Returns when EC2 has accepted the attachment; the device comes later.
+    func attach(
+        _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
+    ) async throws -> Attachment
+
+    /// Returns when EC2 has accepted the detachment; the volume is free later.
+    func detach(
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+    ) async throws -> Attachment
+}
+
+/// The block devices of this instance. Calls throw `OperationError`.
+package protocol DevicePort: Sendable {
+    /// The volume's device, if it is here now. `deviceName` is the name it was attached by, where
+    /// that is known: on Xen instances nothing else tells.
+    func find(_ volume: VolumeID, attachedAs deviceName: String?) async throws -> BlockDevice?
+
+    /// Waits until the volume's device is here.
+    func arrival(
+        of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
+    ) async throws -> BlockDevice
+
+    /// Waits until the device is gone.
+    func departure(
+        of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws
+}
+
+/// File systems on this instance's devices. Calls throw `OperationError`.
+package protocol FileSystemPort: Sendable {
+    /// What is on the device, after its identity was proved on the open device.
+    func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent
+
+    /// Makes an XFS on a device that is proved to be the volume, unheld and blank.
+    func format(
+        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+    ) async throws
+
+    /// Mounts at a folder that it creates.
+    func mount(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
+        readOnly: Bool, options: [String]
+    ) async throws
+
+    /// Unmounts, never lazily, and removes the folder.
+    func unmount(_ mountpoint: String, of volume: VolumeID) async throws
+
+    /// Whether any mount namespace, or anything else, holds the device.
+    func isHeld(_ device: BlockDevice) async throws -> Bool
+
+    /// What this process sees mounted.
+    func mounted() async throws -> [MountedFileSystem]
+
+    /// The running kernel's release, `6.1.0-18-amd64`.
+    func kernelRelease() async -> String
+}
+
+/// What must outlive the process.
+package protocol StatePort: Sendable {
+    /// The records as last saved; empty where nothing was saved yet.
+    func load() async throws -> [VolumeRecord]
+
+    /// Returns when the records are on the disk.
+    func save(_ records: [VolumeRecord]) async throws
+}
+
+/// The instance that the daemon runs on.
+package struct Host: Sendable, Equatable {
+    package var instance: InstanceID
+    package var availabilityZone: String
+
+    package init(instance: InstanceID, availabilityZone: String) {
+        self.instance = instance
+        self.availabilityZone = availabilityZone
+    }
+}
+
+package protocol HostPort: Sendable {
+    /// Throws `OperationError` when the metadata service has not told by the deadline.
+    func host(by deadline: Instant) async throws -> Host
+}

@@ -1,0 +1,55 @@
+package import Base
+
+/// What is remembered of a volume from its Create to its Remove.
+package struct VolumeRecord: Sendable, Equatable {
+    package var id: VolumeID
+    package var options: VolumeOptions
+    /// Seconds since 1970.
+    package var createdAt: Int64
+    package var mounts: MountCounts
+    /// The name it was attached by here, `/dev/sdf`, while it is attached as far as is known.
+    package var deviceName: String?
+
+    package init(
+        id: VolumeID, options: VolumeOptions = VolumeOptions(), createdAt: Int64,
+        mounts: MountCounts = MountCounts(), deviceName: String? = nil
+    ) {
+        self.id = id
+        self.options = options
+        self.createdAt = createdAt
+        self.mounts = mounts
+        self.deviceName = deviceName
+    }
+}
+
+/// How often each of Docker's mount IDs has mounted a volume.
+///
+/// A count per ID, for Docker sends Mount and Unmount with the ID of a running container when
+/// `docker cp` looks into it: a set would unmount under that container.
+package struct MountCounts: Sendable, Equatable {
+    package private(set) var counts: [String: Int]
+
+    package init(_ counts: [String: Int] = [:]) {
+        self.counts = counts.filter { $0.value > 0 }
+    }
+
+    package var isEmpty: Bool { counts.isEmpty }
+    package var total: Int { counts.values.reduce(0, +) }
+
+    /// Throws when the table is full.
+    package mutating func add(_ id: String) throws(OperationError) {
+        guard counts.count < Limit.mountIDsMax || counts[id] != nil else {
+            throw OperationError(
+                .limitReached, doing: "count one more mount",
+                found: "\(counts.count) containers have the volume mounted, as many as are allowed")
+        }
+        counts[id, default: 0] += 1
+    }
+
+    /// False when the ID has nothing mounted.
+    package mutating func remove(_ id: String) -> Bool {
+        guard let count = counts[id] else { return false }
+        counts[id] = count > 1 ? count - 1 : nil
+        return true
+    }
+}

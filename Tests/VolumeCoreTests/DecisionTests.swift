@@ -1,0 +1,145 @@
+import Base
+import Testing
+import VolumeCore
+
+private let id = VolumeID(literal: "vol-0123456789abcdef0")
+private let here = InstanceID(literal: "i-0123456789abcdef0")
+private let other = InstanceID(literal: "i-0fedcba9876543210")
+private let host = Host(instance: here, availabilityZone: "eu-west-1a")
+private let device = BlockDevice(path: "/dev/nvme1n1", number: DeviceNumber(major: 259, minor: 1))
+
+private func volume(
+    _ state: VolumeDescription.State = .available, zone: String = "eu-west-1a",
+    snapshot: String? = nil, multiAttach: Bool = false, _ attachments: [Base.Attachment] = []
+) -> VolumeDescription {
+    VolumeDescription(
+        id: id, state: state, availabilityZone: zone, size: 1, snapshotID: snapshot,
+        multiAttachEnabled: multiAttach, attachments: attachments)
+}
+
+private func attached(
+    _ instance: InstanceID?, _ state: Base.Attachment.State = .attached
+) -> Base.Attachment {
+    Base.Attachment(volume: id, instance: instance, device: "/dev/sdf", state: state)
+}
+
+private func situation(
+    _ volume: VolumeDescription, readOnly: Bool = false
+) throws(OperationError) -> Situation {
+    try Situation(of: volume, seenFrom: host, readOnly: readOnly)
+}
+
+@Suite struct SituationTests {
+    @Test func `each place a volume can be at is told apart`() throws {
+        #expect(try situation(volume()) == .free)
+        #expect(try situation(volume(.creating)) == .creating)
+        #expect(
+            try situation(volume(.inUse, [attached(here)])) == .here(deviceName: "/dev/sdf"))
+        #expect(try situation(volume(.inUse, [attached(other)])) == .elsewhere(other))
+        #expect(try situation(volume(.inUse, [attached(other, .detached)])) == .free)
+    }
+
+    @Test(arguments: [Base.Attachment.State.detaching, .busy])
+    func `a volume on its way out is not mounted, also when it goes from here`(
+        state: Base.Attachment.State
+    ) throws {
+        #expect(try situation(volume(.inUse, [attached(here, state)])) == .leaving(here))
+        #expect(try situation(volume(.inUse, [attached(other, state)])) == .leaving(other))
+    }
+
+    @Test func `a volume of another zone is refused with both zones named`() {
+        let error = #expect(throws: OperationError.self) {
+            try situation(volume(zone: "eu-west-1b"))
+        }
+        #expect(error?.reason == .unusableVolume)
+        #expect(error?.description.contains("eu-west-1b") == true)
+        #expect(error?.description.contains("eu-west-1a") == true)
+    }
+
+    @Test(arguments: [VolumeDescription.State.deleting, .deleted, .error, .other("odd")])
+    func `a volume in a state without a future is refused`(state: VolumeDescription.State) {
+        #expect(throws: OperationError.self) { try situation(volume(state)) }
+    }
+
+    @Test func `an attachment without an instance is an AWS service's and is refused`() {
+        #expect(throws: OperationError.self) { try situation(volume(.inUse, [attached(nil)])) }
+    }
+
+    @Test func `a Multi-Attach volume is for reading alone`() throws {
+        let shared = volume(.inUse, multiAttach: true, [attached(other)])
+        #expect(throws: OperationError.self) { try situation(shared) }
+        #expect(try situation(shared, readOnly: true) == .free)
+    }
+}
+
+@Suite struct ContentDecisionTests {
+    private func decide(
+        _ content: DeviceContent, snapshot: String? = nil, readOnly: Bool = false
+    ) throws(OperationError) -> ContentDecision {
+        try ContentDecision(
+            content, on: device, of: volume(snapshot: snapshot), readOnly: readOnly)
+    }
+
+    @Test(arguments: ["xfs", "ext4", "ext3", "ext2", "btrfs"])
+    func `a file system is mounted as it is`(type: String) throws {
+        let content = DeviceContent.fileSystem(type: type, label: "x y", uuid: nil)
+        #expect(try decide(content) == .mount(type: type))
+    }
+
+    @Test func `a blank new volume is formatted`() throws {
+        #expect(try decide(.blank) == .format)
+    }
+
+    @Test(arguments: [
+        DeviceContent.signature("a partition table (dos)"), .signature("LVM2_member"),
+        .unknownData, .fileSystem(type: "ntfs", label: nil, uuid: nil),
+    ])
+    func `anything else is neither formatted nor mounted`(content: DeviceContent) {
+        let error = #expect(throws: OperationError.self) { try decide(content) }
+        #expect(error?.reason == .content)
+    }
+
+    @Test func `a blank volume is not formatted from a snapshot or to be read`() {
+        #expect(throws: OperationError.self) { try decide(.blank, snapshot: "snap-1") }
+        #expect(throws: OperationError.self) { try decide(.blank, readOnly: true) }
+    }
+}
+
+@Suite struct FormatTests {
+    @Test(arguments: [
+        ("4.14.355-275.570.amzn2", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
+        ("5.4.0", ["-m", "bigtime=0,inobtcount=0", "-i", "nrext64=0"]),
+        ("5.10.0-30-amd64", ["-i", "nrext64=0"]),
+        ("6.1.0", []), ("6.18.44-x", []),
+        ("", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
+    ])
+    func `the file system is one that the kernel mounts`(release: String, arguments: [String]) {
+        #expect(xfsArguments(kernelRelease: release, legacy: false) == arguments)
+    }
+
+    @Test func `a volume meant for older kernels is made for them`() {
+        #expect(
+            xfsArguments(kernelRelease: "6.18.0", legacy: true)
+                == xfsArguments(kernelRelease: "4.14.0", legacy: false))
+    }
+}
+
+@Suite struct AttachRefusalTests {
+    @Test func `EC2's refusals are told apart by code`() {
+        func refusal(_ code: String, _ message: String = "") -> AttachRefusal {
+            AttachRefusal(code: code, message: message)
+        }
+        #expect(
+            refusal(
+                "InvalidParameterValue",
+                "Attachment point /dev/sdf is already in use")
+                == .nameInUse)
+        #expect(refusal("VolumeInUse") == .volumeChanged)
+        #expect(refusal("IncorrectState") == .volumeChanged)
+        #expect(refusal("InvalidParameterValue", "Invalid device name") == .final(advice: nil))
+        guard case .final(.some) = refusal("AttachmentLimitExceeded") else {
+            Issue.record("the limit comes with advice")
+            return
+        }
+    }
+}
