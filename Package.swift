@@ -61,7 +61,7 @@ let package = Package(
         edge("XML", ["Base", "CExpat"], archives: ["libexpat.a"]),
         pure("AWSWire", ["Base", "JSON", "XML"]),
         pure("VolumeCore", ["Base"]),
-        pure("Agent", ["Base", "JSON", "VolumeCore"]),
+        pure("Agent", ["Base", "JSON", "VolumeCore", log]),
         pure("Simulation", ["Base", "VolumeCore", "Agent"]),
 
         edge("Ring", ["Base", "CUring", "CLinux", system]),

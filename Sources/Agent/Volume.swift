@@ -1,0 +1,49 @@
+import Base
+import VolumeCore
+
+/// One volume of the table, the manager's own.
+final class Volume {
+    /// What a volume is going through on this instance. An operation is a task that every call
+    /// interested in its outcome awaits; it goes on when such a call is cut.
+    enum Phase {
+        /// Not mounted; the device may be here, lingering.
+        case unmounted
+        case mounting(Task<Void, any Error>)
+        case mounted(BlockDevice)
+        case unmounting(Task<Void, any Error>)
+        case detaching(Task<Void, any Error>)
+    }
+
+    var record: VolumeRecord
+    var phase = Phase.unmounted
+    /// False after Remove: kept only until it is given back.
+    var isKnown = true
+    /// Whether it is attached to this instance, or being attached or detached, as far as is known.
+    var isHere = false
+    /// What EC2 said last, brought up to date by what was done here since.
+    var description: VolumeDescription?
+    /// Mount calls that are under way. While there are any the volume is not given back.
+    var mountsUnderWay = 0
+    /// Waits out the linger, then unmounts what nobody uses and detaches.
+    var givingBack: Task<Void, Never>?
+
+    init(_ record: VolumeRecord) { self.record = record }
+
+    var id: VolumeID { record.id }
+    var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
+
+    var device: BlockDevice? {
+        if case .mounted(let device) = phase { device } else { nil }
+    }
+
+    /// In one word, for Get's Status.
+    var phaseName: String {
+        switch phase {
+        case .unmounted: isHere ? "attached" : "detached"
+        case .mounting: "mounting"
+        case .mounted: "mounted"
+        case .unmounting: "unmounting"
+        case .detaching: "detaching"
+        }
+    }
+}

@@ -1,0 +1,119 @@
+import Base
+import JSON
+import VolumeCore
+
+/// The Docker volume plugin protocol, version 1: a path and a JSON body in, a JSON body out.
+///
+/// Source: docs.docker.com/engine/extend/plugins_volume. An error is told in the answer's `Err`,
+/// which Docker prints as it is.
+package struct VolumeDriver: Sendable {
+    private let volumes: VolumeManager
+
+    package init(volumes: VolumeManager) { self.volumes = volumes }
+
+    /// The answer's body; nil when the protocol has no such path.
+    package func answer(path: String, body: [UInt8]) async -> [UInt8]? {
+        guard let call = Self.calls[path] else { return nil }
+        let answer: JSONValue
+        do {
+            answer = try await call(volumes, Request(body, path: path))
+        } catch {
+            answer = ["Err": .string("\(error)")]
+        }
+        return answer.serialised()
+    }
+
+    private typealias Call =
+        @Sendable (VolumeManager, Request) async throws -> JSONValue
+
+    private static let calls: [String: Call] = [
+        "/Plugin.Activate": { _, _ in ["Implements": ["VolumeDriver"]] },
+        "/VolumeDriver.Capabilities": { _, _ in ["Capabilities": ["Scope": "local"]] },
+        "/VolumeDriver.Create": { volumes, request in
+            try await volumes.create(request.name, options: request.options)
+            return ["Err": ""]
+        },
+        "/VolumeDriver.Remove": { volumes, request in
+            try await volumes.remove(request.name)
+            return ["Err": ""]
+        },
+        "/VolumeDriver.Mount": { volumes, request in
+            let mountpoint = try await volumes.mount(request.name, id: request.mountID)
+            return ["Mountpoint": .string(mountpoint), "Err": ""]
+        },
+        "/VolumeDriver.Unmount": { volumes, request in
+            try await volumes.unmount(request.name, id: request.mountID)
+            return ["Err": ""]
+        },
+        "/VolumeDriver.Path": { volumes, request in
+            let mountpoint = try await volumes.path(request.name)
+            return ["Mountpoint": .string(mountpoint ?? ""), "Err": ""]
+        },
+        "/VolumeDriver.Get": { volumes, request in
+            ["Volume": try await volumes.get(request.name).json, "Err": ""]
+        },
+        "/VolumeDriver.List": { volumes, _ in
+            ["Volumes": .array(await volumes.list().map(\.json)), "Err": ""]
+        },
+    ]
+}
+
+/// The members that calls take. A member that is not there is an error of the call that needs it.
+private struct Request: Sendable {
+    private let members: [String: JSONValue]
+    private let path: String
+
+    /// An empty body is one without members: Docker sends Plugin.Activate so, and may send a
+    /// retried call so.
+    init(_ body: [UInt8], path: String) throws {
+        self.path = path
+        guard !body.isEmpty else {
+            members = [:]
+            return
+        }
+        guard let members = try JSONValue.parse(body).object else {
+            throw Self.invalid(path, "the body is no JSON object")
+        }
+        self.members = members
+    }
+
+    var name: String { get throws { try text("Name") } }
+    var mountID: String { get throws { try text("ID") } }
+
+    var options: [String: String] {
+        get throws {
+            guard let options = members["Opts"], options != .null else { return [:] }
+            guard let options = options.object else {
+                throw Self.invalid(path, "Opts is no JSON object")
+            }
+            return try options.mapValues { value in
+                guard let text = value.string else {
+                    throw Self.invalid(path, "a value in Opts is no string")
+                }
+                return text
+            }
+        }
+    }
+
+    private func text(_ member: String) throws -> String {
+        guard let text = members[member]?.string else {
+            throw Self.invalid(path, "the body has no string \(member)")
+        }
+        return text
+    }
+
+    private static func invalid(_ path: String, _ found: String) -> OperationError {
+        OperationError(.invalidInput, doing: "answer \(path)", found: found)
+    }
+}
+
+extension VolumeManager.Info {
+    fileprivate var json: JSONValue {
+        [
+            "Name": .string(name),
+            "Mountpoint": .string(mountpoint ?? ""),
+            "CreatedAt": .string(CivilTime(unixSeconds: createdAt).rfc3339),
+            "Status": .object(status.mapValues { .string($0) }),
+        ]
+    }
+}

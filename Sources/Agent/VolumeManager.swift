@@ -1,0 +1,233 @@
+package import Base
+package import Logging
+package import VolumeCore
+
+/// The volumes of this instance: what Docker asks of them, and what is done for it.
+///
+/// Everything runs on the executor that is given: the ring's thread in the daemon, a seeded one in
+/// simulations. Calls about different volumes go on at once; those about one volume wait for or
+/// join its running operation.
+package actor VolumeManager {
+    package struct Ports: Sendable {
+        package var ec2: any EC2Port
+        package var devices: any DevicePort
+        package var fileSystems: any FileSystemPort
+        package var state: any StatePort
+        package var host: any HostPort
+        package var time: any TimeSource
+
+        package init(
+            ec2: any EC2Port, devices: any DevicePort, fileSystems: any FileSystemPort,
+            state: any StatePort, host: any HostPort, time: any TimeSource
+        ) {
+            self.ec2 = ec2
+            self.devices = devices
+            self.fileSystems = fileSystems
+            self.state = state
+            self.host = host
+            self.time = time
+        }
+    }
+
+    package struct Settings: Sendable {
+        /// The folder that volumes are mounted in, each under its id.
+        package var mountRoot: String
+        /// How long an unused volume stays attached; nil for ever.
+        package var detachAfter: Duration?
+
+        package init(mountRoot: String, detachAfter: Duration?) {
+            self.mountRoot = mountRoot
+            self.detachAfter = detachAfter
+        }
+    }
+
+    /// What Get and List tell of a volume.
+    package struct Info: Sendable, Equatable {
+        package var name: String
+        /// Nil while it is not mounted.
+        package var mountpoint: String?
+        /// Seconds since 1970.
+        package var createdAt: Int64
+        package var status: [String: String]
+    }
+
+    package typealias Executor = any SerialExecutor & TaskExecutor
+
+    let ports: Ports
+    let settings: Settings
+    let log: Logger
+    nonisolated let executor: Executor
+    var volumes: [VolumeID: Volume] = [:]
+    var deviceNames = DeviceNames()
+    /// The save that is under way, and whether another has to follow it.
+    var saving: Task<Void, any Error>?
+    var saveNeeded = false
+
+    package nonisolated var unownedExecutor: UnownedSerialExecutor {
+        // The manager keeps its executor alive, and nobody keeps the reference longer.
+        unsafe executor.asUnownedSerialExecutor()
+    }
+
+    package init(ports: Ports, settings: Settings, executor: Executor, log: Logger) {
+        self.ports = ports
+        self.settings = settings
+        self.executor = executor
+        self.log = log
+    }
+
+    func mountpoint(of id: VolumeID) -> String { "\(settings.mountRoot)/\(id)" }
+
+    /// The volume of that name. Names that are no volume id are refused before anything else.
+    func known(_ name: String) throws(OperationError) -> Volume {
+        let id = try Self.parse(name)
+        guard let volume = volumes[id], volume.isKnown else {
+            throw OperationError(
+                .noSuchVolume, doing: "find the volume \(id)", found: "it was not created here",
+                advice: "run docker volume create -d polarity-ecs-ebs-plugin \(id)")
+        }
+        return volume
+    }
+
+    static func parse(_ name: String) throws(OperationError) -> VolumeID {
+        guard let id = VolumeID(name) else {
+            throw OperationError(
+                .invalidInput, doing: "use the volume name \(quoted(name))",
+                found: "it is no EBS volume id",
+                advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits")
+        }
+        return id
+    }
+}
+
+// MARK: Calls that ask EC2 nothing
+
+extension VolumeManager {
+    package func get(_ name: String) throws(OperationError) -> Info { info(try known(name)) }
+
+    package func list() -> [Info] {
+        volumes.values.filter(\.isKnown).map(info).sorted { $0.name < $1.name }
+    }
+
+    /// Nil while the volume is not mounted.
+    package func path(_ name: String) throws(OperationError) -> String? {
+        info(try known(name)).mountpoint
+    }
+
+    private func info(_ volume: Volume) -> Info {
+        var status = ["phase": volume.phaseName, "mounts": "\(volume.record.mounts.total)"]
+        status["device"] = volume.device?.path
+        status["attachedAs"] = volume.record.deviceName
+        return Info(
+            name: volume.id.description,
+            mountpoint: volume.device == nil ? nil : mountpoint(of: volume.id),
+            createdAt: volume.record.createdAt, status: status)
+    }
+}
+
+// MARK: Create and Remove
+
+extension VolumeManager {
+    /// Remembers a volume that exists and can be used from here. Does nothing for one that is
+    /// known with these options.
+    package func create(_ name: String, options: [String: String]) async throws {
+        let id = try Self.parse(name)
+        let options = try VolumeOptions(options)
+        if let volume = volumes[id], volume.isKnown {
+            if volume.record.options == options { return }
+            try refuseWhileUsed(volume, doing: "change the options of \(id)")
+        }
+        let description = try await usableDescription(of: id, options: options)
+        // The table may have changed meanwhile.
+        if let volume = volumes[id] {
+            volume.isKnown = true
+            volume.record.options = options
+            volume.description = volume.description ?? description
+        } else {
+            guard volumes.count < Limit.volumesMax else {
+                throw OperationError(
+                    .limitReached, doing: "create \(id)",
+                    found: "\(volumes.count) volumes are known, as many as are allowed",
+                    advice: "remove some with docker volume rm, which keeps their data")
+            }
+            let volume = Volume(
+                VolumeRecord(id: id, options: options, createdAt: ports.time.unixSeconds))
+            volume.description = description
+            volumes[id] = volume
+        }
+        try await save()
+        log.info("created", metadata: ["volume": "\(id)"])
+    }
+
+    private func usableDescription(
+        of id: VolumeID, options: VolumeOptions
+    ) async throws -> VolumeDescription {
+        let deadline = ports.time.now + Limit.createTimeMax
+        let host = try await ports.host.host(by: deadline)
+        let description = try await describe(id, by: deadline)
+        _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
+        return description
+    }
+
+    /// Forgets a volume. Its data stays, and it is given back after the linger.
+    package func remove(_ name: String) async throws {
+        let volume = try known(name)
+        try refuseWhileUsed(volume, doing: "remove \(volume.id)")
+        volume.isKnown = false
+        forgetIfDone(volume)
+        try await save()
+        log.info("removed, its data is kept", metadata: ["volume": "\(volume.id)"])
+    }
+
+    private func refuseWhileUsed(_ volume: Volume, doing: String) throws(OperationError) {
+        guard volume.isUsed else { return }
+        throw OperationError(
+            .invalidInput, doing: doing,
+            found: "it is in use, by \(volume.record.mounts.total) mounts",
+            advice: "stop the containers that use it first")
+    }
+
+    /// Drops a removed volume from the table once nothing of it is left here.
+    func forgetIfDone(_ volume: Volume) {
+        guard !volume.isKnown, case .unmounted = volume.phase, !volume.isHere else {
+            return
+        }
+        volumes[volume.id] = nil
+    }
+}
+
+// MARK: What is remembered on the disk
+
+extension VolumeManager {
+    /// Returns when everything that the table holds now is on the disk. Saves that are asked for
+    /// while one is written become one more.
+    func save() async throws {
+        saveNeeded = true
+        while saveNeeded || saving != nil {
+            if let running = saving {
+                // Its error is its own caller's; this call's records are in the next save.
+                _ = await running.result
+            } else {
+                try await saveOnce()
+            }
+        }
+    }
+
+    private func saveOnce() async throws {
+        saveNeeded = false
+        let records = volumes.values.filter { $0.isKnown || $0.isHere }
+            .map(\.record).sorted { $0.id.description < $1.id.description }
+        let task = Task(executorPreference: executor) { try await self.ports.state.save(records) }
+        saving = task
+        defer { saving = nil }
+        try await task.value
+    }
+
+    /// Saves without keeping anybody waiting; a failure is logged.
+    func saveInBackground() {
+        Task(executorPreference: executor) {
+            do { try await self.save() } catch {
+                self.log.error("the state could not be saved", metadata: ["error": "\(error)"])
+            }
+        }
+    }
+}
