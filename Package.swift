@@ -63,6 +63,7 @@ let package = Package(
         pure("VolumeCore", ["Base"]),
         pure("Agent", ["Base", "JSON", "VolumeCore", log]),
         pure("Simulation", ["Base", "VolumeCore", "Agent"]),
+        pure("EC2Model", ["Base"]),
 
         edge("Ring", ["Base", "CUring", "CLinux", system]),
         edge("TLS", ["COpenSSL"], archives: ["libssl.a", "libcrypto.a"]),
@@ -83,8 +84,8 @@ let package = Package(
         .executableTarget(
             name: "ec2-simulator",
             dependencies: [
-                "Base", "JSON", "XML", "AWSWire", "Ring", "TLS", "Linux", "HTTPWire", "HTTPServer",
-                "CLinux", arguments,
+                "Base", "EC2Model", "JSON", "AWSWire", "Ring", "TLS", "Linux", "HTTPWire",
+                "HTTPServer", "CLinux", arguments,
             ],
             swiftSettings: common),
 
@@ -107,6 +108,7 @@ let package = Package(
         tests(
             "EC2ClientTests",
             ["Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client"]),
+        tests("EC2ModelTests", ["Base", "EC2Model"]),
         tests("BoundaryTests", []),
     ]
 )

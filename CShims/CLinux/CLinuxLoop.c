@@ -50,3 +50,13 @@ int CLinux_loop_bind(int backing, uint32_t *minor) {
 int CLinux_loop_resize(int device) {
     return ioctl(device, LOOP_SET_CAPACITY, 0) == 0 ? 0 : errno;
 }
+
+int CLinux_loop_tear(int device) {
+    struct loop_info64 info;
+    if (ioctl(device, LOOP_GET_STATUS64, &info) != 0)
+        return errno;
+    /* A loop device that is held cannot be unbound. Shrunk to its first sector, it has no block
+       left that a file system could use. */
+    info.lo_sizelimit = 512;
+    return ioctl(device, LOOP_SET_STATUS64, &info) == 0 ? 0 : errno;
+}

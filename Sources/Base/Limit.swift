@@ -68,4 +68,7 @@ package enum Limit {
     /// While a device is awaited, how often EC2 is asked whether the attachment has failed.
     package static let attachmentCheckInterval: Duration = .seconds(5)
     package static let detachRetryInterval: Duration = .seconds(30)
+    // The EC2 simulator.
+    /// How many events of its log are kept.
+    package static let simulatorEventsMax = 20_000
 }

@@ -9,3 +9,8 @@ int CLinux_loop_bind(int backing, uint32_t *minor);
 
 /* Makes the device as large as its backing file is now. Returns 0 or an errno. */
 int CLinux_loop_resize(int device);
+
+/* Tears the device away under whoever holds it: from now on every read and write fails. Dirty
+   blocks of the device itself are written first, those of a mounted file system are lost, as at a
+   forced detach. The backing file is left as it is. Returns 0 or an errno. */
+int CLinux_loop_tear(int device);

@@ -1,0 +1,145 @@
+import Base
+
+/// How volumes and instances look in answers, and to filters.
+///
+/// Source of the member names: docs.aws.amazon.com/AWSEC2/latest/APIReference.
+
+private func tagSet(_ tags: [String: String]) -> XMLNode {
+    .list(
+        "tagSet",
+        tags.sorted { $0.key < $1.key }.map {
+            [XMLNode("key", $0.key), XMLNode("value", $0.value)]
+        }
+    )
+}
+
+func stateMembers(_ state: Instance.State) -> [XMLNode] {
+    [XMLNode("code", "\(state.code)"), XMLNode("name", state.rawValue)]
+}
+
+extension VolumeAttachment {
+    func members(of volume: VolumeID) -> [XMLNode] {
+        [
+            XMLNode("volumeId", "\(volume)"), XMLNode("instanceId", "\(instance)"),
+            XMLNode("device", deviceName), XMLNode("status", state.rawValue),
+            XMLNode("attachTime", timestamp(attachedAt)),
+            XMLNode("deleteOnTermination", "false"),
+        ]
+    }
+}
+
+extension Volume {
+    /// CreateVolume answers without the attachment set.
+    func members(withAttachments: Bool = true) -> [XMLNode] {
+        var members = [
+            XMLNode("volumeId", "\(id)"), XMLNode("size", "\(gibibytes)"),
+            XMLNode("snapshotId", snapshotID ?? ""), XMLNode("availabilityZone", zone),
+            XMLNode("status", state.rawValue),
+            XMLNode("createTime", timestamp(createdAt)),
+        ]
+        if withAttachments {
+            members.append(.list("attachmentSet", attachments.map { $0.members(of: id) }))
+        }
+        if !tags.isEmpty { members.append(tagSet(tags)) }
+        return members + [
+            XMLNode("volumeType", type), XMLNode("encrypted", "false"),
+            XMLNode("multiAttachEnabled", multiAttach ? "true" : "false"),
+        ]
+    }
+
+    func filterValues(_ name: String) -> [String]? {
+        switch name {
+        case "volume-id": [id.description]
+        case "status": [state.rawValue]
+        case "availability-zone": [zone]
+        case "size": ["\(gibibytes)"]
+        case "snapshot-id": snapshotID.map { [$0] } ?? []
+        case "volume-type": [type]
+        case "encrypted": ["false"]
+        case "multi-attach-enabled": [multiAttach ? "true" : "false"]
+        case "attachment.instance-id": attachments.map(\.instance.description)
+        case "attachment.status": attachments.map(\.state.rawValue)
+        case "attachment.device": attachments.map(\.deviceName)
+        case "attachment.delete-on-termination": attachments.map { _ in "false" }
+        default: nil
+        }
+    }
+}
+
+extension Region {
+    func members(_ instance: Instance) -> [XMLNode] {
+        var members = [
+            XMLNode("instanceId", "\(instance.id)"), XMLNode("imageId", "ami-00000000000000001"),
+            XMLNode("instanceState", stateMembers(instance.state)),
+            XMLNode("privateDnsName", ""), XMLNode("dnsName", ""), XMLNode("reason", ""),
+            XMLNode("amiLaunchIndex", "0"), XMLNode("productCodes", []),
+            XMLNode("instanceType", instance.type),
+            XMLNode("launchTime", timestamp(instance.launchedAt)),
+            XMLNode(
+                "placement",
+                [
+                    XMLNode("availabilityZone", instance.zone), XMLNode("groupName", ""),
+                    XMLNode("tenancy", "default"),
+                ]),
+            XMLNode("monitoring", [XMLNode("state", "disabled")]),
+            XMLNode("architecture", "x86_64"), XMLNode("rootDeviceType", "ebs"),
+            XMLNode("rootDeviceName", instance.rootDeviceName),
+            .list("blockDeviceMapping", mappings(instance)),
+            XMLNode("virtualizationType", "hvm"),
+        ]
+        if !instance.tags.isEmpty { members.append(tagSet(instance.tags)) }
+        return members + [
+            // EC2 says xen for Nitro instances too.
+            XMLNode("hypervisor", "xen"), XMLNode("ebsOptimized", "true"),
+        ]
+    }
+
+    private func mappings(_ instance: Instance) -> [[XMLNode]] {
+        if instance.state == .terminated { return [] }
+        let root = (instance.rootDeviceName, instance.rootVolumeID, "attached", instance.launchedAt)
+        let others = attachments(of: instance.id).map {
+            (
+                $0.attachment.deviceName, "\($0.volume)", mappingStatus($0.attachment.state),
+                $0.attachment.attachedAt
+            )
+        }
+        return ([root] + others).map { name, volume, status, time in
+            [
+                XMLNode("deviceName", name),
+                XMLNode(
+                    "ebs",
+                    [
+                        XMLNode("volumeId", volume), XMLNode("status", status),
+                        XMLNode("attachTime", timestamp(time)),
+                        XMLNode("deleteOnTermination", "false"),
+                    ]),
+            ]
+        }
+    }
+
+    /// A mapping knows no `busy` (API_EbsInstanceBlockDevice.html).
+    private func mappingStatus(_ state: VolumeAttachment.State) -> String {
+        state == .busy ? "detaching" : state.rawValue
+    }
+
+    func filterValues(_ instance: Instance, _ name: String) -> [String]? {
+        switch name {
+        case "instance-id": [instance.id.description]
+        case "instance-state-name": [instance.state.rawValue]
+        case "instance-state-code": ["\(instance.state.code)"]
+        case "availability-zone": [instance.zone]
+        case "instance-type": [instance.type]
+        case "block-device-mapping.device-name":
+            [instance.rootDeviceName] + attachments(of: instance.id).map(\.attachment.deviceName)
+        case "block-device-mapping.volume-id":
+            [instance.rootVolumeID] + attachments(of: instance.id).map(\.volume.description)
+        case "block-device-mapping.status":
+            ["attached"] + attachments(of: instance.id).map { mappingStatus($0.attachment.state) }
+        default: nil
+        }
+    }
+}
+
+extension Page {
+    var tokenMember: [XMLNode] { nextToken.map { [XMLNode("nextToken", $0)] } ?? [] }
+}

@@ -1,0 +1,181 @@
+package import Base
+
+/// A volume as the simulated Region keeps it.
+package struct Volume: Sendable, Equatable {
+    package enum State: String, Sendable {
+        case creating, available, inUse = "in-use", deleting
+    }
+
+    package var id: VolumeID
+    package var state: State
+    package var zone: String
+    /// Of the backing file, in bytes.
+    package var bytes: UInt64
+    package var snapshotID: String?
+    package var type: String
+    package var multiAttach: Bool
+    package var createdAt: Int64
+    package var attachments: [VolumeAttachment] = []
+    package var tags: [String: String]
+
+    package init(
+        id: VolumeID, state: State = .available, zone: String, bytes: UInt64,
+        snapshotID: String? = nil, type: String = "gp3", multiAttach: Bool = false,
+        createdAt: Int64, tags: [String: String] = [:]
+    ) {
+        self.id = id
+        self.state = state
+        self.zone = zone
+        self.bytes = bytes
+        self.snapshotID = snapshotID
+        self.type = type
+        self.multiAttach = multiAttach
+        self.createdAt = createdAt
+        self.tags = tags
+    }
+
+    /// As EC2 tells it: whole GiB, rounded up.
+    package var gibibytes: UInt64 { (bytes + (1 << 30) - 1) >> 30 }
+
+    func index(of instance: InstanceID) -> Int? {
+        attachments.firstIndex { $0.instance == instance }
+    }
+}
+
+/// A volume's attachment to one instance.
+package struct VolumeAttachment: Sendable, Equatable {
+    package enum State: String, Sendable {
+        case attaching, attached, detaching, busy
+    }
+
+    /// What is known of the device on the instance.
+    package enum Device: Sendable, Equatable {
+        /// Not there, and no order is out.
+        case absent
+        /// Ordered, or there.
+        case present
+        /// Ordered away.
+        case leaving
+    }
+
+    package var instance: InstanceID
+    /// The name that was asked for, `/dev/sdf`.
+    package var deviceName: String
+    package var state: State
+    package var device = Device.absent
+    /// The device's path, once it is there.
+    package var node: String?
+    package var attachedAt: Int64
+    var force = false
+    /// Tells this attachment from a later one of the same volume and instance.
+    var number: Int
+    var plug: DeviceOrder.Plug
+}
+
+/// An instance as the simulated Region keeps it.
+package struct Instance: Sendable, Equatable {
+    package enum State: String, Sendable {
+        case pending, running, stopping, stopped, shuttingDown = "shutting-down", terminated
+
+        /// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html.
+        var code: Int {
+            switch self {
+            case .pending: 0
+            case .running: 16
+            case .shuttingDown: 32
+            case .terminated: 48
+            case .stopping: 64
+            case .stopped: 80
+            }
+        }
+    }
+
+    package enum Mode: String, Sendable { case nitro, xen }
+
+    package var id: InstanceID
+    package var type: String
+    package var zone: String
+    package var mode: Mode
+    package var state: State
+    package var launchedAt: Int64
+    /// How many volumes it takes, its root volume among them.
+    package var attachmentsMax: Int
+    package var tags: [String: String] = [:]
+
+    package init(
+        id: InstanceID, type: String, zone: String, mode: Mode = .nitro, state: State = .running,
+        launchedAt: Int64, attachmentsMax: Int? = nil
+    ) {
+        self.id = id
+        self.type = type
+        self.zone = zone
+        self.mode = mode
+        self.state = state
+        self.launchedAt = launchedAt
+        // volume_limits.html: Nitro's 28 less one network interface; Xen 40 with the root volume.
+        self.attachmentsMax = attachmentsMax ?? (mode == .nitro ? 27 : 40)
+    }
+
+    package var rootDeviceName: String { mode == .nitro ? "/dev/xvda" : "/dev/sda1" }
+
+    /// Each instance has a root volume, which no Describe of volumes lists.
+    var rootVolumeID: String { "vol-" + id.description.dropFirst(2) }
+}
+
+/// What the model asks of whoever makes the devices. The outcome is told back to the `Region`.
+package struct DeviceOrder: Sendable, Equatable {
+    package struct Plug: Sendable, Equatable {
+        /// nvme<number>n1; nil for the next free one.
+        package var number: Int?
+        /// What the controller reports.
+        package var serial: String
+        /// Xen: the name of the node, `xvdf`; nil on Nitro.
+        package var xenNode: String?
+
+        package init(number: Int? = nil, serial: String, xenNode: String? = nil) {
+            self.number = number
+            self.serial = serial
+            self.xenNode = xenNode
+        }
+    }
+
+    package enum Kind: Sendable, Equatable {
+        case plug(Plug)
+        /// Takes the device away, unless something holds it. `force`: also then.
+        case unplug(force: Bool)
+    }
+
+    package var kind: Kind
+    package var volume: VolumeID
+    package var instance: InstanceID
+    package var attachment: Int
+}
+
+/// How long things take.
+package struct Latency: Sendable, Equatable {
+    /// A call of the API, from request to answer; half of it passes before it is applied.
+    package var api = Duration.zero
+    /// From an accepted AttachVolume until the device appears.
+    package var device = Duration.zero
+    /// From an accepted AttachVolume until the attachment is `attached`; EC2 couples it to the
+    /// device only loosely, and so do these two figures.
+    package var attached = Duration.zero
+    /// From an accepted DetachVolume until the device goes.
+    package var detach = Duration.zero
+    /// Until an instance has started, stopped or terminated, and a volume is created or deleted.
+    package var change = Duration.zero
+    /// How old DescribeVolumes' answers are: EC2 is only eventually consistent.
+    package var consistency = Duration.zero
+
+    package init() {}
+}
+
+/// Something that happened, for timelines.
+package struct Event: Sendable, Equatable {
+    package var sequence: Int
+    package var at: Instant
+    package var name: String
+    package var volume: VolumeID?
+    package var instance: InstanceID?
+    package var detail: String?
+}

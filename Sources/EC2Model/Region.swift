@@ -1,0 +1,174 @@
+package import Base
+
+/// One account's volumes and instances in one Region: a state machine without I/O.
+///
+/// Time comes in with every call. What should happen later is kept in a list of timers: call
+/// `advance` when `nextTimer` is reached, and after every other call; carry out the orders that it
+/// returns, and report what came of each.
+package struct Region: Sendable {
+    package let name: String
+    package let accountID: String
+    package var latency = Latency()
+    package var throttle = Throttle()
+    package var faults = Faults()
+    package internal(set) var volumes: [VolumeID: Volume] = [:]
+    package internal(set) var instances: [InstanceID: Instance] = [:]
+    package private(set) var events: [Event] = []
+
+    /// How soon a detach is tried again while the device is held.
+    package static let busyRetryTime: Duration = .milliseconds(100)
+
+    enum Timer: Sendable {
+        case volumeReady(VolumeID)
+        case volumeGone(VolumeID)
+        case plug(VolumeID, attachment: Int)
+        case attached(VolumeID, attachment: Int)
+        case unplug(VolumeID, attachment: Int)
+        case instanceState(InstanceID, Instance.State)
+    }
+
+    private var timers: [(due: Instant, timer: Timer)] = []
+    private var orders: [DeviceOrder] = []
+    /// What DescribeVolumes still has to show where answers are old; nil: no such volume.
+    private var history: [VolumeID: [(at: Instant, volume: Volume?)]] = [:]
+    private var attachmentCount = 0
+    private var eventCount = 0
+
+    package init(name: String, accountID: String) {
+        self.name = name
+        self.accountID = accountID
+    }
+
+    // MARK: Time
+
+    /// When the next timer is due.
+    package var nextTimer: Instant? { timers.map(\.due).min() }
+
+    /// Lets everything happen that is due at `now`, and gives the orders that came of it and of
+    /// the calls before.
+    package mutating func advance(to now: Moment) -> [DeviceOrder] {
+        while let index = nextIndex(due: now.instant) {
+            let timer = timers.remove(at: index).timer
+            fire(timer, at: now)
+        }
+        defer { orders = [] }
+        return orders
+    }
+
+    private func nextIndex(due: Instant) -> Int? {
+        let index = timers.indices.min { timers[$0].due < timers[$1].due }
+        return index.flatMap { timers[$0].due <= due ? $0 : nil }
+    }
+
+    mutating func schedule(_ timer: Timer, at instant: Instant) {
+        timers.append((instant, timer))
+    }
+
+    private mutating func fire(_ timer: Timer, at now: Moment) {
+        switch timer {
+        case .volumeReady(let id): change(id, at: now) { $0.state = .available }
+        case .volumeGone(let id): change(id, at: now) { $0 = nil }
+        case .plug(let id, let number): orderPlug(id, number, at: now)
+        case .attached(let id, let number):
+            changeAttachment(id, number, at: now) {
+                if $0.state == .attaching { $0.state = .attached }
+            }
+        case .unplug(let id, let number): orderUnplug(id, number, at: now)
+        case .instanceState(let id, let state): finish(id, state, at: now)
+        }
+    }
+
+    // MARK: Volumes
+
+    /// Adds a volume as it is.
+    package mutating func add(_ volume: Volume, at now: Moment) {
+        setVolume(volume.id, to: volume, at: now)
+    }
+
+    /// The volume as DescribeVolumes shows it at `now`.
+    func visible(_ id: VolumeID, at now: Instant) -> Volume? {
+        guard let past = history[id] else { return volumes[id] }
+        let horizon = now + (.zero - latency.consistency)
+        if let seen = past.last(where: { $0.at <= horizon }) { return seen.volume }
+        return past.first?.volume
+    }
+
+    func visibleVolumes(at now: Instant) -> [Volume] {
+        Set(volumes.keys).union(history.keys).compactMap { visible($0, at: now) }
+            .sorted { $0.id.description < $1.id.description }
+    }
+
+    mutating func change(_ id: VolumeID, at now: Moment, _ body: (inout Volume) -> Void) {
+        guard var volume = volumes[id] else { return }
+        body(&volume)
+        setVolume(id, to: volume, at: now)
+    }
+
+    private mutating func change(_ id: VolumeID, at now: Moment, _ body: (inout Volume?) -> Void) {
+        var volume = volumes[id]
+        body(&volume)
+        setVolume(id, to: volume, at: now)
+    }
+
+    private mutating func setVolume(_ id: VolumeID, to volume: Volume?, at now: Moment) {
+        if latency.consistency > .zero {
+            // The first entry says how it was before the first change that is remembered.
+            var past = history[id] ?? [(Instant(nanoseconds: 0), volumes[id])]
+            past.append((now.instant, volume))
+            let horizon = now.instant + (.zero - latency.consistency)
+            if let current = past.lastIndex(where: { $0.at <= horizon }) {
+                past.removeFirst(current)
+            }
+            history[id] = past
+        } else {
+            history[id] = nil
+        }
+        volumes[id] = volume
+    }
+
+    /// Changes an attachment if it still exists.
+    mutating func changeAttachment(
+        _ id: VolumeID, _ number: Int, at now: Moment, _ body: (inout VolumeAttachment) -> Void
+    ) {
+        change(id, at: now) { (volume: inout Volume) in
+            guard let index = volume.attachments.firstIndex(where: { $0.number == number })
+            else { return }
+            body(&volume.attachments[index])
+        }
+    }
+
+    func attachment(_ id: VolumeID, _ number: Int) -> VolumeAttachment? {
+        volumes[id]?.attachments.first { $0.number == number }
+    }
+
+    mutating func nextAttachmentNumber() -> Int {
+        attachmentCount += 1
+        return attachmentCount
+    }
+
+    mutating func order(
+        _ kind: DeviceOrder.Kind, _ volume: VolumeID, _ attachment: VolumeAttachment
+    ) {
+        orders.append(
+            DeviceOrder(
+                kind: kind, volume: volume, instance: attachment.instance,
+                attachment: attachment.number))
+    }
+
+    // MARK: Events
+
+    /// Notes that something happened; the oldest of more than `Limit.simulatorEventsMax` go.
+    package mutating func note(
+        _ name: String, _ volume: VolumeID? = nil, _ instance: InstanceID? = nil,
+        _ detail: String? = nil, at now: Instant
+    ) {
+        eventCount += 1
+        events.append(
+            Event(
+                sequence: eventCount, at: now, name: name, volume: volume, instance: instance,
+                detail: detail))
+        if events.count > Limit.simulatorEventsMax {
+            events.removeFirst(Limit.simulatorEventsMax / 2)
+        }
+    }
+}
