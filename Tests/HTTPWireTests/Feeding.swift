@@ -1,0 +1,83 @@
+import Base
+import HTTPWire
+
+/// What a parser made of some bytes, in a form that tests compare.
+enum Outcome: Equatable, CustomStringConvertible {
+    case requests([Received])
+    case refused(Int, after: [Received])
+
+    var description: String {
+        switch self {
+        case .requests(let requests): "\(requests)"
+        case .refused(let status, let requests): "\(status) after \(requests)"
+        }
+    }
+}
+
+struct Received: Equatable {
+    var method: String
+    var target: String
+    var headers: [String]
+    var body: [UInt8]
+    var keepsAlive: Bool
+}
+
+/// Feeds `pieces` one after the other, as a server would, and returns the requests in order.
+///
+/// `bufferedMax` tells how many bytes had to be kept for the parser at most.
+func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
+    var parser = RequestParser()
+    var buffer: [UInt8] = []
+    var received: [Received] = []
+    for piece in pieces {
+        buffer += piece
+        bufferedMax = max(bufferedMax, buffer.count)
+        while true {
+            let step: RequestParser.Step
+            do { step = try parser.parse(buffer.span) } catch {
+                return .refused(error.status, after: received)
+            }
+            buffer.removeFirst(step.consumed)
+            guard let request = step.request else { break }
+            received.append(
+                Received(
+                    method: request.method, target: request.target,
+                    headers: request.headers.map { "\($0.name): \($0.value)" }, body: request.body,
+                    keepsAlive: parser.keepsAlive))
+            if !parser.keepsAlive || buffer.isEmpty { break }
+        }
+        if let last = received.last, !last.keepsAlive { break }
+    }
+    return .requests(received)
+}
+
+func parse(_ text: String) -> Outcome { parse(Array(text.utf8)) }
+
+func parse(_ bytes: [UInt8]) -> Outcome {
+    var bufferedMax = 0
+    return parse([bytes[...]], bufferedMax: &bufferedMax)
+}
+
+/// The status that `text` is refused with; nil if it is not refused.
+func refusal(_ text: String) -> Int? {
+    if case .refused(let status, _) = parse(text) { status } else { nil }
+}
+
+/// `bytes` cut at `cuts`, which ascend.
+func pieces(_ bytes: [UInt8], cutAt cuts: [Int]) -> [ArraySlice<UInt8>] {
+    let bounds = [0] + cuts + [bytes.count]
+    return zip(bounds, bounds.dropFirst()).map { bytes[$0..<$1] }
+}
+
+/// A generator with a seed (SplitMix64), so that a failing run can be played again.
+struct SeededGenerator: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
