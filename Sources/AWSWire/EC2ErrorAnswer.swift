@@ -13,10 +13,12 @@ extension EC2Answer {
             .compactMap { root?.descendant($0)?.text }.first { !$0.isEmpty }
         let named = error?.text(of: "Code") ?? error?.text(of: "code")
         let message = error?.text(of: "Message") ?? error?.text(of: "message")
+        // Below the message's first line AWS may quote the signed headers, the session token too.
+        let text = message.map { $0.prefix { !$0.isNewline } }.map(String.init)
         return .refused(
             code: named.map { oneLine($0, max: 128) } ?? String(status),
             message: oneLine(
-                message ?? (named == nil ? unexplained(body) : ""), max: Limit.ec2MessageMax),
+                text ?? (named == nil ? unexplained(body) : ""), max: Limit.ec2MessageMax),
             requestID: oneLine(requestID ?? requestIDHeader ?? "", max: 128))
     }
 

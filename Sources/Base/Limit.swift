@@ -49,6 +49,11 @@ package enum Limit {
     package static let attemptsMax = 3
     package static let retryDelayMin: Duration = .milliseconds(50)
     package static let retryDelayMax: Duration = .seconds(5)
+    /// The first back-off after throttling: a budget of changes refills at 5 requests a second.
+    package static let throttledDelayMin: Duration = .milliseconds(250)
+    /// How far this machine's clock may be off before a refused signature is laid to it; AWS bears
+    /// 5 minutes.
+    package static let clockSkewMax: Duration = .seconds(240)
     package static let imdsTimeMax: Duration = .seconds(2)
 
     // Volumes.

@@ -1,0 +1,150 @@
+package import Base
+
+/// Decides, for one operation, what to do about each attempt that failed.
+///
+/// Pure: the clock, the random numbers and the waiting are the caller's.
+package struct Retry: Sendable {
+    /// How an attempt failed.
+    package enum Outcome: Sendable {
+        /// EC2 answered with an error; `serverTime` is its Date header, in Unix seconds.
+        case refused(EC2Failure, status: Int, serverTime: Int64?)
+        /// No answer; `mayHaveReached` tells that the request was sent, at least in part.
+        case unanswered(reason: String, mayHaveReached: Bool)
+        /// An answer that says the call succeeded and cannot be read further.
+        case malformed(reason: String)
+    }
+
+    package enum Decision: Sendable, Equatable {
+        case fail(EC2Failure)
+        case again(after: Duration)
+        /// Sign with fresh credentials, at once.
+        case refreshCredentials
+        /// Sign with the clock set to EC2's, at once.
+        case correctClock(serverTime: Int64)
+    }
+
+    /// False for calls that must not be applied twice: those are repeated only where they were
+    /// surely not applied.
+    private let isRepeatable: Bool
+    /// The operator's own bound on attempts, for every failure. Without one, throttling is retried
+    /// until the deadline, since the account's request budget refills, and anything else
+    /// `Limit.attemptsMax` times.
+    private let attemptsMax: Int?
+
+    private var attempts = 0
+    private var throttled = 0
+    private var broken = 0
+    private var mayHaveApplied = false
+    private var hasRefreshed = false
+    private var hasCorrectedClock = false
+
+    package init(isRepeatable: Bool, attemptsMax: Int? = nil) {
+        self.isRepeatable = isRepeatable
+        self.attemptsMax = attemptsMax
+    }
+
+    /// - Parameters:
+    ///   - signedAt: the time in the request's signature, in Unix seconds.
+    ///   - random: in 0..<1, the jitter.
+    ///   - remaining: the time to the operation's deadline.
+    package mutating func decide(
+        _ outcome: Outcome, signedAt: Int64, random: Double, remaining: Duration
+    ) -> Decision {
+        attempts += 1
+        switch outcome {
+        case .refused(let failure, let status, let serverTime):
+            return decide(
+                failure, status, serverTime: serverTime, signedAt: signedAt, random, remaining)
+        case .unanswered(let reason, let mayHaveReached):
+            mayHaveApplied = mayHaveApplied || mayHaveReached
+            let failure = EC2Failure.unanswered(reason: reason, mayHaveApplied: mayHaveApplied)
+            guard isRepeatable || !mayHaveReached else { return .fail(failure) }
+            return retryBroken(failure, random, remaining)
+        case .malformed(let reason):
+            guard isRepeatable else {
+                return .fail(.unanswered(reason: reason, mayHaveApplied: true))
+            }
+            return retryBroken(.malformed(reason: reason), random, remaining)
+        }
+    }
+
+    private mutating func decide(
+        _ failure: EC2Failure, _ status: Int, serverTime: Int64?, signedAt: Int64, _ random: Double,
+        _ remaining: Duration
+    ) -> Decision {
+        let code = failure.code ?? ""
+        if clockSkewCodes.contains(code), !hasCorrectedClock, let serverTime,
+            abs(serverTime - signedAt) >= Limit.clockSkewMax.components.seconds
+        {
+            hasCorrectedClock = true
+            return .correctClock(serverTime: serverTime)
+        }
+        if expiredCodes.contains(code), !hasRefreshed {
+            hasRefreshed = true
+            return .refreshCredentials
+        }
+        if throttlingCodes.contains(code) || status == 429 {
+            return retryThrottled(failure, random, remaining)
+        }
+        guard status >= 500 || transientCodes.contains(code) else { return .fail(failure) }
+        guard isRepeatable else {
+            return .fail(.unanswered(reason: "\(failure)", mayHaveApplied: true))
+        }
+        return retryBroken(failure, random, remaining)
+    }
+
+    private mutating func retryThrottled(
+        _ failure: EC2Failure, _ random: Double, _ remaining: Duration
+    ) -> Decision {
+        if let attemptsMax, attempts >= attemptsMax { return .fail(failure) }
+        throttled += 1
+        return wait(
+            failure, from: Limit.throttledDelayMin, doublings: throttled - 1, random, remaining)
+    }
+
+    private mutating func retryBroken(
+        _ failure: EC2Failure, _ random: Double, _ remaining: Duration
+    ) -> Decision {
+        broken += 1
+        if let attemptsMax, attempts >= attemptsMax { return .fail(failure) }
+        if attemptsMax == nil, broken >= Limit.attemptsMax { return .fail(failure) }
+        return wait(failure, from: Limit.retryDelayMin, doublings: broken - 1, random, remaining)
+    }
+
+    /// Exponential back-off with full jitter; no wait that the deadline would cut.
+    private func wait(
+        _ failure: EC2Failure, from first: Duration, doublings: Int, _ random: Double,
+        _ remaining: Duration
+    ) -> Decision {
+        precondition((0..<1).contains(random), "the jitter is a fraction")
+        let ceiling = min(Limit.retryDelayMax, first * (1 << min(doublings, 20)))
+        let delay = Duration.nanoseconds(Int64(Double(ceiling.nanoseconds) * random))
+        return delay < remaining ? .again(after: delay) : .fail(failure)
+    }
+}
+
+// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the lists of
+// docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
+
+/// The request was turned away before it was acted upon.
+private let throttlingCodes: Set<String> = [
+    "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
+    "RequestThrottled", "RequestThrottledException", "EC2ThrottledException",
+    "TooManyRequestsException", "BandwidthLimitExceeded", "SlowDown", "PriorRequestNotComplete",
+]
+
+/// Errors that pass, though their status is 4xx.
+private let transientCodes: Set<String> = [
+    "ConcurrentTagAccess", "RequestTimeout", "RequestTimeoutException",
+]
+
+/// What a wrong clock looks like: the signature is then too old, too new, or not believed.
+private let clockSkewCodes: Set<String> = [
+    "RequestExpired", "SignatureDoesNotMatch", "AuthFailure", "InvalidClientTokenId",
+    "RequestTimeTooSkewed", "RequestInTheFuture", "InvalidSignatureException",
+]
+
+/// EC2 says RequestExpired of an expired session, too.
+private let expiredCodes: Set<String> = [
+    "ExpiredToken", "ExpiredTokenException", "RequestExpired",
+]

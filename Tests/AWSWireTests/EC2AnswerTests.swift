@@ -1,0 +1,208 @@
+import Base
+import Testing
+
+@testable import AWSWire
+
+private let volumeID = VolumeID("vol-0123456789abcdef0")
+private let instanceID = InstanceID("i-0123456789abcdef0")
+
+private func volumesAnswer(_ item: String) -> [UInt8] {
+    Array(
+        """
+        <DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+          <requestId>r-1</requestId><volumeSet>\(item)</volumeSet>
+        </DescribeVolumesResponse>
+        """.utf8)
+}
+
+private let volumeFields = """
+    <volumeId>vol-0123456789abcdef0</volumeId><size>8</size><snapshotId/>
+    <availabilityZone>eu-west-1a</availabilityZone>
+    """
+
+@Suite struct EC2AnswerTests {
+    @Test func `a volume is read with its tags and its holders`() throws {
+        let body = volumesAnswer(
+            """
+            <item>\(volumeFields)<status>in-use</status><multiAttachEnabled>true</multiAttachEnabled>
+            <volumeType>io2</volumeType><attachmentSet><item>
+            <volumeId>vol-0123456789abcdef0</volumeId><instanceId>i-0123456789abcdef0</instanceId>
+            <device>/dev/sdf</device><status>busy</status></item></attachmentSet>
+            <tagSet><item><key>a</key><value>1</value></item><item><key>b</key><value/></item></tagSet>
+            </item>
+            """)
+        let id = try #require(volumeID)
+        let expected = VolumeDescription(
+            id: id, state: .inUse, availabilityZone: "eu-west-1a", size: 8, volumeType: "io2",
+            multiAttachEnabled: true,
+            attachments: [
+                Base.Attachment(volume: id, instance: instanceID, device: "/dev/sdf", state: .busy)
+            ], tags: ["a": "1", "b": ""])
+        #expect(try EC2Answer.volumes(body) == [expected])
+    }
+
+    @Test func `a volume that does not exist is an empty list`() throws {
+        #expect(try EC2Answer.volumes(volumesAnswer("")).isEmpty)
+    }
+
+    @Test func `a volume that Fargate holds has an attachment without instance`() throws {
+        let body = volumesAnswer(
+            """
+            <item>\(volumeFields)<status>in-use</status><attachmentSet><item>
+            <volumeId>vol-0123456789abcdef0</volumeId><status>attached</status>
+            <associatedResource>arn:aws:ecs:eu-west-1:1:task/c/t</associatedResource>
+            <instanceOwningService>fargate.amazonaws.com</instanceOwningService>
+            </item></attachmentSet></item>
+            """)
+        let attachment = try #require(try EC2Answer.volumes(body).first?.attachments.first)
+        #expect(attachment.instance == nil && attachment.device == nil)
+        #expect(attachment.state == .attached)
+    }
+
+    @Test func `a state that is not known reaches the operator`() throws {
+        let body = volumesAnswer("<item>\(volumeFields)<status>dreaming</status></item>")
+        #expect(try EC2Answer.volumes(body).first?.state == .other("dreaming"))
+    }
+
+    @Test(arguments: [
+        "<item/>", "<item>\(volumeFields)</item>",
+        "<item><volumeId>../x</volumeId><status>available</status></item>",
+        "<item>\(volumeFields)<status>available</status><attachmentSet><item/></attachmentSet></item>",
+    ])
+    func `a volume that lacks what decides its fate is malformed`(_ item: String) {
+        #expect {
+            try EC2Answer.volumes(volumesAnswer(item))
+        } throws: { error in
+            if case .malformed? = error as? EC2Failure { true } else { false }
+        }
+    }
+
+    @Test(arguments: ["", "<html><body>Welcome</body></html>", "<DescribeVolumesResponse>"])
+    func `an answer that is not EC2's is malformed`(_ body: String) {
+        #expect(throws: EC2Failure.self) { try EC2Answer.volumes(Array(body.utf8)) }
+    }
+
+    @Test func `an attachment of another volume is malformed`() throws {
+        let id = try #require(VolumeID("vol-00000000"))
+        let body =
+            "<AttachVolumeResponse>\(volumeFields)<status>attaching</status></AttachVolumeResponse>"
+        #expect(throws: EC2Failure.self) {
+            try EC2Answer.attachment(Array(body.utf8), of: id, action: "AttachVolume")
+        }
+    }
+
+    @Test func `tags are written only where EC2 says so`() throws {
+        func body(_ text: String) -> [UInt8] {
+            Array("<CreateTagsResponse><return>\(text)</return></CreateTagsResponse>".utf8)
+        }
+        try EC2Answer.done(body("true"), action: "CreateTags")
+        #expect(throws: EC2Failure.self) { try EC2Answer.done(body("false"), action: "CreateTags") }
+    }
+
+    @Test(arguments: [1, 2, 3, 4] as [UInt64])
+    func `mutated answers are read or refused, and never crash`(_ seed: UInt64) throws {
+        let samples = [
+            volumesAnswer("<item>\(volumeFields)<status>in-use</status><attachmentSet/></item>"),
+            Array("<Response><Errors><Error><Code>C</Code></Error></Errors></Response>".utf8),
+            Array("{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}".utf8),
+            Array(
+                "{\"instanceId\":\"i-00000000\",\"region\":\"r\",\"availabilityZone\":\"z\"}".utf8),
+        ]
+        var random = SplitMix(seed: seed)
+        for _ in 0..<1000 {
+            for sample in samples {
+                let bytes = random.mutated(sample)
+                _ = try? EC2Answer.volumes(bytes)
+                _ = EC2Answer.refusal(status: 400, body: bytes, requestIDHeader: nil)
+                _ = try? Credentials(document: bytes)
+                _ = try? InstanceIdentity(document: bytes)
+            }
+        }
+    }
+}
+
+@Suite struct EC2ErrorAnswerTests {
+    private func refusal(_ body: String, status: Int = 400) -> EC2Failure {
+        EC2Answer.refusal(status: status, body: Array(body.utf8), requestIDHeader: "h-1")
+    }
+
+    @Test(arguments: [
+        """
+        <Response><Errors><Error><Code>VolumeInUse</Code><Message>vol is in use</Message></Error>
+        </Errors><RequestID>r-1</RequestID></Response>
+        """,
+        """
+        <ErrorResponse><Error><Type>Sender</Type><Code>VolumeInUse</Code>
+        <Message>vol is in use</Message></Error><RequestId>r-1</RequestId></ErrorResponse>
+        """,
+        """
+        <Error><Code>VolumeInUse</Code><Message>vol is in use</Message><RequestId>r-1</RequestId></Error>
+        """,
+    ])
+    func `every shape of an error gives its code, message and request`(_ body: String) {
+        #expect(
+            refusal(body)
+                == .refused(code: "VolumeInUse", message: "vol is in use", requestID: "r-1"))
+    }
+
+    @Test func `a proxy's page is told by its status and its text`() {
+        let failure = refusal("<html>\r\n<h1>502 Bad Gateway", status: 502)
+        #expect(failure.code == "502")
+        #expect("\(failure)".contains("Bad Gateway"))
+        #expect("\(failure)".contains("request h-1"))
+        #expect(!"\(failure)".contains("\n"))
+    }
+
+    @Test func `an empty answer is told by its status`() {
+        #expect(refusal("", status: 503).code == "503")
+    }
+
+    @Test func `what AWS quotes of the signed headers is not kept`() {
+        let failure = refusal(
+            """
+            <Response><Errors><Error><Code>SignatureDoesNotMatch</Code><Message>Check your key.
+
+            The Canonical String for this request should have been 'POST
+            x-amz-security-token:sessiontoken'</Message></Error></Errors></Response>
+            """)
+        #expect("\(failure)".contains("Check your key."))
+        #expect(!"\(failure)".contains("sessiontoken"))
+    }
+}
+
+@Suite struct EC2RequestTests {
+    private func form(_ request: EC2Request) -> String {
+        String(decoding: request.body, as: UTF8.self)
+    }
+
+    @Test func `the forms are those of the Query API`() throws {
+        let volume = try #require(volumeID)
+        let instance = try #require(instanceID)
+        #expect(
+            form(.describeVolume(volume))
+                == "Action=DescribeVolumes&Version=2016-11-15&Filter.1.Name=volume-id"
+                + "&Filter.1.Value.1=vol-0123456789abcdef0")
+        #expect(
+            form(.describeInstance(instance))
+                == "Action=DescribeInstances&Version=2016-11-15&Filter.1.Name=instance-id"
+                + "&Filter.1.Value.1=i-0123456789abcdef0")
+        #expect(
+            form(.attach(volume, to: instance, as: "/dev/sdf"))
+                == "Action=AttachVolume&Version=2016-11-15&VolumeId=vol-0123456789abcdef0"
+                + "&InstanceId=i-0123456789abcdef0&Device=%2Fdev%2Fsdf")
+        #expect(
+            form(.detach(volume, from: instance, force: true))
+                == "Action=DetachVolume&Version=2016-11-15&VolumeId=vol-0123456789abcdef0"
+                + "&InstanceId=i-0123456789abcdef0&Force=true")
+        #expect(!form(.detach(volume, from: instance, force: false)).contains("Force"))
+        #expect(
+            form(.setTag("a:b", "c d+é", on: volume))
+                == "Action=CreateTags&Version=2016-11-15&ResourceId.1=vol-0123456789abcdef0"
+                + "&Tag.1.Key=a%3Ab&Tag.1.Value=c%20d%2B%C3%A9")
+        #expect(
+            form(.removeTag("a", value: "v", from: volume))
+                == "Action=DeleteTags&Version=2016-11-15&ResourceId.1=vol-0123456789abcdef0"
+                + "&Tag.1.Key=a&Tag.1.Value=v")
+        #expect(!form(.removeTag("a", value: nil, from: volume)).contains("Value"))
+    }
+}
