@@ -197,7 +197,7 @@ class Engine:
 
     def plugin_process(self):
         """The process id of the plugin's daemon."""
-        for process in _processes_of(self.directory):
+        for process in processes_of(self.directory):
             if _command(process)[:1] == ["/bin/polarity-ecs-ebs-plugin"]:
                 return process
         raise LookupError("no plugin is running")
@@ -241,13 +241,11 @@ def _run(*command):
 # Cleaning up
 
 
-def exit_on_signals():
-    """Signals unwind like an exception, so that what was started is ended, also in a process that
-    was started with interrupts ignored, as shells start background jobs."""
-    def unwind(number, _):
-        raise SystemExit(128 + number)
+def interrupt_on_signals():
+    """SIGTERM and SIGHUP unwind as an interrupt does, so that what was started is ended; also in a
+    process that was started with interrupts ignored, as shells start background jobs."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, unwind)
+        signal.signal(number, signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -272,7 +270,7 @@ def sweep():
 def remove_folder(directory):
     """Ends the processes that an engine in `directory` left, unmounts, removes the folder."""
     for attempt in range(50):
-        left = _processes_of(directory)
+        left = processes_of(directory)
         for process in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM if attempt == 0 else signal.SIGKILL)
@@ -280,7 +278,7 @@ def remove_folder(directory):
         if not left:
             break
         time.sleep(0.1)
-    for mountpoint in reversed(_mounts_below(directory)):
+    for mountpoint in reversed(mounts_below(directory)):
         # Lazily as a last resort only: a busy mount would be left for good otherwise.
         if subprocess.run(["umount", mountpoint], capture_output=True, timeout=60).returncode != 0:
             _run("umount", "--lazy", mountpoint)
@@ -295,7 +293,7 @@ def remove_folder(directory):
     shutil.rmtree(directory)
 
 
-def _processes_of(directory):
+def processes_of(directory):
     """Processes whose command line names the engine's folder (dockerd, containerd, shims), or that
     live in a mount namespace with it mounted (plugins, containers)."""
     found = []
@@ -333,7 +331,7 @@ def _reap_orphans():
                     os.waitpid(child, os.WNOHANG)
 
 
-def _mounts_below(directory):
+def mounts_below(directory):
     """Mountpoints in the folder, in the order in which they were mounted."""
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8") as file:

@@ -87,7 +87,9 @@ class Simulator:
         self.log = open(self.directory / "simulator.log", "ab")
         self.process = subprocess.Popen(
             [executable(), "serve", "--config", str(self.configuration_file)],
-            stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL)
+            stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL,
+            # An interrupt typed at the terminal is for the rig, which stops the simulator last.
+            process_group=0)
         line = self._first_line(timeout)
         if not line.startswith("ready "):
             code = self.process.poll()

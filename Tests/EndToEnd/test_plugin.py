@@ -1,0 +1,88 @@
+"""The installed plugin: the README's commands, its process, disabling and enabling."""
+
+import contextlib
+import json
+import pathlib
+import re
+import subprocess
+import tarfile
+
+import engine
+from host import PLUGIN, TARBALL, readme_commands
+
+
+def health(host):
+    with contextlib.closing(engine.UnixConnection(host.socket())) as connection:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def threads(process):
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"^Threads:\s+(\d+)$", status, re.MULTILINE)[1])
+
+
+def test_the_readme_installs_the_plugin(host):
+    commands = readme_commands("docker plugin create")
+    assert [c for c in commands if c.startswith("tar -xzf")]
+    assert [c for c in commands if c.startswith("docker plugin enable")]
+    listed = host.engine.docker(
+        "plugin", "ls", "--format", "{{.Name}} {{.Enabled}}").stdout.split()
+    assert listed == [f"{PLUGIN}:latest", "true"]
+
+
+def test_the_readme_health_command_answers(host):
+    [command] = readme_commands("/health")
+    answer = json.loads(host.shell(command))
+    assert answer["status"] == "ok"
+
+
+def test_health_tells_the_commit_of_the_tarball(host):
+    status, answer = health(host)
+    assert status == 200
+    assert set(answer) >= {"status", "timestamp", "commit"}
+    with tarfile.open(TARBALL) as tar:
+        config = json.load(tar.extractfile("config.json"))
+    assert answer["commit"] in config["description"]
+
+
+def test_the_tarball_holds_a_static_daemon_and_no_shell(host):
+    with tarfile.open(TARBALL) as tar:
+        names = tar.getnames()
+        assert all(entry.uid == entry.gid == entry.mtime == 0 for entry in tar)
+        daemon = tar.extractfile(f"rootfs/bin/{PLUGIN}").read()
+    assert [n for n in names if n.startswith("rootfs/bin/")] == [f"rootfs/bin/{PLUGIN}"]
+    headers = subprocess.run(
+        ["readelf", "--program-headers", "--wide", "/dev/stdin"], input=daemon,
+        capture_output=True, check=True).stdout
+    assert b"INTERP" not in headers
+    assert len(daemon) <= 14e6
+    assert TARBALL.stat().st_size <= 12e6
+
+
+def test_an_idle_daemon_has_one_thread(host):
+    host.engine.docker("plugin", "disable", "--force", PLUGIN)
+    host.engine.docker("plugin", "enable", "--timeout", "120", PLUGIN)
+    assert health(host)[0] == 200
+    assert threads(host.engine.plugin_process()) == 1
+
+
+def test_volumes_survive_disabling_and_enabling_the_plugin(host, new_volume):
+    volume = new_volume()
+    host.create(volume)
+    host.run(volume, "echo kept > /data/file")
+    refused = host.engine.docker("plugin", "disable", PLUGIN, check=False)
+    assert "in use" in refused.stderr
+    host.engine.docker("plugin", "disable", "--force", PLUGIN)
+    host.engine.docker("plugin", "enable", "--timeout", "120", PLUGIN)
+    assert host.run(volume, "cat /data/file") == "kept\n"
+    assert volume in host.engine.docker("volume", "ls", "--quiet").stdout.split()
+
+
+def test_no_secret_reaches_the_log(host, new_volume):
+    from simulator import SECRET_KEY
+    host.run(new_volume(), "true")
+    log = host.engine.log.read_text()
+    assert SECRET_KEY not in log
+    assert "X-aws-ec2-metadata-token" not in log

@@ -1,0 +1,169 @@
+"""An EC2 instance for the demo and the end-to-end tests: the simulator, a private Docker Engine, and
+the plugin, installed from its tarball with the README's own commands.
+
+    with Host(volumes=[volume("vol-0aaaaaaaaaaaaaaa1")]) as host:
+        host.run("vol-0aaaaaaaaaaaaaaa1", "echo hello > /data/file")
+
+The simulator makes this instance's nodes in the real /dev, which the plugin sees; its sysfs tree, its CA
+and the volumes' sparse files lie in a folder in /dev/shm, for the plugin sees that too.
+"""
+
+import contextlib
+import glob
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+
+import engine
+from simulator import ROOT, Simulator, instance
+
+PLUGIN = "polarity-ecs-ebs-plugin"
+HERE = "i-0aaaaaaaaaaaaaaa1"
+ELSEWHERE = "i-0bbbbbbbbbbbbbbb2"
+SHARED = "/dev/shm"
+PREFIX = "polarity-host-"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+TARBALL = ROOT / f"{PLUGIN}.{ARCHITECTURE}.tar.gz"
+
+
+def why_unavailable():
+    """Why no such host can be run here, or None."""
+    if not TARBALL.exists():
+        return f"no {TARBALL.name} (make tar)"
+    return engine.why_unavailable()
+
+
+def readme_commands(containing):
+    """The lines of the README's shell block that contains `containing`."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if containing in block:
+            return [line for line in block.splitlines() if line and not line.startswith("#")]
+    raise LookupError(f"the README has no shell block with {containing!r}")
+
+
+class Host:
+    """`settings` go to `docker plugin set`, `configuration` to the simulator."""
+
+    def __init__(self, volumes=(), settings=None, **configuration):
+        sweep()
+        self.settings = settings or {}
+        self.directory = pathlib.Path(
+            tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED))
+        self.simulator = Simulator(
+            instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE)],
+            volumes=volumes, directory=self.directory, **configuration)
+        self.engine = None
+        self.cleanup = contextlib.ExitStack()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(shutil.rmtree, self.directory)
+            # The engine goes first, since it holds the simulator's devices.
+            cleanup.callback(self._stop_simulator)
+            self.simulator.start()
+            self.engine = cleanup.enter_context(engine.Engine())
+            self.engine.import_image("box")
+            self.cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        with engine.signals_held():
+            self.cleanup.close()
+
+    def _stop_simulator(self):
+        if self.simulator.process is not None:
+            self.simulator.stop()
+
+    # The plugin
+
+    def install_commands(self):
+        """The README's commands, with the settings that lead the plugin to the simulator."""
+        settings = {**self.simulator.environment(HERE), **self.settings}
+        for command in readme_commands("docker plugin create"):
+            if command.startswith("docker plugin enable"):
+                values = " ".join(f"{name}={value}" for name, value in settings.items())
+                yield f"docker plugin set {PLUGIN} {values}"
+            yield command.replace("amd64", ARCHITECTURE)
+
+    def install(self, echo=lambda command: None):
+        os.symlink(TARBALL, self.engine.directory / TARBALL.name)
+        for command in self.install_commands():
+            echo(command)
+            self.shell(command)
+
+    def shell(self, command, timeout=120):
+        """A command line as an operator types it, with this engine; its standard output."""
+        result = subprocess.run(
+            command, shell=True, cwd=self.engine.directory, env=self.engine.environment, text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
+        if result.returncode != 0:
+            raise engine.DockerError(["(shell)", command], result)
+        return result.stdout
+
+    def socket(self):
+        """The plugin's socket, as the host sees it."""
+        plugin = self.engine.docker(
+            "plugin", "inspect", "--format", "{{.ID}}", PLUGIN).stdout.strip()
+        return f"/run/docker/plugins/{plugin}/pl-ebs.sock"
+
+    # Volumes and containers
+
+    def create(self, volume, **options):
+        return self.engine.docker("volume", "create", "-d", PLUGIN, volume, **options)
+
+    def run(self, volume, script, *options, image="box", **how):
+        """Runs a shell script in a container that has the volume at /data; its standard output."""
+        return self.engine.docker(
+            "run", "--rm", "--network", "none", "--volume-driver", PLUGIN,
+            "-v", f"{volume}:/data", *options, image, "sh", "-c", script, **how).stdout
+
+    def start(self, volume, script, *options):
+        """The same in the background; the container's id."""
+        return self.engine.docker(
+            "run", "--detach", "--init", "--network", "none", "--volume-driver", PLUGIN,
+            "-v", f"{volume}:/data", *options, "box", "sh", "-c", script).stdout.strip()
+
+    def timelines(self):
+        """What the daemon logged of each mount: its fields, numbers as such."""
+        found = []
+        for line in self.engine.plugin_log():
+            fields = dict(re.findall(r'(\w+)=("[^"]*"|\S+)', line))
+            if "total_ms" in fields:
+                found.append({name: float(value) if name.endswith("_ms") else value.strip('"')
+                              for name, value in fields.items()})
+        return found
+
+    # What can be seen from outside
+
+    def mounts(self, volume):
+        """The mountpoints below the engine's data root whose path names the volume."""
+        return [point for point in engine.mounts_below(self.engine.directory) if volume in point]
+
+    def leftovers(self):
+        """What a stopped host has left: processes, mounts, loop devices, folders."""
+        folders = [self.directory, self.engine.directory]
+        left = [f"folder {folder}" for folder in folders if folder.exists()]
+        for folder in folders:
+            left += [f"process {process}" for process in engine.processes_of(folder)]
+            left += [f"mount {mountpoint}" for mountpoint in engine.mounts_below(folder)]
+        for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):
+                if str(self.directory) in pathlib.Path(path).read_text():
+                    left.append(f"loop device {path.split('/')[3]}")
+        return left
+
+
+def sweep():
+    """Removes what the simulators of killed runs have left, after the engines that used it."""
+    engine.sweep()
+    for path in glob.glob(f"{SHARED}/{PREFIX}*"):
+        if not os.path.exists("/proc/" + os.path.basename(path)[len(PREFIX):].split("-")[0]):
+            killed = Simulator(directory=path)
+            if killed.configuration_file.exists():
+                killed.clean()
+            shutil.rmtree(path)
