@@ -67,6 +67,15 @@ package enum Limit {
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
 
+    // Devices and file systems.
+    /// How much is read at each end of a device to prove that it is blank.
+    package static let blankProofEdge = 1024 * 1024
+    package static let signaturesNamedMax = 8
+    package static let mountInfoMax = 16 * 1024 * 1024
+    package static let holdersNamedMax = 8
+    /// How many links in /proc are followed to find who holds a mount.
+    package static let holderNodesMax = 200_000
+
     // What EC2 tells no event of is looked at in growing pauses.
     package static let lookIntervalMin: Duration = .milliseconds(200)
     package static let lookIntervalMax: Duration = .seconds(3)

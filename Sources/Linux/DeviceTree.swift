@@ -1,0 +1,166 @@
+import Base
+import SystemPackage
+
+/// Where the block devices of this instance are looked up: their nodes and what sysfs says of them.
+///
+/// A Nitro instance shows a volume as an NVMe namespace whose controller's serial number is the
+/// volume's id; the node's number tells nothing, it follows the order of arrival. A Xen instance
+/// shows it under the name that AttachVolume was given, `/dev/sdf` as `xvdf` or `sdf`.
+/// Sources: docs.aws.amazon.com/ebs/latest/userguide/identify-nvme-ebs-device.html and
+/// docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html.
+struct DeviceTree: Sendable {
+    var devPath: String
+    var sysPath: String
+
+    /// An NVMe namespace in sysfs.
+    struct Disk: Sendable, Equatable {
+        /// `nvme1n1`.
+        var name: String
+        /// Nil while the kernel shows none.
+        var serial: String?
+    }
+
+    /// The NVMe namespaces that sysfs shows now, or why it shows none.
+    struct Census: Sendable {
+        var disks: [Disk] = []
+        var trouble: String?
+    }
+
+    /// Whether a volume's device is there.
+    enum Sighting: Equatable {
+        case present(BlockDevice)
+        /// It is not, or not yet; the text says what is there in its place.
+        case absent(String)
+        /// Two devices claim to be the volume: neither is to be trusted.
+        case ambiguous(String)
+    }
+
+    func census() -> Census {
+        let directory = "\(sysPath)/block"
+        do {
+            let disks = try names(in: directory).filter(isNVMe).sorted()
+            return Census(disks: disks.map { Disk(name: $0, serial: serial(of: $0)) })
+        } catch {
+            return Census(trouble: "\(directory) cannot be read: \(refusal(of: "open", error))")
+        }
+    }
+
+    /// Finds `volume` among `census`, or on Xen by the name it is attached as.
+    func sighting(of volume: VolumeID, attachedAs name: String?, in census: Census) -> Sighting {
+        let bearers = census.disks.filter { $0.serial == volume.nvmeSerial }
+        if bearers.count > 1 {
+            let names = bearers.map(\.name).joined(separator: " and ")
+            return .ambiguous("\(names) both have the serial number \(volume.nvmeSerial)")
+        }
+        if let bearer = bearers.first { return nvmeSighting(bearer) }
+        if let name, let device = xenDevice(attachedAs: name) { return .present(device) }
+        return .absent(absence(of: volume, attachedAs: name, in: census))
+    }
+
+    /// Whether `device` is there still and is still `volume`'s.
+    func isPresent(_ device: BlockDevice, of volume: VolumeID) -> Bool {
+        guard let node = try? Node(device.path, following: false),
+            node.blockDevice == device.number
+        else { return false }
+        let name = baseName(of: device.path)
+        guard isNVMe(name) else { return true }
+        return serial(of: name) == volume.nvmeSerial && number(of: name) == device.number
+    }
+
+    /// The serial number of an NVMe namespace's controller, without the padding.
+    func serial(of disk: String) -> String? {
+        let serial = attribute("\(disk)/device/serial")
+        return serial?.isEmpty == false ? serial : nil
+    }
+
+    func number(of disk: String) -> DeviceNumber? {
+        attribute("\(disk)/dev").flatMap { DeviceNumber($0) }
+    }
+
+    private func attribute(_ path: String) -> String? {
+        guard let bytes = try? contents(of: "\(sysPath)/block/\(path)", limit: 256) else {
+            return nil
+        }
+        let padding = " \n\0".utf8
+        let end = bytes.lastIndex { !padding.contains($0) }.map { $0 + 1 } ?? 0
+        return String(decoding: bytes[..<end], as: UTF8.self)
+    }
+
+    private func nvmeSighting(_ disk: Disk) -> Sighting {
+        let path = "\(devPath)/\(disk.name)"
+        guard let number = number(of: disk.name) else {
+            return .absent("\(disk.name) has the serial number, but sysfs shows no number for it")
+        }
+        do {
+            guard let actual = try Node(path, following: false).blockDevice else {
+                return .absent("\(path) is not a block device")
+            }
+            guard actual == number else {
+                return .absent("\(path) is device \(actual), but sysfs says \(number)")
+            }
+            return .present(BlockDevice(path: path, number: number))
+        } catch {
+            return .absent(
+                "sysfs shows it as \(disk.name), but \(path) is not there yet: "
+                    + refusal(of: "stat", error))
+        }
+    }
+
+    /// Links are not followed: Nitro images have a link of that name, made by a udev rule, and a
+    /// stale one leads to another volume.
+    private func xenDevice(attachedAs name: String) -> BlockDevice? {
+        for name in xenNames(for: name) {
+            let path = "\(devPath)/\(name)"
+            if let number = try? Node(path, following: false).blockDevice {
+                return BlockDevice(path: path, number: number)
+            }
+        }
+        return nil
+    }
+
+    private func absence(
+        of volume: VolumeID, attachedAs name: String?, in census: Census
+    ) -> String {
+        let shown = census.disks.map { "\($0.name) \($0.serial ?? "without serial number")" }
+        var text = "no NVMe device has the serial number \(volume.nvmeSerial) "
+        text += census.trouble.map { "(\($0))" } ?? "(there are: \(list(shown)))"
+        if let name, !xenNames(for: name).isEmpty {
+            let paths = xenNames(for: name).map { "\(devPath)/\($0)" }
+            text += ", and no block device is at \(paths.joined(separator: " or "))"
+        }
+        return text
+    }
+
+    private func list(_ items: [String]) -> String {
+        items.isEmpty ? "none" : items.joined(separator: ", ")
+    }
+}
+
+/// `nvme1n1`: a whole namespace, no partition and no controller.
+func isNVMe(_ name: String) -> Bool {
+    guard name.hasPrefix("nvme") else { return false }
+    let numbers = name.dropFirst(4).split(separator: "n", omittingEmptySubsequences: false)
+    return numbers.count == 2
+        && numbers.allSatisfy { !$0.isEmpty && $0.utf8.allSatisfy(isDigit) }
+}
+
+/// What the kernel may name a volume on Xen that was attached as `name`: `/dev/sdf` becomes `xvdf`
+/// or stays `sdf`; `/dev/xvdba` stays. Empty where `name` is not a disk's name.
+func xenNames(for name: String) -> [String] {
+    let bare = name.hasPrefix("/dev/") ? String(name.dropFirst(5)) : name
+    let isPlain = bare.utf8.allSatisfy {
+        isDigit($0) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0)
+    }
+    guard isPlain else { return [] }
+    if bare.hasPrefix("xvd"), bare.count > 3 { return [bare] }
+    if bare.hasPrefix("sd"), bare.count > 2 { return ["xvd" + bare.dropFirst(2), bare] }
+    return []
+}
+
+func baseName(of path: String) -> String {
+    path.split(separator: "/").last.map { String($0) } ?? ""
+}
+
+private func isDigit(_ byte: UInt8) -> Bool {
+    (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+}

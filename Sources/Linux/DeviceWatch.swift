@@ -1,0 +1,187 @@
+package import Base
+package import Ring
+import SystemPackage
+
+/// Finds the devices of volumes, and waits for them to come and go.
+///
+/// A device is known by what it is, not by where it is: see `DeviceTree`. Waiting costs nothing but
+/// notices of changes in the directory of nodes (inotify), shared by all who wait; while nobody
+/// does, nothing is watched.
+@RingActor
+package final class DeviceWatch: Sendable {
+    private let tree: DeviceTree
+    private let inotify: Inotify
+    /// What sysfs showed when it was last looked at, and how often that was.
+    private var census = DeviceTree.Census()
+    private var changes = 0
+    /// How many `arrival` and `departure` are under way.
+    private var watchers = 0
+    private var sleepers: [Int: CheckedContinuation<Void, any Error>] = [:]
+    private var nextSleeper = 0
+    /// Reads notices while there are watchers that sleep.
+    private var listener: Task<Void, Never>?
+
+    /// `devPath` is where the nodes are, `sysPath` where sysfs is mounted.
+    package init(devPath: String = "/dev", sysPath: String = "/sys") throws {
+        tree = DeviceTree(devPath: devPath, sysPath: sysPath)
+        inotify = try explaining(
+            "inotify_init1", .system, doing: "watch \(devPath)",
+            advice: "raise the sysctl fs.inotify.max_user_instances"
+        ) { () throws(Errno) in try Inotify(path: devPath) }
+    }
+
+    /// Looks once. `name` is what the volume is attached as, `/dev/sdf`; without it a Xen device
+    /// is not found.
+    package func find(
+        _ volume: VolumeID, attachedAs name: String?
+    ) async throws -> BlockDevice? {
+        switch tree.sighting(of: volume, attachedAs: name, in: tree.census()) {
+        case .present(let device): return device
+        case .absent: return nil
+        case .ambiguous(let found):
+            throw OperationError(
+                .device, doing: "find the device of \(volume)", found: found,
+                advice: "none of them is used; detach the volume and attach it again")
+        }
+    }
+
+    /// Returns when the device of `volume`, attached as `name`, is there, at once if it is already.
+    /// Throws `CancellationError` when the task is cancelled.
+    package func arrival(
+        of volume: VolumeID, attachedAs name: String, by deadline: Instant
+    ) async throws -> BlockDevice {
+        let doing = "find the device of \(volume), attached as \(name)"
+        let tree = tree
+        do {
+            return try await RingActor.ring.withDeadline(deadline) {
+                try await self.watching(doing: doing) { census in
+                    guard
+                        case .present(let device) = tree.sighting(
+                            of: volume, attachedAs: name, in: census)
+                    else { return nil }
+                    return device
+                }
+            }
+        } catch is DeadlineExceeded {
+            switch tree.sighting(of: volume, attachedAs: name, in: tree.census()) {
+            case .present(let device): return device
+            case .absent(let found), .ambiguous(let found):
+                throw OperationError(
+                    .deadline, doing: doing, found: "it did not come in time: \(found)",
+                    advice: "see in EC2 whether the attachment is stuck in 'attaching'; detaching "
+                        + "it and attaching it under another name helps then")
+            }
+        }
+    }
+
+    /// Returns when `device` is gone or no longer `volume`'s, at once if it is already. With a far
+    /// deadline this notices the loss of a device that is in use. Throws `CancellationError` when
+    /// the task is cancelled.
+    package func departure(
+        of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws {
+        let doing = "see \(device.path) of \(volume) go"
+        let tree = tree
+        do {
+            try await RingActor.ring.withDeadline(deadline) {
+                try await self.watching(doing: doing) { _ in
+                    tree.isPresent(device, of: volume) ? nil : ()
+                }
+            }
+        } catch is DeadlineExceeded {
+            throw OperationError(
+                .deadline, doing: doing, found: "it is still there",
+                advice: "a volume that is in use detaches only when it is unmounted; see its "
+                    + "attachment in EC2")
+        }
+    }
+
+    /// Calls `look` with what sysfs shows, now and after each change, until it returns a value.
+    private func watching<T: Sendable>(
+        doing: String, _ look: @RingActor (DeviceTree.Census) -> T?
+    ) async throws -> T {
+        watchers += 1
+        defer {
+            watchers -= 1
+            if watchers == 0 { rest() }
+        }
+        try arm(doing: doing)
+        refresh()
+        while true {
+            let seen = changes
+            if let result = look(census) { return result }
+            // Armed already unless the directory was replaced; then what came meanwhile is in no
+            // notice.
+            if try arm(doing: doing) { refresh() }
+            try await change(after: seen)
+        }
+    }
+
+    /// Returns whether the watch was not armed before. A census made after this misses nothing.
+    @discardableResult
+    private func arm(doing: String) throws(OperationError) -> Bool {
+        try explaining(
+            "inotify_add_watch on \(tree.devPath)", .system, doing: doing,
+            advice: "see that it is a directory, and raise the sysctl fs.inotify.max_user_watches"
+        ) { () throws(Errno) in try inotify.arm() }
+    }
+
+    private func rest() {
+        listener?.cancel()
+        listener = nil
+        inotify.disarm()
+    }
+
+    /// Takes a new census and lets all who wait look at it.
+    private func refresh() {
+        census = tree.census()
+        changes += 1
+        wake(.success(()))
+    }
+
+    private func wake(_ result: Result<Void, any Error>) {
+        let woken = sleepers
+        sleepers = [:]
+        for sleeper in woken.values { sleeper.resume(with: result) }
+    }
+
+    private func change(after seen: Int) async throws {
+        guard changes == seen else { return }
+        if listener == nil { listener = RingActor.spawn { await self.listen() } }
+        nextSleeper += 1
+        let sleeper = nextSleeper
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation {
+                (continuation: CheckedContinuation<Void, any Error>) in
+                if Task.isCancelled {
+                    continuation.resume(throwing: CancellationError())
+                } else {
+                    sleepers[sleeper] = continuation
+                }
+            }
+        } onCancel: {
+            RingActor.spawn {
+                self.sleepers.removeValue(forKey: sleeper)?.resume(throwing: CancellationError())
+            }
+        }
+    }
+
+    /// Reads notices until it is cancelled.
+    private func listen() async {
+        while !Task.isCancelled {
+            do {
+                try await inotify.wait()
+                if inotify.take() { refresh() }
+            } catch {
+                guard !Task.isCancelled else { return }
+                listener = nil
+                wake(
+                    .failure(
+                        OperationError(
+                            .system, doing: "watch \(tree.devPath)",
+                            found: refusal(of: "poll", error))))
+                return
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+package import Base
+import Glibc
+package import Ring
+import SystemPackage
+
+/// File systems of volumes: what is on a device, making one, mounting and unmounting it.
+///
+/// Every call that touches a device proves first, on the open device, that it is the volume, and
+/// runs on a worker thread, since all of it may wait for the device. Calls for one device must not
+/// overlap: the proof that nothing holds it claims it for a moment. Linux 5.3.
+@RingActor
+package final class FileSystems: Sendable {
+    private let tree: DeviceTree
+    private let mkfsPath: String
+
+    package init(
+        devPath: String = "/dev", sysPath: String = "/sys", mkfsPath: String = "/sbin/mkfs.xfs"
+    ) {
+        tree = DeviceTree(devPath: devPath, sysPath: sysPath)
+        self.mkfsPath = mkfsPath
+    }
+
+    /// What is on `device`. A read that fails is an error, never a blank device.
+    package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
+        let tree = tree
+        return try await RingActor.ring.blocking { () throws(OperationError) in
+            try ProvenDevice.open(
+                device, of: volume, in: tree, doing: "probe \(volume) on \(device.path)"
+            ).content()
+        }
+    }
+
+    /// Makes an xfs on a device that is proved to be the volume, held by nothing, and blank.
+    /// `arguments` are further ones for mkfs.xfs, `["-m", "bigtime=0"]`. Probe again afterwards.
+    ///
+    /// When the deadline cuts it short, mkfs is killed and the device is no longer blank.
+    package func format(
+        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+    ) async throws {
+        let doing = "format \(volume) on \(device.path)"
+        let tree = tree
+        let held = try await RingActor.ring.blocking { () throws(OperationError) in
+            try openBlank(device, of: volume, in: tree, doing: doing)
+        }
+        defer { withExtendedLifetime(held) {} }
+        // mkfs opens what is held here, whatever its path has come to stand for meanwhile. Without
+        // -f it refuses by itself what it recognises.
+        let target = "/proc/\(getpid())/fd/\(held.descriptor.rawValue)"
+        let run = "\(mkfsPath) \((arguments + [device.path]).joined(separator: " "))"
+        let result: ChildResult
+        do {
+            result = try await ChildProcess.run(mkfsPath, arguments + [target], by: deadline)
+        } catch let error as Errno {
+            throw OperationError(
+                .system, doing: doing, found: "\(run) does not start: \(refusal(of: "exec", error))")
+        } catch is DeadlineExceeded {
+            throw OperationError(
+                .deadline, doing: doing, found: "\(run) had not ended in time and was killed",
+                advice: "the volume may hold a part of a file system and is not formatted again; "
+                    + "where it is new, delete it and take another")
+        }
+        guard !result.succeeded else { return }
+        throw OperationError(
+            .system, doing: doing,
+            found: "\(run) \(result.ending): "
+                + result.output.replacing(target, with: device.path).oneLine,
+            advice: "the volume may hold a part of a file system and is not formatted again then")
+    }
+
+    /// Mounts the `type` file system of a device that is proved to be the volume, and proves that
+    /// it is this device's that is mounted. The directory is made, mode 0755, where it is missing;
+    /// its parent must be there. Refused where the mountpoint or the device is mounted already.
+    /// `options` are as mount(8) has them; `nouuid` is added for xfs.
+    package func mount(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
+        readOnly: Bool, options: [String]
+    ) async throws {
+        let doing = "mount \(volume) (\(device.path)) at \(mountpoint)"
+        let options = try MountOptions(
+            type: type, readOnly: readOnly, options: options, doing: doing)
+        let tree = tree
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
+            try mountProven(proven, type: type, at: mountpoint, options: options)
+        }
+    }
+
+    /// Unmounts, never lazily, and removes the directory where it is empty. Where nothing is
+    /// mounted there is nothing to do, and that is no error. A busy mount is one that names who
+    /// uses it, and leaves all as it was.
+    package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
+        let doing = "unmount \(volume) from \(mountpoint)"
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            try unmountTop(at: mountpoint, doing: doing)
+        }
+    }
+
+    /// Whether a mount in any mount namespace, swap or RAID holds the device. A program that merely
+    /// has the device open does not count.
+    package func isHeld(_ device: BlockDevice) async throws -> Bool {
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            try explaining(
+                "open", .device, doing: "see whether \(device.path) is in use"
+            ) { () throws(Errno) in
+                try isClaimed(device)
+            }
+        }
+    }
+
+    /// Who uses the file system of `device`, as far as /proc shows it, one text each; for messages.
+    /// Empty proves nothing: processes of other PID namespaces may not be seen.
+    package func holders(of device: BlockDevice) async -> [String] {
+        await RingActor.ring.blocking { Holders.find(of: device.number) }
+    }
+
+    /// All that is mounted in this process's mount namespace, bind mounts too, in the kernel's
+    /// order: of two on one mountpoint, the later one is on top.
+    package func mounted() async throws -> [MountedFileSystem] {
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            try MountTable(doing: "list what is mounted").lines.map {
+                MountedFileSystem(
+                    mountpoint: $0.mountpoint, device: $0.device, type: $0.type,
+                    source: $0.source, readOnly: $0.readOnly)
+            }
+        }
+    }
+
+    /// The running kernel's release, `6.1.0-18-cloud-amd64` (uname).
+    package nonisolated func kernelRelease() -> String {
+        var name = utsname()
+        uname(&name)
+        return withUnsafeBytes(of: &name.release) { release in
+            String(decoding: release.prefix { $0 != 0 }, as: UTF8.self)
+        }
+    }
+}
+
+/// An open device that outlives the worker's call. While it is open, the kernel gives the device's
+/// number to no other device.
+private final class HeldDevice: Sendable {
+    let descriptor: Descriptor
+
+    init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
+}
+
+/// Proves on an exclusive open that the volume is blank and held by nothing, and returns the device
+/// opened anew, but not exclusively, which would bar mkfs.
+private func openBlank(
+    _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, doing: String
+) throws(OperationError) -> HeldDevice {
+    let shared = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
+    let content = try ProvenDevice.open(
+        device, of: volume, in: tree, exclusive: true, doing: doing
+    ).anyContent()
+    guard content == .blank else {
+        throw OperationError(
+            .content, doing: doing, found: "the device is not blank: it has \(content.text)",
+            advice: "nothing was written to it; if its data are not wanted, wipe the volume")
+    }
+    return HeldDevice(shared.descriptor)
+}
+
+extension ChildResult {
+    fileprivate var ending: String {
+        switch end {
+        case .exited(let code): "failed with exit status \(code)"
+        case .signaled(let number): "was ended by signal \(number)"
+        }
+    }
+}
+
+extension String {
+    /// A program's output in one line of text.
+    fileprivate var oneLine: String {
+        split(whereSeparator: \.isNewline).joined(separator: " / ")
+    }
+}
+
+extension DeviceContent {
+    /// As the object of "it has".
+    fileprivate var text: String {
+        switch self {
+        case .fileSystem(let type, let label, _):
+            "a file system of type \(type)" + (label.map { ", labelled '\($0)'" } ?? "")
+        case .signature(let name): "the signature of \(name)"
+        case .unknownData: "data of an unknown kind"
+        case .blank: "nothing"
+        }
+    }
+}

@@ -1,0 +1,124 @@
+import Base
+import CLinux
+import Glibc
+import SystemPackage
+
+/// Mounts a proven device's file system, and proves that it is this one that is mounted. Blocks.
+///
+/// Afterwards either all is done, or nothing is left mounted and no directory left behind.
+func mountProven(
+    _ device: borrowing ProvenDevice, type: String, at mountpoint: String, options: MountOptions
+) throws(OperationError) {
+    let doing = device.doing
+    precondition(mountpoint.hasPrefix("/"), "a mountpoint is absolute")
+    guard type != "btrfs" else {
+        throw OperationError(
+            .content, doing: doing,
+            found: "the device has a btrfs, whose mount cannot be proved to be of this device",
+            advice: "copy its data to a volume with xfs or ext4")
+    }
+    try refuseUsed(device, mountpoint)
+    let isNew = try makeMountpoint(mountpoint, doing: doing)
+    do {
+        try explaining(
+            "mount(2) as \(type)", .system, doing: doing, advice: mountAdvice
+        ) { () throws(Errno) in
+            let code = Glibc.mount(
+                device.device.path, mountpoint, type, options.flags, options.data)
+            if code != 0 { throw lastErrno }
+        }
+        try proveMounted(device, at: mountpoint)
+    } catch {
+        if isNew { rmdir(mountpoint) }
+        throw error
+    }
+}
+
+private let mountAdvice =
+    "'dmesg' on the instance has the kernel's reason; 'busy' means that another mount holds the "
+    + "device, 'structure needs cleaning' or 'invalid argument' that the file system wants repair"
+
+private func refuseUsed(
+    _ device: borrowing ProvenDevice, _ mountpoint: String
+) throws(OperationError) {
+    let table = try MountTable(doing: device.doing)
+    if let used = table.top(at: mountpoint) {
+        throw OperationError(
+            .system, doing: device.doing,
+            found: "\(used.source) (\(used.type), device \(used.device)) is mounted there already",
+            advice: "unmount it, or stop what uses it")
+    }
+    if let used = table.mounts(of: device.device.number).first {
+        throw OperationError(
+            .system, doing: device.doing,
+            found: "the device is mounted already, at \(used.mountpoint)",
+            advice: "unmount it there first")
+    }
+}
+
+/// Returns whether the directory was made. Its parents must be there.
+private func makeMountpoint(_ path: String, doing: String) throws(OperationError) -> Bool {
+    try explaining(
+        "mkdir \(path)", .system, doing: doing,
+        advice: "see that its parent is a directory on a writable file system"
+    ) { () throws(Errno) in
+        if mkdir(path, 0o755) == 0 {
+            // mkdir applies the umask.
+            if chmod(path, 0o755) != 0 { throw lastErrno }
+            return true
+        }
+        guard lastErrno == .fileExists else { throw lastErrno }
+        // A link would lead the mount elsewhere.
+        guard try Node(path, following: false).isDirectory else { throw .notDirectory }
+        return false
+    }
+}
+
+private func proveMounted(
+    _ device: borrowing ProvenDevice, at mountpoint: String
+) throws(OperationError) {
+    let home = try? Node(mountpoint, following: false).home
+    guard home != device.device.number else { return }
+    umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+    throw OperationError(
+        .device, doing: device.doing,
+        found: "what was mounted is device \(home?.description ?? "unknown"), "
+            + "not \(device.device.number)",
+        advice: "it was unmounted again; look at 'dmesg' on the instance")
+}
+
+/// Unmounts what is on top at `mountpoint`, never lazily and never by force, and removes the
+/// directory where it is empty. Succeeds where nothing is mounted. Blocks while data is written.
+func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
+    let table = try MountTable(doing: doing)
+    if let mounted = table.top(at: mountpoint) {
+        if umount2(mountpoint, Int32(UMOUNT_NOFOLLOW)) != 0 {
+            throw unmountRefused(lastErrno, mounted, in: table, doing: doing)
+        }
+        if let beneath = try MountTable(doing: doing).top(at: mountpoint) {
+            throw OperationError(
+                .system, doing: doing,
+                found: "beneath it, \(beneath.source) (device \(beneath.device)) is mounted too",
+                advice: "unmount it with 'umount \(mountpoint)'")
+        }
+    }
+    // Not empty: someone wrote there while nothing was mounted, and that is theirs to remove.
+    rmdir(mountpoint)
+}
+
+private func unmountRefused(
+    _ error: Errno, _ mounted: MountInfoLine, in table: MountTable, doing: String
+) -> OperationError {
+    var found = refusal(of: "umount2", error)
+    var advice = "'dmesg' on the instance may tell more"
+    if error == .resourceBusy {
+        let below = table.mounts(below: mounted.mountpoint).map(\.mountpoint)
+        if below.isEmpty {
+            found += ", " + Holders.text(of: mounted.device)
+        } else {
+            found += ", there are mounts below it: " + below.joined(separator: ", ")
+        }
+        advice = "stop what uses it; nothing was unmounted"
+    }
+    return OperationError(.system, doing: doing, found: found, advice: advice)
+}
