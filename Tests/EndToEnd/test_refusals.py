@@ -59,7 +59,7 @@ def test_an_empty_name(host, refused):
 
 def test_an_unknown_option_is_refused_with_the_known_ones(new_volume, refused):
     refused("volume", "create", "-d", PLUGIN, "-o", "colour=blue", new_volume(),
-            words=["colour", "fs-type"])
+            words=["colour", "read-only"])
 
 
 def test_a_volume_with_a_partition_table_is_left_as_it_is(host, new_volume):
