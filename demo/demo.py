@@ -1,0 +1,126 @@
+#!/usr/bin/python3
+"""Shows the plugin at work: `make demo`.
+
+A private Docker Engine with the plugin, installed by the README's commands, and a simulated EC2 whose
+volumes are real block devices. Leaves nothing behind, also when it is interrupted or fails.
+"""
+
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "Tests" / "Rig"))
+sys.dont_write_bytecode = True
+
+import engine  # noqa: E402
+import host as rig  # noqa: E402
+from simulator import volume  # noqa: E402
+
+FRESH = "vol-0f4e500000000000a"
+ELSEWHERE = "vol-0e15e00000000000b"
+EXT4 = "vol-0e474000000000000"
+OTHER_ZONE = "vol-0b20000000000000d"
+VOLUMES = [
+    volume(FRESH),
+    volume(ELSEWHERE, content="xfs",
+           attachedTo={"instance": rig.ELSEWHERE, "device": "/dev/sdf"}),
+    volume(EXT4, content="ext4"),
+    volume(OTHER_ZONE, availabilityZone="eu-central-1b"),
+]
+# Milliseconds, of the size that EC2 has.
+LATENCY = {"api": 40, "device": 600, "attached": 1500, "detach": 1200}
+STEPS = [("attach_ms", "attach accepted"), ("device_ms", "device seen"), ("probe_ms", "probed"),
+         ("format_ms", "formatted"), ("mount_ms", "mounted"), ("total_ms", "answered")]
+
+
+class Demo:
+    def __init__(self, host):
+        self.host = host
+        self.told = 0
+
+    def section(self, text):
+        print(f"\n\033[1m{text}\033[0m", flush=True)
+
+    def docker(self, *arguments, fails=False):
+        """Runs docker, shows the command, what it prints, and the timelines of the mounts it made."""
+        print("$ docker " + " ".join(quoted(word) for word in arguments), flush=True)
+        result = self.host.engine.docker(*arguments, check=False)
+        for line in (result.stdout + result.stderr).splitlines():
+            print(f"  {line}")
+        if (result.returncode != 0) != fails:
+            raise SystemExit(f"demo: docker ended with {result.returncode}")
+        self.tell_timelines()
+        return result.stdout
+
+    def run(self, name, script, fails=False):
+        return self.docker("run", "--rm", "--network", "none", "--volume-driver", rig.PLUGIN,
+                           "-v", f"{name}:/data", "box", "sh", "-c", script, fails=fails)
+
+    def tell_timelines(self):
+        timelines = self.host.timelines()
+        for timeline in timelines[self.told:]:
+            print(f"  \033[2m{timeline_text(timeline)}\033[0m")
+        self.told = len(timelines)
+
+    def show(self):
+        self.section("A new volume: attached, formatted and mounted by the first container")
+        self.docker("volume", "create", "-d", rig.PLUGIN, FRESH)
+        self.run(FRESH, "grep ' /data ' /proc/mounts; echo 'hello, EBS' > /data/file")
+        self.section("A second container reads what the first one wrote")
+        expect(self.run(FRESH, "cat /data/file"), "hello, EBS")
+
+        self.section(f"A volume that is attached to another instance, {rig.ELSEWHERE}, is taken over")
+        self.run(ELSEWHERE, "echo taken > /data/file; cat /data/file")
+
+        self.section("A volume that carries an ext4 file system is mounted as it is, not formatted")
+        expect(self.run(EXT4, "grep ' /data ' /proc/mounts; ls /data"), "ext4")
+
+        self.section("A volume of another zone: an error to act on")
+        self.docker("volume", "create", "-d", rig.PLUGIN, OTHER_ZONE, fails=True)
+
+        self.section("Nothing is deleted: the volumes are forgotten, and are free in EC2 again")
+        self.docker("volume", "rm", FRESH, ELSEWHERE, EXT4)
+        for name in (FRESH, ELSEWHERE, EXT4):
+            self.host.simulator.wait_for_volume(name, "available", timeout=60)
+            print(f"  {name} is available")
+
+
+def timeline_text(timeline):
+    steps = [f"{step} {timeline[field]:.1f}" for field, step in STEPS if field in timeline]
+    return f"{timeline.get('volume', '')} ms: " + ", ".join(steps)
+
+
+def quoted(word):
+    return f"'{word}'" if " " in word and "'" not in word else f'"{word}"' if " " in word else word
+
+
+def expect(output, text):
+    if text not in output:
+        raise SystemExit(f"demo: {text!r} is missing in the output")
+
+
+def main():
+    reason = rig.why_unavailable()
+    if reason:
+        raise SystemExit(f"demo: cannot run here: {reason}")
+    engine.interrupt_on_signals()
+    begin = time.monotonic()
+    host = rig.Host(volumes=VOLUMES, settings={"DETACH_AFTER": "2s"}, latency=LATENCY)
+    with host:
+        demo = Demo(host)
+        demo.section("The plugin is installed as the README says, and pointed at the simulated EC2")
+        host.install(echo=lambda command: print(f"$ {command}", flush=True))
+        demo.show()
+        print("\nCleaning up ...", flush=True)
+    left = host.leftovers()
+    if left:
+        raise SystemExit("demo: left behind: " + ", ".join(left))
+    print(f"Nothing is left behind. It took {time.monotonic() - begin:.0f} s.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ndemo: interrupted; everything was cleaned up") from None
