@@ -68,9 +68,10 @@ let package = Package(
         edge("Ring", ["Base", "CUring", "CLinux", system]),
         edge("TLS", ["COpenSSL"], archives: ["libssl.a", "libcrypto.a"]),
         edge("Linux", ["Base", "Ring", "CLinux", "CBlkid", system], archives: ["libblkid.a"]),
-        edge("HTTPServer", ["Base", "HTTPWire", "Ring", "TLS"]),
+        edge("Streams", ["Ring", "TLS", system]),
+        edge("HTTPServer", ["Base", "HTTPWire", "Ring", "Streams", "TLS", system]),
         edge(
-            "HTTPClient", ["Base", "HTTPWire", "Ring", "TLS", "CCares", system],
+            "HTTPClient", ["Base", "HTTPWire", "Ring", "Streams", "TLS", "CCares", system],
             archives: ["libcares.a"]),
         edge("EC2Client", ["Base", "AWSWire", "HTTPWire", "HTTPClient", "Ring", "TLS", log]),
 
@@ -101,10 +102,14 @@ let package = Package(
         tests("TLSTests", ["TLS", "TestSupport"]),
         tests("LinuxTests", ["Base", "Ring", "Linux", "CLinux", system]),
         tests(
-            "HTTPServerTests", ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "TestSupport"]),
+            "HTTPServerTests",
+            ["Base", "HTTPWire", "Ring", "Streams", "TLS", "HTTPServer", "TestSupport", system]),
         tests(
             "HTTPClientTests",
-            ["Base", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "TestSupport"]),
+            [
+                "Base", "HTTPWire", "Ring", "Streams", "TLS", "HTTPServer", "HTTPClient",
+                "TestSupport",
+            ]),
         tests(
             "EC2ClientTests",
             ["Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client"]),

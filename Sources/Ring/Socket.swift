@@ -77,6 +77,25 @@ package final class Socket {
         }
     }
 
+    /// Sends what the socket takes without waiting, and returns how many bytes that was, perhaps 0. For small
+    /// answers this saves an operation and, as it never waits, a time limit.
+    package func sendNow(_ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
+        if isClosed { throw .badFileDescriptor }
+        let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
+        let count = Glibc.send(rawDescriptor, bytes.baseAddress, bytes.count, flags)
+        if count >= 0 { return count }
+        let errno = Errno.current
+        switch errno {
+        case .wouldBlock, .resourceTemporarilyUnavailable, .interrupted: return 0
+        default: throw errno
+        }
+    }
+
+    /// Says to the peer that nothing more will be sent; receiving goes on.
+    package func endSending() {
+        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }
+    }
+
     /// Returns when the peer has closed the connection or its sending side.
     package func hangUp() async throws(Errno) {
         let fd = try beginOperation()
