@@ -28,7 +28,18 @@ package enum Limit {
     package static let childOutputMax = 8 * 1024
 
     // HTTP client: IMDS and EC2.
+    /// Names and TCP together.
     package static let connectTimeMax: Duration = .seconds(3)
+    /// A proxy's tunnel and TLS together.
+    package static let handshakeTimeMax: Duration = .seconds(5)
+    /// How long one name server is waited for, how often all are asked, and how many of a name's
+    /// addresses are tried.
+    package static let nameServerTimeMax: Duration = .seconds(1)
+    package static let nameServerTriesMax = 2
+    package static let addressesMax = 8
+    /// A connection that has been idle for longer is not used again: what is on the way may have
+    /// forgotten it without a word (a NAT gateway does after 350 s).
+    package static let connectionIdleTimeMax: Duration = .seconds(300)
     package static let responseHeadTimeMax: Duration = .seconds(15)
     package static let responseTimeMax: Duration = .seconds(30)
     package static let responseHeadMax = 32 * 1024

@@ -91,6 +91,13 @@ package final class Socket {
         }
     }
 
+    /// Whether `receive` would not wait: there are bytes, or the stream has ended or is broken.
+    package var hasInput: Bool {
+        guard !isClosed else { return true }
+        var request = pollfd(fd: rawDescriptor, events: Int16(POLLIN), revents: 0)
+        return Glibc.poll(&request, 1, 0) != 0
+    }
+
     /// Says to the peer that nothing more will be sent; receiving goes on.
     package func endSending() {
         if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }

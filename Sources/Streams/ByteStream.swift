@@ -69,6 +69,13 @@ package final class ByteStream {
         do throws(Errno) { try await socket.hangUp() } catch { throw .socket(error) }
     }
 
+    /// Whether the connection stands, and nothing has come that was not received. Tells it without
+    /// waiting for the peer; records of TLS's own (tickets) are taken in and do not count.
+    package func isQuiet() async -> Bool {
+        if let secure { return await secure.isQuiet() }
+        return !socket.hasInput
+    }
+
     /// Says that nothing more will be sent (under TLS with a close_notify, if that can be sent
     /// without waiting). Receiving goes on.
     package func endSending() {

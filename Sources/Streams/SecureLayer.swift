@@ -54,6 +54,24 @@ final class SecureLayer {
         }
     }
 
+    func isQuiet() async -> Bool {
+        do throws(StreamError) {
+            while true {
+                let result = try step { () throws(TLSError) in
+                    var byte: UInt8 = 0
+                    return try withUnsafeMutableBytes(of: &byte) { room throws(TLSError) in
+                        try session.read(into: room)
+                    }
+                }
+                guard result == .needsCiphertext else { return false }
+                guard socket.hasInput else { return true }
+                try await fill()
+            }
+        } catch {
+            return false
+        }
+    }
+
     func sayClose() {
         guard !saidClose else { return }
         saidClose = true
