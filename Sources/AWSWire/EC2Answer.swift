@@ -24,7 +24,7 @@ package enum EC2Answer {
 
     /// The answer of AttachVolume or DetachVolume on `volume`.
     package static func attachment(_ body: [UInt8], of volume: VolumeID, action: String)
-        throws(EC2Failure) -> Attachment
+        throws(EC2Failure) -> VolumeAttachment
     {
         let root = try root(of: body, named: "\(action)Response")
         let attachment = try parsedAttachment(root, of: volume)
@@ -74,7 +74,7 @@ private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescri
     guard let size = Int(sizeText), size >= 0 else {
         throw .malformed(reason: "the size of \(id) is '\(sizeText.prefix(64))'")
     }
-    var attachments: [Attachment] = []
+    var attachments: [VolumeAttachment] = []
     for attachmentItem in items(of: item["attachmentSet"]) {
         attachments.append(try parsedAttachment(attachmentItem, of: id))
     }
@@ -92,9 +92,9 @@ private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescri
 
 /// A volume that an AWS service holds (Fargate) names no instance, or none that is ours to know.
 private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC2Failure)
-    -> Attachment
+    -> VolumeAttachment
 {
-    Attachment(
+    VolumeAttachment(
         volume: volume, instance: item.text(of: "instanceId").flatMap { InstanceID($0) },
         device: item.text(of: "device"),
         state: .init(try required("status", in: item, of: "an attachment of \(volume)")))
@@ -131,7 +131,7 @@ extension VolumeDescription.State {
     }
 }
 
-extension Attachment.State {
+extension VolumeAttachment.State {
     fileprivate init(_ text: String) {
         self =
             switch text {

@@ -17,12 +17,13 @@ package struct VolumeDescription: Sendable, Equatable {
     package var snapshotID: String?
     package var volumeType: String
     package var multiAttachEnabled: Bool
-    package var attachments: [Attachment]
+    package var attachments: [VolumeAttachment]
     package var tags: [String: String]
 
     package init(
         id: VolumeID, state: State, availabilityZone: String, size: Int, snapshotID: String? = nil,
-        volumeType: String = "", multiAttachEnabled: Bool = false, attachments: [Attachment] = [],
+        volumeType: String = "", multiAttachEnabled: Bool = false,
+        attachments: [VolumeAttachment] = [],
         tags: [String: String] = [:]
     ) {
         self.id = id
@@ -40,7 +41,7 @@ package struct VolumeDescription: Sendable, Equatable {
 /// One attachment of a volume, as DescribeVolumes, AttachVolume and DetachVolume give it.
 ///
 /// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_VolumeAttachment.html.
-package struct Attachment: Sendable, Equatable {
+package struct VolumeAttachment: Sendable, Equatable {
     package enum State: Sendable, Equatable {
         case attaching, attached, detaching, detached, busy
         case other(String)

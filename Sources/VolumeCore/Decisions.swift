@@ -85,7 +85,7 @@ extension Situation: CustomStringConvertible {
     }
 }
 
-extension Attachment {
+extension VolumeAttachment {
     /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount.
     fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
 }

@@ -18,12 +18,12 @@ package protocol EC2Port: Sendable {
     /// Returns when EC2 has accepted the attachment; the device comes later.
     func attach(
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
-    ) async throws -> Attachment
+    ) async throws -> VolumeAttachment
 
     /// Returns when EC2 has accepted the detachment; the volume is free later.
     func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
-    ) async throws -> Attachment
+    ) async throws -> VolumeAttachment
 }
 
 /// The block devices of this instance. Calls throw `OperationError`.

@@ -36,7 +36,7 @@ private let volumeFields = """
             id: id, state: .inUse, availabilityZone: "eu-west-1a", size: 8, volumeType: "io2",
             multiAttachEnabled: true,
             attachments: [
-                Base.Attachment(volume: id, instance: instanceID, device: "/dev/sdf", state: .busy)
+                VolumeAttachment(volume: id, instance: instanceID, device: "/dev/sdf", state: .busy)
             ], tags: ["a": "1", "b": ""])
         #expect(try EC2Answer.volumes(body) == [expected])
     }

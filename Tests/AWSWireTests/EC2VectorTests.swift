@@ -39,8 +39,8 @@ import Testing
         expectSame(attachment, try json("attach-volume"))
     }
 
-    private func expectSame(_ attachment: Base.Attachment, _ json: JSONValue) {
-        let states: [String: Base.Attachment.State] = [
+    private func expectSame(_ attachment: VolumeAttachment, _ json: JSONValue) {
+        let states: [String: VolumeAttachment.State] = [
             "attached": .attached, "attaching": .attaching,
         ]
         #expect(attachment.volume.description == json["VolumeId"]?.string)

@@ -10,7 +10,7 @@ private let device = BlockDevice(path: "/dev/nvme1n1", number: DeviceNumber(majo
 
 private func volume(
     _ state: VolumeDescription.State = .available, zone: String = "eu-west-1a",
-    snapshot: String? = nil, multiAttach: Bool = false, _ attachments: [Base.Attachment] = []
+    snapshot: String? = nil, multiAttach: Bool = false, _ attachments: [VolumeAttachment] = []
 ) -> VolumeDescription {
     VolumeDescription(
         id: id, state: state, availabilityZone: zone, size: 1, snapshotID: snapshot,
@@ -18,9 +18,9 @@ private func volume(
 }
 
 private func attached(
-    _ instance: InstanceID?, _ state: Base.Attachment.State = .attached
-) -> Base.Attachment {
-    Base.Attachment(volume: id, instance: instance, device: "/dev/sdf", state: state)
+    _ instance: InstanceID?, _ state: VolumeAttachment.State = .attached
+) -> VolumeAttachment {
+    VolumeAttachment(volume: id, instance: instance, device: "/dev/sdf", state: state)
 }
 
 private func situation(
@@ -39,9 +39,9 @@ private func situation(
         #expect(try situation(volume(.inUse, [attached(other, .detached)])) == .free)
     }
 
-    @Test(arguments: [Base.Attachment.State.detaching, .busy])
+    @Test(arguments: [VolumeAttachment.State.detaching, .busy])
     func `a volume on its way out is not mounted, also when it goes from here`(
-        state: Base.Attachment.State
+        state: VolumeAttachment.State
     ) throws {
         #expect(try situation(volume(.inUse, [attached(here, state)])) == .leaving(here))
         #expect(try situation(volume(.inUse, [attached(other, state)])) == .leaving(other))
