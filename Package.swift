@@ -97,7 +97,7 @@ let package = Package(
         tests("HTTPWireTests", ["Base", "HTTPWire"]),
         tests("AWSWireTests", ["Base", "JSON", "AWSWire", "TLS"]),
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
-        tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation"]),
+        tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation", log]),
         tests("RingTests", ["Base", "Ring", "CUring", "CLinux", system]),
         tests("TLSTests", ["TLS", "TestSupport"]),
         tests("LinuxTests", ["Base", "Ring", "Linux", "CLinux", system]),

@@ -1,0 +1,162 @@
+package import Base
+package import VolumeCore
+
+/// EC2, as the volumes of one zone and the instances see it: states that change some time after a
+/// call, calls that take time, and faults on demand.
+package final class SimulatedCloud: @unchecked Sendable {
+    package struct Latency: Sendable {
+        package var call: Duration = .milliseconds(20)
+        package var device: Duration = .seconds(1)
+        package var detach: Duration = .seconds(2)
+    }
+
+    package var latency = Latency()
+    package var volumes: [VolumeID: VolumeDescription] = [:]
+    /// What is on each volume.
+    package var content: [VolumeID: DeviceContent] = [:]
+    /// The calls that were made, oldest first: `AttachVolume vol-… /dev/sdf`.
+    package private(set) var calls: [String] = []
+    /// Taken from the front: what the next calls of an action fail with instead of being done.
+    package var refusals: [String: [EC2Failure]] = [:]
+    /// Actions whose next answer is lost after the call was applied.
+    package var lostAnswers: Set<String> = []
+    /// Volumes whose device never comes.
+    package var lostDevices: Set<VolumeID> = []
+    /// The device names that the host uses for what is not in `volumes`.
+    package var otherDeviceNames: [String] = []
+
+    package let host: Host
+    let time: SimulatedExecutor
+    private var present: [VolumeID: BlockDevice] = [:]
+    private var nextMinor: UInt32 = 1
+
+    package init(host: Host, time: SimulatedExecutor) {
+        self.host = host
+        self.time = time
+    }
+
+    /// Adds a volume in the host's zone, attached to `owner` if one is given.
+    package func add(
+        _ id: VolumeID, _ content: DeviceContent, attachedTo owner: InstanceID? = nil,
+        zone: String? = nil
+    ) {
+        let attachments = owner.map {
+            [VolumeAttachment(volume: id, instance: $0, device: "/dev/sdf", state: .attached)]
+        }
+        volumes[id] = VolumeDescription(
+            id: id, state: owner == nil ? .available : .inUse,
+            availabilityZone: zone ?? host.availabilityZone, size: 1,
+            attachments: attachments ?? [])
+        self.content[id] = content
+        if owner == host.instance { deviceComes(id) }
+    }
+
+    func device(of id: VolumeID) -> BlockDevice? { present[id] }
+
+    /// The calls of one action.
+    package func calls(of action: String) -> [String] { calls.filter { $0.hasPrefix(action) } }
+}
+
+extension SimulatedCloud: EC2Port {
+    package func describeVolume(
+        _ id: VolumeID, by deadline: Instant
+    ) async throws -> VolumeDescription? {
+        try await call("DescribeVolumes", "\(id)") { volumes[id] }
+    }
+
+    package func describeInstance(
+        _ id: InstanceID, by deadline: Instant
+    ) async throws -> InstanceDescription? {
+        try await call("DescribeInstances", "\(id)") {
+            let names = volumes.values.flatMap(\.attachments).filter { $0.instance == id }
+                .compactMap(\.device)
+            return InstanceDescription(
+                id: id, state: .running, deviceNames: names + otherDeviceNames)
+        }
+    }
+
+    package func attach(
+        _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        try await call("AttachVolume", "\(volume) \(deviceName)") {
+            guard let description = volumes[volume] else { throw notFound(volume) }
+            guard description.state == .available else {
+                throw refusal("VolumeInUse", "\(volume) is already attached to an instance")
+            }
+            let names = volumes.values.flatMap(\.attachments).compactMap(\.device)
+            guard !names.contains(deviceName), !otherDeviceNames.contains(deviceName) else {
+                throw refusal("InvalidParameterValue", "\(deviceName) is already in use")
+            }
+            let attachment = VolumeAttachment(
+                volume: volume, instance: instance, device: deviceName, state: .attaching)
+            volumes[volume]?.state = .inUse
+            volumes[volume]?.attachments = [attachment]
+            later(latency.device) { [self] in
+                guard volumes[volume]?.attachments == [attachment] else { return }
+                volumes[volume]?.attachments[0].state = .attached
+                if instance == host.instance, !lostDevices.contains(volume) { deviceComes(volume) }
+            }
+            return attachment
+        }
+    }
+
+    package func detach(
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        try await call("DetachVolume", "\(volume) \(instance)") {
+            guard let attachment = volumes[volume]?.attachments.first,
+                attachment.instance == instance, attachment.state != .detaching
+            else { throw refusal("IncorrectState", "\(volume) is not attached") }
+            volumes[volume]?.attachments[0].state = .detaching
+            later(latency.detach) { [self] in
+                volumes[volume]?.attachments = []
+                volumes[volume]?.state = .available
+                present[volume] = nil
+            }
+            return attachment
+        }
+    }
+
+    private func call<T>(
+        _ action: String, _ subject: String, _ apply: () throws -> T
+    ) async throws -> T {
+        calls.append("\(action) \(subject)")
+        try await time.sleep(until: time.now + latency.call)
+        if var failures = refusals[action], !failures.isEmpty {
+            let failure = failures.removeFirst()
+            refusals[action] = failures
+            throw failure
+        }
+        let result = try apply()
+        if lostAnswers.remove(action) != nil {
+            throw EC2Failure.unanswered(reason: "connection reset", mayHaveApplied: true)
+        }
+        return result
+    }
+
+    private func later(_ delay: Duration, _ body: @escaping @Sendable () -> Void) {
+        let instant = time.now + delay
+        Task(executorPreference: time) { [time] in
+            try? await time.sleep(until: instant)
+            body()
+        }
+    }
+
+    private func deviceComes(_ id: VolumeID) {
+        present[id] = BlockDevice(
+            path: "/dev/nvme\(nextMinor)n1", number: DeviceNumber(major: 259, minor: nextMinor))
+        nextMinor += 1
+    }
+
+    private func refusal(_ code: String, _ message: String) -> EC2Failure {
+        .refused(code: code, message: message, requestID: "simulated")
+    }
+
+    private func notFound(_ id: VolumeID) -> EC2Failure {
+        refusal("InvalidVolume.NotFound", "The volume '\(id)' does not exist.")
+    }
+}
+
+extension SimulatedCloud: HostPort {
+    package func host(by deadline: Instant) async throws -> Host { host }
+}

@@ -1,0 +1,113 @@
+package import Base
+package import VolumeCore
+
+/// The host's kernel: devices that come and go with the cloud's attachments, and mounts.
+package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendable {
+    package private(set) var mounts: [String: MountedFileSystem] = [:]
+    /// Volumes that were formatted, oldest first.
+    package private(set) var formatted: [VolumeID] = []
+    /// Taken by the next calls: unmount fails as for a busy file system.
+    package var busyUnmounts = 0
+    /// Devices that something else holds open.
+    package var held: Set<VolumeID> = []
+    package var mountTime: Duration = .milliseconds(5)
+
+    private let cloud: SimulatedCloud
+    private var time: SimulatedExecutor { cloud.time }
+
+    package init(cloud: SimulatedCloud) { self.cloud = cloud }
+
+    // MARK: Devices
+
+    package func find(
+        _ volume: VolumeID, attachedAs deviceName: String?
+    ) async throws -> BlockDevice? { cloud.device(of: volume) }
+
+    package func arrival(
+        of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
+    ) async throws -> BlockDevice {
+        while true {
+            if let device = cloud.device(of: volume) { return device }
+            try await tick(by: deadline, "\(volume) to come")
+        }
+    }
+
+    package func departure(
+        of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws {
+        while cloud.device(of: volume) == device { try await tick(by: deadline, "\(volume) to go") }
+    }
+
+    private func tick(by deadline: Instant, _ what: String) async throws {
+        guard time.now < deadline else {
+            throw OperationError(.deadline, doing: "wait for \(what)", found: "it did not happen")
+        }
+        try await time.sleep(until: time.now + .milliseconds(1))
+    }
+
+    // MARK: File systems
+
+    package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
+        try check(device, volume)
+        return cloud.content[volume] ?? .blank
+    }
+
+    package func format(
+        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+    ) async throws {
+        try check(device, volume)
+        formatted.append(volume)
+        cloud.content[volume] = .fileSystem(type: "xfs", label: nil, uuid: nil)
+    }
+
+    package func mount(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
+        readOnly: Bool, options: [String]
+    ) async throws {
+        try await time.sleep(until: time.now + mountTime)
+        try check(device, volume)
+        precondition(mounts[mountpoint] == nil, "\(mountpoint) mounted twice")
+        mounts[mountpoint] = MountedFileSystem(
+            mountpoint: mountpoint, device: device.number, type: type, source: device.path,
+            readOnly: readOnly)
+    }
+
+    package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
+        if busyUnmounts > 0 {
+            busyUnmounts -= 1
+            throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")
+        }
+        precondition(mounts.removeValue(forKey: mountpoint) != nil, "\(mountpoint) is not mounted")
+    }
+
+    package func isHeld(_ device: BlockDevice) async throws -> Bool {
+        mounts.values.contains { $0.device == device.number }
+            || held.contains { cloud.device(of: $0) == device }
+    }
+
+    package func mounted() async throws -> [MountedFileSystem] { Array(mounts.values) }
+
+    package func kernelRelease() async -> String { "6.1.0" }
+
+    private func check(_ device: BlockDevice, _ volume: VolumeID) throws {
+        guard cloud.device(of: volume) == device else {
+            throw OperationError(
+                .device, doing: "use \(device.path)", found: "it is not \(volume)")
+        }
+    }
+}
+
+/// A state file that is memory.
+package final class SimulatedState: StatePort, @unchecked Sendable {
+    package var records: [VolumeRecord] = []
+    package private(set) var saves = 0
+
+    package init() {}
+
+    package func load() async throws -> [VolumeRecord] { records }
+
+    package func save(_ records: [VolumeRecord]) async throws {
+        self.records = records
+        saves += 1
+    }
+}

@@ -1,0 +1,57 @@
+import Agent
+import JSON
+import Simulation
+import Testing
+
+@Suite struct DriverTests {
+    private func answer(
+        _ fixture: Fixture, _ path: String, _ body: String = ""
+    ) throws -> JSONValue? {
+        let bytes = try fixture.run { manager in
+            await VolumeDriver(volumes: manager).answer(path: path, body: Array(body.utf8))
+        }
+        return try bytes.map { try JSONValue.parse($0) }
+    }
+
+    @Test func `the whole life of a volume as Docker asks it`() throws {
+        let fixture = Fixture()
+        let name = #""Name":"\#(Fixture.name)""#
+        #expect(try answer(fixture, "/Plugin.Activate") == ["Implements": ["VolumeDriver"]])
+        #expect(
+            try answer(fixture, "/VolumeDriver.Capabilities", "{}")
+                == ["Capabilities": ["Scope": "local"]])
+        #expect(
+            try answer(fixture, "/VolumeDriver.Create", "{\(name),\"Opts\":null}") == ["Err": ""])
+        let mounted = try answer(fixture, "/VolumeDriver.Mount", "{\(name),\"ID\":\"a\"}")
+        #expect(mounted == ["Mountpoint": .string(Fixture.mountpoint), "Err": ""])
+        let got = try answer(fixture, "/VolumeDriver.Get", "{\(name)}")
+        #expect(got?["Volume"]?["Mountpoint"]?.string == Fixture.mountpoint)
+        #expect(got?["Volume"]?["CreatedAt"]?.string?.hasPrefix("2023-11-14T") == true)
+        let listed = try answer(fixture, "/VolumeDriver.List", "{}")
+        #expect(listed?["Volumes"]?.array?.count == 1)
+        #expect(
+            try answer(fixture, "/VolumeDriver.Unmount", "{\(name),\"ID\":\"a\"}") == ["Err": ""])
+        let path = try answer(fixture, "/VolumeDriver.Path", "{\(name)}")
+        #expect(path == ["Mountpoint": "", "Err": ""])
+        #expect(try answer(fixture, "/VolumeDriver.Remove", "{\(name)}") == ["Err": ""])
+        let gone = try answer(fixture, "/VolumeDriver.Get", "{\(name)}")
+        #expect(gone?["Err"]?.string?.isEmpty == false)
+    }
+
+    @Test(arguments: [
+        "", "[]", "{}", "{", #"{"Name":1}"#, #"{"Name":null}"#, #"{"Name":"../x"}"#,
+        #"{"Name":"vol-0123456789abcdef0","Opts":[]}"#,
+        #"{"Name":"vol-0123456789abcdef0","Opts":{"a":1}}"#,
+        #"{"Name":"vol-0123456789abcdef0","Opts":{"colour":"red"}}"#,
+    ])
+    func `a body that is not understood is an error and changes nothing`(body: String) throws {
+        let fixture = Fixture()
+        let answer = try answer(fixture, "/VolumeDriver.Create", body)
+        #expect(answer?["Err"]?.string?.isEmpty == false)
+        #expect(fixture.cloud.calls.isEmpty && fixture.state.saves == 0)
+    }
+
+    @Test func `a path that is none of the protocol's has no answer`() throws {
+        #expect(try answer(Fixture(), "/VolumeDriver.Destroy") == nil)
+    }
+}

@@ -1,0 +1,65 @@
+import Agent
+import Base
+import Logging
+import Simulation
+import VolumeCore
+
+/// A manager over the simulated parts, with one volume.
+final class Fixture: @unchecked Sendable {
+    static let id = VolumeID(literal: "vol-0123456789abcdef0")
+    static let here = InstanceID(literal: "i-0123456789abcdef0")
+    static let other = InstanceID(literal: "i-0fedcba9876543210")
+    static let name = "\(id)"
+    static let mountpoint = "/mnt/\(id)"
+    static let xfs = DeviceContent.fileSystem(type: "xfs", label: nil, uuid: nil)
+
+    let executor = SimulatedExecutor()
+    let cloud: SimulatedCloud
+    let host: SimulatedHost
+    let state = SimulatedState()
+    private(set) var manager: VolumeManager
+    private let settings: VolumeManager.Settings
+
+    init(_ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15)) {
+        cloud = SimulatedCloud(
+            host: Host(instance: Self.here, availabilityZone: "eu-west-1a"), time: executor)
+        host = SimulatedHost(cloud: cloud)
+        cloud.add(Self.id, content)
+        settings = VolumeManager.Settings(mountRoot: "/mnt", detachAfter: detachAfter)
+        manager = Self.makeManager(executor, cloud, host, state, settings)
+    }
+
+    private static func makeManager(
+        _ executor: SimulatedExecutor, _ cloud: SimulatedCloud, _ host: SimulatedHost,
+        _ state: SimulatedState, _ settings: VolumeManager.Settings
+    ) -> VolumeManager {
+        VolumeManager(
+            ports: VolumeManager.Ports(
+                ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud,
+                time: executor),
+            settings: settings, executor: executor,
+            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    /// A new daemon over what the old one left.
+    func restart() { manager = Self.makeManager(executor, cloud, host, state, settings) }
+
+    func run<T: Sendable>(
+        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+    ) throws -> T {
+        let manager = manager
+        return try executor.run { try await body(manager) }
+    }
+
+    func sleep(_ duration: Duration) async throws {
+        try await executor.sleep(until: executor.now + duration)
+    }
+
+    /// Starts a call that goes on beside the caller.
+    func start<T: Sendable>(
+        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+    ) -> Task<T, any Error> {
+        let manager = manager
+        return Task(executorPreference: executor) { try await body(manager) }
+    }
+}

@@ -1,0 +1,344 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+@Suite struct MountTests {
+    @Test func `a new volume is attached, formatted and mounted with one EC2 call after Create`()
+        throws
+    {
+        let fixture = Fixture(.blank)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let mountpoint = try await manager.mount(Fixture.name, id: "a")
+            #expect(mountpoint == Fixture.mountpoint)
+        }
+        #expect(fixture.host.formatted == [Fixture.id])
+        #expect(fixture.host.mounts[Fixture.mountpoint]?.type == "xfs")
+        #expect(
+            fixture.cloud.calls == [
+                "DescribeVolumes \(Fixture.id)", "AttachVolume \(Fixture.id) /dev/sdf",
+            ])
+    }
+
+    @Test func `a file system that is there is mounted as it is`() throws {
+        let fixture = Fixture(.fileSystem(type: "ext4", label: "a b", uuid: nil))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.formatted.isEmpty)
+        #expect(fixture.host.mounts[Fixture.mountpoint]?.type == "ext4")
+    }
+
+    @Test func `a volume attached here already is mounted without an EC2 call`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        let calls = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let before = fixture.cloud.calls.count
+            _ = try await manager.mount(Fixture.name, id: "a")
+            return fixture.cloud.calls.count - before
+        }
+        #expect(calls == 0)
+    }
+
+    @Test func `a volume attached elsewhere is detached there and attached here`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(
+            fixture.cloud.calls(of: "DetachVolume") == [
+                "DetachVolume \(Fixture.id) \(Fixture.other)"
+            ])
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.instance == Fixture.here)
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `Mounts of one volume at once are one attachment, and each counts`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let calls = (0..<5).map { number in
+                fixture.start { try await $0.mount(Fixture.name, id: "\(number)") }
+            }
+            for call in calls { _ = try await call.value }
+            for number in 0..<4 { try await manager.unmount(Fixture.name, id: "\(number)") }
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+            try await manager.unmount(Fixture.name, id: "4")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `docker cp, which mounts by the running container's ID, does not unmount it`() throws
+    {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+        }
+    }
+
+    @Test func `an Unmount of an ID that mounted nothing unmounts nothing`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+        }
+    }
+
+    @Test func `8 volumes at once take the time of one, each by a name of its own`() throws {
+        let fixture = Fixture()
+        let ids = (0..<8).compactMap { VolumeID("vol-0000000\($0)") }
+        for id in ids { fixture.cloud.add(id, Fixture.xfs) }
+        let (one, eight) = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            for id in ids { try await manager.create("\(id)", options: [:]) }
+            let start = fixture.executor.now
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let middle = fixture.executor.now
+            let calls = ids.map { id in fixture.start { try await $0.mount("\(id)", id: "a") } }
+            for call in calls { _ = try await call.value }
+            return (middle - start, fixture.executor.now - middle)
+        }
+        #expect(eight <= one * 1.1)
+        let names = fixture.cloud.volumes.values.flatMap(\.attachments).compactMap(\.device)
+        #expect(Set(names).count == 9)
+    }
+
+    @Test func `a cut Mount goes on, is not counted, and the retry is answered at once`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let cut = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(500))
+            cut.cancel()
+            _ = await cut.result
+            let before = fixture.executor.now
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(fixture.executor.now == before)
+            try await manager.unmount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `an unmount that fails says so, and is done later`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.busyUnmounts = 1
+            await #expect(throws: OperationError.self) {
+                try await manager.unmount(Fixture.name, id: "a")
+            }
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.host.mounts.isEmpty)
+        }
+    }
+}
+
+@Suite struct AttachFaultTests {
+    @Test func `a device name that EC2 says is in use is passed over`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.otherDeviceNames = ["/dev/sdf", "/dev/sdg"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.device == "/dev/sdh")
+    }
+
+    @Test func `names that this instance bears are known once they were learned`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.otherDeviceNames = ["/dev/sdf", "/dev/sdg"]
+        try fixture.run { manager in
+            try await manager.learnDeviceNames()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(
+            fixture.cloud.calls(of: "AttachVolume") == ["AttachVolume \(Fixture.id) /dev/sdh"])
+    }
+
+    @Test func `an AttachVolume whose answer was lost is looked up, not done again`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `a DetachVolume whose answer was lost is looked up`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.lostAnswers = ["DetachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `a volume that was taken after Create is taken back`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.instance == Fixture.here)
+    }
+
+    @Test func `a device that never comes is an error within the deadline, and is given back`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let start = fixture.executor.now
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            #expect(fixture.executor.now - start <= Limit.mountTimeMax + .seconds(1))
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a volume detached while its device is awaited is an error soon`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            let start = fixture.executor.now
+            guard case .failure(let error) = await mount.result else {
+                Issue.record("it was mounted")
+                return
+            }
+            #expect("\(error)".contains("\(Fixture.other)"))
+            #expect(fixture.executor.now - start < .seconds(10))
+        }
+    }
+
+    @Test func `EC2's refusal reaches the operator with its code`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .refused(code: "AttachmentLimitExceeded", message: "28 of 28", requestID: "r-1")
+        ]
+        let error = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            return await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        let text = error?.description ?? ""
+        for part in ["\(Fixture.id)", "\(Fixture.here)", "AttachmentLimitExceeded", "28 of 28"] {
+            #expect(text.contains(part))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+}
+
+@Suite struct GiveBackTests {
+    @Test func `an unused volume is detached after the linger, and its name is free again`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(14))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+            try await fixture.sleep(.seconds(10))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+            #expect(try await manager.get(Fixture.name).status["phase"] == "detached")
+        }
+    }
+
+    @Test func `a Mount during the linger keeps the volume, without an EC2 call`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "copy-up")
+            try await manager.unmount(Fixture.name, id: "copy-up")
+            let calls = fixture.cloud.calls.count
+            try await fixture.sleep(.seconds(10))
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.calls.count == calls)
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+        }
+    }
+
+    @Test func `a Mount during the detachment attaches anew`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.milliseconds(15_500))
+            #expect(try await manager.get(Fixture.name).status["phase"] == "detaching")
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+        }
+    }
+
+    @Test func `a device that something holds is not detached before it is let go`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.held = [Fixture.id]
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+            #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+            fixture.host.held = []
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        }
+    }
+
+    @Test func `a detachment that EC2 throttles is tried until it is done`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let throttled = EC2Failure.refused(
+            code: "RequestLimitExceeded", message: "slow down", requestID: "r")
+        fixture.cloud.refusals["DetachVolume"] = Array(repeating: throttled, count: 3)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(200))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        }
+    }
+
+    @Test func `with no linger set the volume stays`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(100_000))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+        }
+    }
+}

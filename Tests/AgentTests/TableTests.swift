@@ -1,0 +1,136 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+@Suite struct TableTests {
+    @Test func `Create can be repeated`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create(Fixture.name, options: [:])
+            #expect(await manager.list().map(\.name) == [Fixture.name])
+        }
+        #expect(fixture.cloud.calls.count == 1)
+    }
+
+    @Test(arguments: ["", "../x", "vol-x", "vol-0123456789abcdef0/../x", "v\u{0}", "*"])
+    func `a name that is no volume id changes nothing`(name: String) throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            await #expect(throws: OperationError.self) {
+                try await manager.create(name, options: [:])
+            }
+            await #expect(throws: OperationError.self) { try await manager.mount(name, id: "a") }
+            await #expect(throws: OperationError.self) { try await manager.unmount(name, id: "a") }
+            await #expect(throws: OperationError.self) { try await manager.remove(name) }
+            await #expect(throws: OperationError.self) { try await manager.get(name) }
+            #expect(await manager.list().isEmpty)
+        }
+        #expect(fixture.cloud.calls.isEmpty && fixture.state.saves == 0)
+    }
+
+    @Test func `a volume that EC2 does not know is not created`() throws {
+        let fixture = Fixture()
+        let error = try fixture.run { manager in
+            await #expect(throws: OperationError.self) {
+                try await manager.create("vol-1a2b3c4d", options: [:])
+            }
+        }
+        #expect(error?.reason == .noSuchVolume)
+        #expect(fixture.state.records.isEmpty)
+    }
+
+    @Test func `a volume of another zone is not created`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, .blank, zone: "eu-west-1b")
+        try fixture.run { manager in
+            await #expect(throws: OperationError.self) {
+                try await manager.create(Fixture.name, options: [:])
+            }
+            await #expect(throws: OperationError.self) { try await manager.get(Fixture.name) }
+        }
+    }
+
+    @Test func `Remove is refused while mounted, and deletes nothing`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            await #expect(throws: OperationError.self) { try await manager.remove(Fixture.name) }
+            try await manager.unmount(Fixture.name, id: "a")
+            try await manager.remove(Fixture.name)
+            #expect(await manager.list().isEmpty)
+            // It is still given back, and can be created again.
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.formatted == [Fixture.id])
+    }
+
+    @Test func `Get and Path give a mountpoint only while mounted, and ask EC2 nothing`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            #expect(try await manager.path(Fixture.name) == nil)
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let calls = fixture.cloud.calls.count
+            #expect(try await manager.get(Fixture.name).mountpoint == Fixture.mountpoint)
+            #expect(try await manager.path(Fixture.name) == Fixture.mountpoint)
+            #expect(fixture.cloud.calls.count == calls)
+        }
+    }
+
+    @Test func `a new daemon keeps the mounts and the counts of the old one`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(1))
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(try await manager.get(Fixture.name).mountpoint == Fixture.mountpoint)
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+            try await manager.unmount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+    }
+
+    @Test func `counts without a mount, as after a reboot, are dropped`() throws {
+        let fixture = Fixture()
+        fixture.state.records = [
+            VolumeRecord(id: Fixture.id, createdAt: 1, mounts: MountCounts(["a": 2]))
+        ]
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(try await manager.get(Fixture.name).status["mounts"] == "0")
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+    }
+
+    @Test func `a mount that no record knows is taken over and given back`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        fixture.state.records = []
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(await manager.list().map(\.name) == [Fixture.name])
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+}
