@@ -1,0 +1,257 @@
+#!/usr/bin/python3
+"""From a volume's device to an answered Mount: `make bench`, as root.
+
+The daemon runs directly, without Docker, against the simulator, whose volumes are loop devices with real
+XFS. Each case is beside its floor, measured in the same run on the same volume: a bare mount(2), and for
+a fresh volume mkfs.xfs before it. Prints medians and ratios; judges nothing, and takes about a minute.
+"""
+
+import concurrent.futures
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "Tests" / "Rig"))
+sys.dont_write_bytecode = True
+
+import engine  # noqa: E402
+from simulator import Simulator, instance, volume  # noqa: E402
+
+HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
+DAEMON = ROOT / ".build" / "release" / "polarity-ecs-ebs-plugin"
+ROUNDS = 15
+CYCLES = 100
+TOGETHER = 8
+# Milliseconds, of EC2's size, for the case where waiting together is the point.
+LATENCY = {"api": 40, "device": 300, "attached": 400, "detach": 200}
+NO_LATENCY = dict.fromkeys(LATENCY, 0)
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Daemon:
+    """The daemon as a child process, and calls of its socket."""
+
+    def __init__(self, simulator, folder):
+        self.simulator = simulator
+        self.folder = folder
+        self.socket = folder / "pl-ebs.sock"
+        environment = {
+            "PATH": os.environ["PATH"], **simulator.environment(HERE), "DETACH_AFTER": "0s",
+            "SOCK_PATH": str(self.socket), "MOUNT_PATH": str(folder / "mnt"),
+        }
+        (folder / "mnt").mkdir()
+        self.log = open(folder / "daemon.log", "wb")
+        self.process = subprocess.Popen(
+            [DAEMON], env=environment, stdin=subprocess.DEVNULL, stdout=self.log,
+            stderr=self.log, process_group=0)
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self):
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError):
+                self.call("VolumeDriver.Capabilities")
+                return
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise SystemExit("bench: the daemon does not answer:\n" + self.output())
+            time.sleep(0.002)
+
+    def output(self):
+        return (self.folder / "daemon.log").read_text(errors="replace")[-2000:]
+
+    def call(self, path, **body):
+        with contextlib.closing(engine.UnixConnection(self.socket, timeout=120)) as connection:
+            connection.request("POST", "/" + path, json.dumps(body))
+            answer = json.loads(connection.getresponse().read())
+        if answer.get("Err"):
+            raise SystemExit(f"bench: {path} {body}: {answer['Err']}\n{self.output()}")
+        return answer
+
+    def mount(self, name):
+        """(answered, asked) by the monotonic clock, in milliseconds."""
+        asked = milliseconds()
+        self.call("VolumeDriver.Mount", Name=name, ID="bench")
+        return milliseconds(), asked
+
+    def unmount(self, name):
+        self.call("VolumeDriver.Unmount", Name=name, ID="bench")
+
+    def give_back(self, name):
+        self.unmount(name)
+        self.simulator.wait_for_volume(name, "available")
+
+    def status(self, field):
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+        for mountpoint in reversed(engine.mounts_below(self.folder)):
+            subprocess.run(["umount", mountpoint], check=True, timeout=60)
+
+
+def milliseconds(nanoseconds=None):
+    return (time.monotonic_ns() if nanoseconds is None else nanoseconds) / 1e6
+
+
+class Bench:
+    def __init__(self, simulator, daemon, folder):
+        self.simulator = simulator
+        self.daemon = daemon
+        self.mountpoint = folder / "floor"
+        self.mountpoint.mkdir()
+        self.rows = []
+        self.numbers = iter(range(0xBE7C4, 0xFFFFF))
+
+    def new_volume(self, **fields):
+        name = f"vol-{next(self.numbers):017x}"
+        self.simulator.create_volume(name, **fields)
+        self.daemon.call("VolumeDriver.Create", Name=name)
+        return name
+
+    def device(self, name):
+        """The volume's node here and when it appeared, in milliseconds."""
+        event = [e for e in self.simulator.events() if e["event"] == "device-created"
+                 and e.get("volume") == name and e.get("instance") == HERE][-1]
+        return event["detail"], milliseconds(event["ns"])
+
+    def bare_mount(self, node):
+        """mount(2) alone of a volume that lies ready here."""
+        arguments = [os.fsencode(node), os.fsencode(self.mountpoint), b"xfs", 0, b"nouuid"]
+        begin = milliseconds()
+        result = LIBC.mount(*arguments)
+        taken = milliseconds() - begin
+        if result != 0:
+            raise OSError(ctypes.get_errno(), f"mount {node}")
+        LIBC.umount2(arguments[1], 0)
+        return taken
+
+    def floor(self, name, node, fresh=False):
+        """The floor on the same volume, attached here without the daemon."""
+        ec2 = self.simulator.ec2()
+        ec2.attach_volume(VolumeId=name, InstanceId=HERE, Device="/dev/sdp")
+        self.simulator.wait_for_volume(name, "in-use")
+        self.simulator.wait_until(lambda _: os.path.exists(self.device(name)[0]), what="device")
+        node = self.device(name)[0]
+        made = 0.0
+        if fresh:
+            begin = milliseconds()
+            subprocess.run(["/sbin/mkfs.xfs", "-f", "-q", node], check=True, timeout=60)
+            made = milliseconds() - begin
+        taken = self.bare_mount(node)
+        ec2.detach_volume(VolumeId=name)
+        self.simulator.wait_for_volume(name, "available")
+        return made + taken
+
+    def measure(self, case, prepare, fresh=False, attached=False):
+        """One row: rounds of Mount, each with its floor."""
+        taken, floors, calls = [], [], []
+        for _ in range(ROUNDS):
+            name = prepare()
+            self.simulator.reset_counters()
+            answered, asked = self.daemon.mount(name)
+            calls.append(sum(self.simulator.counters()["calls"].values()))
+            node, appeared = self.device(name)
+            taken.append(answered - (asked if attached else appeared))
+            self.daemon.give_back(name)
+            floors.append(self.floor(name, node, fresh))
+        self.rows.append((case, taken, floors, calls))
+
+    def formatted(self):
+        """A volume that the daemon formatted before."""
+        name = self.new_volume()
+        self.daemon.mount(name)
+        self.daemon.give_back(name)
+        return name
+
+    def run(self):
+        start_memory, start_threads = self.daemon.status("VmRSS"), self.daemon.status("Threads")
+        self.measure("fresh", self.new_volume, fresh=True)
+        kept = self.formatted()
+        self.measure("formatted", lambda: kept)
+        self.measure("takeover", lambda: self.attached_to(kept, ELSEWHERE))
+        self.measure("attached here", lambda: self.attached_to(kept, HERE), attached=True)
+        together = self.measure_together()
+        connections = self.cycles(kept)
+        self.print_table()
+        single, all_at_once = together
+        print(f"""
+{TOGETHER} volumes at once, EC2 answering in {LATENCY['api']} ms and devices coming after {LATENCY['device']} ms:
+  one {single:.0f} ms, {TOGETHER} of {TOGETHER} in {all_at_once:.0f} ms: {all_at_once / single:.2f} x
+TLS connections made in {CYCLES} mounts: {connections}
+resident memory: {start_memory} kB at start, {self.daemon.status('VmRSS')} kB at the end
+threads: {start_threads} at start, {self.daemon.status('Threads')} at the end""")
+
+    def attached_to(self, name, owner):
+        self.simulator.ec2().attach_volume(VolumeId=name, InstanceId=owner, Device="/dev/sdp")
+        self.simulator.wait_until(
+            lambda s: [a["state"] for a in s.volume(name)["attachments"]] == ["attached"],
+            what="attached")
+        return name
+
+    def measure_together(self):
+        """Medians of asked -> answered for one volume, and for the last of eight, in milliseconds."""
+        names = [self.formatted() for _ in range(TOGETHER)]
+        self.simulator.latency(**LATENCY)
+        singles, lasts = [], []
+        for _ in range(3):
+            answered, asked = self.daemon.mount(names[0])
+            singles.append(answered - asked)
+            self.daemon.give_back(names[0])
+            with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
+                times = list(pool.map(self.daemon.mount, names))
+            lasts.append(max(t[0] for t in times) - min(t[1] for t in times))
+            for name in names:
+                self.daemon.unmount(name)
+            for name in names:
+                self.simulator.wait_for_volume(name, "available")
+        self.simulator.latency(**NO_LATENCY)
+        return statistics.median(singles), statistics.median(lasts)
+
+    def cycles(self, name):
+        self.simulator.reset_counters()
+        for _ in range(CYCLES):
+            self.daemon.mount(name)
+            self.daemon.give_back(name)
+        return self.simulator.counters()["tlsConnections"]
+
+    def print_table(self):
+        print(f"medians of {ROUNDS}, in ms; from the device's appearance to the answer (attached "
+              "here: from the question)")
+        print(f"{'case':14} {'Mount':>8} {'floor':>8} {'ratio':>6} {'max':>8}  EC2 calls")
+        for case, taken, floors, calls in self.rows:
+            median, floor = statistics.median(taken), statistics.median(floors)
+            print(f"{case:14} {median:8.2f} {floor:8.2f} {median / floor:6.2f} {max(taken):8.2f}  "
+                  f"{statistics.median(calls):.0f}")
+
+
+def main():
+    if os.geteuid() != 0:
+        raise SystemExit("bench: needs root, for loop devices and mounts")
+    engine.interrupt_on_signals()
+    with contextlib.ExitStack() as cleanup:
+        folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        simulator = cleanup.enter_context(Simulator(
+            instances=[instance(HERE), instance(ELSEWHERE)], latency=NO_LATENCY, buckets=False))
+        daemon = Daemon(simulator, folder)
+        cleanup.callback(daemon.stop)
+        Bench(simulator, daemon, folder).run()
+
+
+if __name__ == "__main__":
+    main()
