@@ -1,1 +1,167 @@
-// HTTPServer
+package import Base
+package import HTTPWire
+package import Ring
+import Streams
+package import SystemPackage
+package import TLS
+
+/// An HTTP/1.1 server on one listener, plain or under TLS.
+///
+/// Each connection is a task of its own. An idle one holds a small buffer and no timer. When
+/// `connectionsMax` are open, a new one takes the place of the one that has been idle for longest;
+/// if none is idle it waits, and those after it wait in the listener's backlog.
+@RingActor
+package final class HTTPServer {
+    /// Answers one request. Its task is cancelled when the client hangs up before it has answered.
+    package typealias Handler = @RingActor @Sendable (HTTPRequest) async -> HTTPResponse
+
+    /// What a server grants its clients.
+    package struct Bounds: Sendable {
+        package var connectionsMax = Limit.connectionsMax
+        package var bodyMax = Limit.requestBodyMax
+        /// From a request's first byte to its last; for TLS's handshake as well.
+        package var receiveTimeMax = Limit.requestReceiveTimeMax
+        package var sendTimeMax = Limit.responseSendTimeMax
+
+        package init() {}
+    }
+
+    let bounds: Bounds
+    let handler: Handler
+    private(set) var isStopping = false
+    private let listener: Listener
+    private let tls: TLSContext?
+    private var connections: [ObjectIdentifier: Connection] = [:]
+    /// Resumed when a connection ends or becomes idle, while a new one waits for its place.
+    private var placeWaiter: UnsafeContinuation<Void, Never>?
+    /// Resumed when the last connection has ended, or the deadline to stop by has passed.
+    private var endWaiter: UnsafeContinuation<Void, Never>?
+    private var idleCount: UInt64 = 0
+    private var dateSecond: Int64 = .min
+    private var dateText = ""
+    /// Where responses are serialised, one at a time.
+    private var output: [UInt8] = []
+
+    /// - Parameters:
+    ///   - listener: Accepted from by `run`, and closed by `stop`.
+    ///   - tls: A server's context; nil for plain HTTP.
+    package init(
+        listener: Listener, tls: TLSContext? = nil, bounds: Bounds = Bounds(),
+        handler: @escaping Handler
+    ) {
+        precondition(bounds.connectionsMax > 0)
+        self.listener = listener
+        self.tls = tls
+        self.bounds = bounds
+        self.handler = handler
+    }
+
+    /// Accepts connections until `stop`, or until its task is cancelled.
+    ///
+    /// Throws what the listener cannot recover from. Connections live on when it returns.
+    package func run() async throws(Errno) {
+        while !isStopping {
+            let socket: Socket
+            do throws(Errno) { socket = try await listener.accept() } catch {
+                if isStopping || error == .canceled { return }
+                throw error
+            }
+            while connections.count >= bounds.connectionsMax { await makePlace() }
+            if isStopping { return socket.close() }
+            serve(socket)
+        }
+    }
+
+    /// Stops accepting, closes idle connections, and lets the requests that are being received or
+    /// handled finish. At the deadline what is left is cut, its handlers' tasks cancelled.
+    package func stop(by deadline: Instant) async {
+        isStopping = true
+        listener.close()
+        for connection in connections.values where connection.isIdle { connection.cut() }
+        guard !connections.isEmpty else { return }
+        let alarm = RingActor.spawn {
+            do { try await RingActor.ring.sleep(until: deadline) } catch { return }
+            for connection in self.connections.values { connection.cut() }
+            self.resumeEndWaiter()
+        }
+        await withUnsafeContinuation { endWaiter = $0 }
+        alarm.cancel()
+    }
+
+    private func serve(_ socket: Socket) {
+        let stream: ByteStream
+        do throws(TLSError) {
+            stream =
+                try tls.map { context throws(TLSError) in
+                    ByteStream(socket, try TLSSession.server(context))
+                } ?? ByteStream(socket)
+        } catch {
+            // OpenSSL has no memory for a session.
+            return socket.close()
+        }
+        let connection = Connection(stream, of: self)
+        connections[ObjectIdentifier(connection)] = connection
+        RingActor.spawn { await connection.serve() }
+    }
+
+    /// Asks the connection that has been idle for longest to end, and waits for any to end or
+    /// become idle.
+    private func makePlace() async {
+        let idle = connections.values.filter(\.isIdle)
+        idle.min { $0.idleOrder < $1.idleOrder }?.cut()
+        await withUnsafeContinuation { placeWaiter = $0 }
+    }
+
+    // MARK: For connections
+
+    /// Says that a connection is idle from now on; returns its place in the order of idling.
+    func becameIdle() -> UInt64 {
+        idleCount += 1
+        resumePlaceWaiter()
+        return idleCount
+    }
+
+    func ended(_ connection: Connection) {
+        connections[ObjectIdentifier(connection)] = nil
+        resumePlaceWaiter()
+        if connections.isEmpty { resumeEndWaiter() }
+    }
+
+    /// Serialises a response, and passes its bytes on; they are valid within `body`.
+    func withSerialised<T>(
+        _ response: HTTPResponse, method: String?, closing: Bool,
+        _ body: (UnsafeRawBufferPointer) -> T
+    ) -> T {
+        output.removeAll(keepingCapacity: true)
+        do throws(HTTPWireError) {
+            try response.serialise(
+                into: &output, method: method, closing: closing, date: currentDate())
+        } catch {
+            // The handler put into a header what cannot go there: its error, not the client's.
+            let failure = HTTPResponse(status: 500, text: "\(error)\n")
+            try? failure.serialise(
+                into: &output, method: method, closing: closing, date: currentDate())
+        }
+        defer { if output.capacity > 64 * 1024 { output = [] } }
+        return output.withUnsafeBytes(body)
+    }
+
+    private func currentDate() -> String {
+        let second = RingActor.ring.unixSeconds
+        if second != dateSecond {
+            dateSecond = second
+            dateText = CivilTime(unixSeconds: second).httpDate
+        }
+        return dateText
+    }
+
+    private func resumePlaceWaiter() {
+        placeWaiter?.resume()
+        placeWaiter = nil
+    }
+
+    private func resumeEndWaiter() {
+        endWaiter?.resume()
+        endWaiter = nil
+    }
+}

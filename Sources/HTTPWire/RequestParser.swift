@@ -33,6 +33,11 @@ package struct RequestParser: Sendable {
     /// is being parsed. To be cleared by `sentContinue`.
     package private(set) var awaitsContinue = false
 
+    /// Whether bytes of a request were consumed whose end has yet to come.
+    package var isWithinRequest: Bool {
+        if case .body = state { true } else { false }
+    }
+
     package init(bodyMax: Int = Limit.requestBodyMax) { self.bodyMax = bodyMax }
 
     /// The method of the request being parsed or returned last, as soon as its first line is read.

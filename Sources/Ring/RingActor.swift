@@ -29,4 +29,13 @@
     ) -> Task<T, any Error> {
         Task(executorPreference: ring, operation: body)
     }
+
+    /// Starts a task on the ring whose first part, until it waits for something, runs here and now.
+    @RingActor
+    @discardableResult
+    package static func spawnImmediately(
+        _ body: @escaping @RingActor @Sendable () async -> Void
+    ) -> Task<Void, Never> {
+        Task.immediate(executorPreference: ring, operation: body)
+    }
 }
