@@ -49,6 +49,7 @@ package enum Limit {
     /// 1xx responses before the final one.
     package static let interimResponsesMax = 8
     package static let ec2ResponseBodyMax = 8 * 1024 * 1024
+    package static let proxyResponseBodyMax = 64 * 1024
     package static let imdsResponseBodyMax = 64 * 1024
     package static let connectionsPerHostMax = 16
     package static let xmlDepthMax = 32

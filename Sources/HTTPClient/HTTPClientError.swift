@@ -1,3 +1,9 @@
+import HTTPWire
+import Ring
+import Streams
+import SystemPackage
+import TLS
+
 /// Why a request brought no response.
 package struct HTTPClientError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Reason: Sendable, Equatable {
@@ -35,4 +41,48 @@ package struct HTTPClientError: Error, Sendable, Equatable, CustomStringConverti
     }
 
     package var description: String { found }
+}
+
+extension HTTPClientError {
+    /// What ended `call`, in the terms of the caller.
+    @RingActor
+    init(_ error: any Error, _ call: Call, _ origin: Origin) {
+        let (reason, found) = explanation(of: error, in: call.phase)
+        self.init(reason, "\(origin): \(found)", mayHaveReachedServer: call.hasSent)
+    }
+}
+
+/// Whether the connection broke or ended, which says nothing of the request itself.
+func isBreakage(_ error: any Error) -> Bool {
+    switch error {
+    case StreamError.socket(let errno): errno != .canceled
+    case StreamError.tls(let error): error.reason == .truncated
+    case let error as HTTPWireError: error.kind == .truncated
+    default: false
+    }
+}
+
+private func explanation(
+    of error: any Error, in phase: Call.Phase
+) -> (HTTPClientError.Reason, String) {
+    switch error {
+    case let error as HTTPClientError:
+        return (error.reason, error.found)
+    case is DeadlineExceeded:
+        return (.timedOut, "the deadline passed while \(phase.words)")
+    case is CancellationError, StreamError.socket(.canceled):
+        return (.cancelled, "cancelled while \(phase.words)")
+    case let error as Resolver.Failure:
+        return (.unknownHost, error.description)
+    case let error as TLSError:
+        return (.tls, error.description)
+    case StreamError.tls(let error) where error.reason != .truncated:
+        return (.tls, error.description)
+    case let error as HTTPWireError where error.kind != .truncated:
+        let isTooLarge = error.kind == .bodyTooLarge || error.kind == .headTooLarge
+        return (isTooLarge ? .tooLarge : .malformedResponse, error.description)
+    default:
+        let isLocal = if case .loadingTrust = phase { true } else { false }
+        return (isLocal ? .tls : .broken, "\(phase.words): \(error)")
+    }
 }
