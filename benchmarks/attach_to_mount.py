@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """From a volume's device to an answered Mount: `make bench`, as root.
 
-The daemon runs directly, without Docker, against the simulator, whose volumes are loop devices with real
-XFS. Each case is beside its floor, measured in the same run on the same volume: a bare mount(2), and for
-a fresh volume mkfs.xfs before it. Prints medians and ratios; judges nothing, and takes about a minute.
+The daemon runs directly, without Docker, against the simulator, whose volumes are loop devices with
+real XFS. Each case is beside its floor, measured in the same run on the same volume: a bare
+mount(2), and for a fresh volume mkfs.xfs before it. Prints medians and ratios; judges nothing.
 """
 
 import concurrent.futures
@@ -189,10 +189,10 @@ class Bench:
         together = self.measure_together()
         connections = self.cycles(kept)
         self.print_table()
-        single, all_at_once = together
+        one, eight = together
         print(f"""
-{TOGETHER} volumes at once, EC2 answering in {LATENCY['api']} ms and devices coming after {LATENCY['device']} ms:
-  one {single:.0f} ms, {TOGETHER} of {TOGETHER} in {all_at_once:.0f} ms: {all_at_once / single:.2f} x
+asked -> answered, with EC2 answering in {LATENCY['api']} ms and devices after {LATENCY['device']} ms:
+one volume {one:.0f} ms, {TOGETHER} of {TOGETHER} at once {eight:.0f} ms, {eight / one:.2f} x
 TLS connections made in {CYCLES} mounts: {connections}
 resident memory: {start_memory} kB at start, {self.daemon.status('VmRSS')} kB at the end
 threads: {start_threads} at start, {self.daemon.status('Threads')} at the end""")
@@ -205,7 +205,7 @@ threads: {start_threads} at start, {self.daemon.status('Threads')} at the end"""
         return name
 
     def measure_together(self):
-        """Medians of asked -> answered for one volume, and for the last of eight, in milliseconds."""
+        """Medians of asked -> answered, for one volume and for the last of eight, in ms."""
         names = [self.formatted() for _ in range(TOGETHER)]
         self.simulator.latency(**LATENCY)
         singles, lasts = [], []

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Shows the plugin at work: `make demo`.
 
-A private Docker Engine with the plugin, installed by the README's commands, and a simulated EC2 whose
-volumes are real block devices. Leaves nothing behind, also when it is interrupted or fails.
+A private Docker Engine with the plugin, installed by the README's commands, and a simulated EC2
+whose volumes are real block devices. Leaves nothing behind, also when it is interrupted or fails.
 """
 
 import pathlib
@@ -43,7 +43,7 @@ class Demo:
         print(f"\n\033[1m{text}\033[0m", flush=True)
 
     def docker(self, *arguments, fails=False):
-        """Runs docker, shows the command, what it prints, and the timelines of the mounts it made."""
+        """Runs docker; shows the command, what it prints, and the timelines of its mounts."""
         print("$ docker " + " ".join(quoted(word) for word in arguments), flush=True)
         result = self.host.engine.docker(*arguments, check=False)
         for line in (result.stdout + result.stderr).splitlines():
@@ -70,7 +70,7 @@ class Demo:
         self.section("A second container reads what the first one wrote")
         expect(self.run(FRESH, "cat /data/file"), "hello, EBS")
 
-        self.section(f"A volume that is attached to another instance, {rig.ELSEWHERE}, is taken over")
+        self.section(f"A volume attached to another instance, {rig.ELSEWHERE}, is taken over")
         self.run(ELSEWHERE, "echo taken > /data/file; cat /data/file")
 
         self.section("A volume that carries an ext4 file system is mounted as it is, not formatted")

@@ -46,7 +46,7 @@ def config(version, commit, debug):
 
 
 def libraries(program):
-    """The shared libraries that a program needs, its loader among them, by the paths it asks for."""
+    """The shared libraries that a program needs, its loader among them, where it seeks them."""
     found = subprocess.run(
         ["ldd", program], check=True, capture_output=True, text=True,
         env={"LC_ALL": "C", "PATH": os.environ["PATH"]}).stdout

@@ -9,7 +9,7 @@ from host import HERE, PLUGIN
 
 @pytest.fixture
 def refused(host):
-    """Runs docker, which must fail with words that say why, having changed nothing in EC2 or here."""
+    """Runs docker, which must fail with words that say why, and change nothing in EC2 or here."""
     def check(*arguments, words):
         host.simulator.reset_counters()
         mounts = host.mounts("")

@@ -10,16 +10,16 @@ in the folder, and removes it; a later start sweeps the folder of a run that was
 
 What a managed plugin sees of the host, tried with 20.10.24:
 
-- The whole of /dev by the config's rbind, /dev/shm with it: as the same devtmpfs and tmpfs, so a node
-  made on the host appears in the plugin, with its inotify event. A test's sysfs tree and CA file lie
-  under /dev/shm therefore. /sys is the plugin's own, read-only view of the real one.
+- The whole of /dev by the config's rbind, /dev/shm with it: as the same devtmpfs and tmpfs, so a
+  node made on the host appears in the plugin, with its inotify event. A test's sysfs tree and CA
+  file lie under /dev/shm therefore. /sys is the plugin's own, read-only view of the real one.
 - `propagatedMount` is `<data root>/plugins/<id>/propagated-mount`, mounted on the plugin's /mnt and
   shared: a mount that the plugin makes there reaches the containers. The data root must lie in a
   shared mount itself, hence the bind mount below.
 - Its socket is /run/docker/plugins/<id>/pl-ebs.sock on the host, whatever the exec root is.
 - What it prints is in dockerd's log: a line each, msg= quoted as Go does, plugin=<id>.
-- Host network with the host's /etc/hosts and /etc/resolv.conf; 8 MiB of locked memory, no seccomp profile
-  that bars io_uring, Docker's default capabilities and those that the config adds.
+- Host network with the host's /etc/hosts and /etc/resolv.conf; 8 MiB of locked memory, no seccomp
+  profile that bars io_uring, Docker's default capabilities and those that the config adds.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class Engine:
             "DOCKER_HOST": f"unix://{self.socket}",
             "DOCKER_CONFIG": str(self.directory / "client"),
         }
-        # Container shims detach from dockerd: they shall be this process's children then, and be reaped.
+        # Container shims detach from dockerd; as this process's children they can be reaped.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def __enter__(self):
@@ -91,7 +91,8 @@ class Engine:
 
     def start_daemon(self, timeout=60):
         """dockerd alone, as after stop_daemon()."""
-        # A session of its own: an interrupt typed at the terminal is for this process, which then stops it.
+        # A session of its own: an interrupt typed at the terminal is for this process, which
+        # then stops it.
         self.process = subprocess.Popen(
             ["dockerd", "--data-root", self.root, "--exec-root", self.directory / "exec",
              "--host", f"unix://{self.socket}", "--pidfile", self.directory / "dockerd.pid",
@@ -184,7 +185,8 @@ class Engine:
                 entry = tarfile.TarInfo(path)
                 entry.size = len(text.encode())
                 tar.addfile(entry, io.BytesIO(text.encode()))
-        self.docker("import", "-", f"{name}:latest", stdin=None, text=False, input=packed.getvalue())
+        self.docker("import", "-", f"{name}:latest", stdin=None, text=False,
+                    input=packed.getvalue())
 
     def plugin_log(self):
         """The lines that plugins have printed so far, oldest first."""
@@ -287,7 +289,7 @@ def remove_folder(directory):
         for folder, _, _ in os.walk(path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-    # Where dockerd keeps the plugins' sockets; it lies outside the folder, and is dockerd's to remove.
+    # Where dockerd keeps the plugins' sockets, outside the folder, and removes them if it can.
     for plugin in glob.glob(f"{directory}/root/plugins/" + "[0-9a-f]" * 64):
         shutil.rmtree(f"/run/docker/plugins/{os.path.basename(plugin)}", ignore_errors=True)
     shutil.rmtree(directory)

@@ -1,11 +1,11 @@
-"""An EC2 instance for the demo and the end-to-end tests: the simulator, a private Docker Engine, and
-the plugin, installed from its tarball with the README's own commands.
+"""An EC2 instance for the demo and the end-to-end tests: the simulator, a private Docker Engine,
+and the plugin, installed from its tarball with the README's own commands.
 
     with Host(volumes=[volume("vol-0aaaaaaaaaaaaaaa1")]) as host:
         host.run("vol-0aaaaaaaaaaaaaaa1", "echo hello > /data/file")
 
-The simulator makes this instance's nodes in the real /dev, which the plugin sees; its sysfs tree, its CA
-and the volumes' sparse files lie in a folder in /dev/shm, for the plugin sees that too.
+The simulator makes this instance's nodes in the real /dev, which the plugin sees; its sysfs tree,
+its CA and the volumes' sparse files lie in a folder in /dev/shm, for the plugin sees that too.
 """
 
 import contextlib
