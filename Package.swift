@@ -112,7 +112,10 @@ let package = Package(
             ]),
         tests(
             "EC2ClientTests",
-            ["Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client"]),
+            [
+                "Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client",
+                log,
+            ]),
         tests("EC2ModelTests", ["Base", "EC2Model"]),
         tests("BoundaryTests", []),
     ]

@@ -97,6 +97,27 @@ extension Endpoint {
         return nil
     }
 
+    /// The instance metadata service, as the environment sets it; nil where it is switched off.
+    ///
+    /// Source: docs.aws.amazon.com/sdkref/latest/guide/feature-imds-credentials.html.
+    package static func instanceMetadata(in environment: [String: String])
+        throws(EndpointError) -> Endpoint?
+    {
+        if environment["AWS_EC2_METADATA_DISABLED"]?.lowercased() == "true" { return nil }
+        let endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+        if let url = environment[endpoint], !url.isEmpty {
+            do { return try Endpoint(url: url) } catch {
+                throw EndpointError("\(endpoint): \(error)")
+            }
+        }
+        let mode = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
+        switch environment[mode]?.lowercased() {
+        case nil, "", "ipv4": return Endpoint(isTLS: false, host: "169.254.169.254", port: 80)
+        case "ipv6": return Endpoint(isTLS: false, host: "fd00:ec2::254", port: 80)
+        case .some: throw EndpointError("\(mode) is neither IPv4 nor IPv6")
+        }
+    }
+
     private struct Partition {
         var name: String
         var regionPrefix: String

@@ -5,13 +5,20 @@ package import Base
 /// Pure: the clock, the random numbers and the waiting are the caller's.
 package struct Retry: Sendable {
     /// How an attempt failed.
-    package enum Outcome: Sendable {
+    package enum Outcome: Sendable, CustomStringConvertible {
         /// EC2 answered with an error; `serverTime` is its Date header, in Unix seconds.
         case refused(EC2Failure, status: Int, serverTime: Int64?)
         /// No answer; `mayHaveReached` tells that the request was sent, at least in part.
         case unanswered(reason: String, mayHaveReached: Bool)
         /// An answer that says the call succeeded and cannot be read further.
         case malformed(reason: String)
+
+        package var description: String {
+            switch self {
+            case .refused(let failure, _, _): "\(failure)"
+            case .unanswered(let reason, _), .malformed(let reason): reason
+            }
+        }
     }
 
     package enum Decision: Sendable, Equatable {

@@ -68,6 +68,12 @@ package enum Limit {
     /// How far this machine's clock may be off before a refused signature is laid to it; AWS bears
     /// 5 minutes.
     package static let clockSkewMax: Duration = .seconds(240)
+    /// How long before they expire credentials are fetched anew; new ones are there 5 minutes before.
+    package static let credentialsRefreshAhead: Duration = .seconds(600)
+    /// Between two attempts to replace credentials that still serve.
+    package static let credentialsRefreshInterval: Duration = .seconds(30)
+    /// The whole of one fetch of credentials, retries included.
+    package static let credentialsTimeMax: Duration = .seconds(10)
     package static let imdsTimeMax: Duration = .seconds(2)
 
     // Volumes.

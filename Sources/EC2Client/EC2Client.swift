@@ -1,1 +1,249 @@
-// EC2Client
+package import AWSWire
+package import Base
+import HTTPWire
+package import Logging
+package import Ring
+import TLS
+
+/// How EC2 is called.
+package struct EC2Settings: Sendable {
+    /// Nil: the region that the metadata service names.
+    package var region: String?
+    /// Nil: the region's own endpoint.
+    package var endpoint: Endpoint?
+    package var useFIPS: Bool
+    package var useDualStack: Bool
+    /// The operator's bound on attempts (AWS_MAX_ATTEMPTS); nil for the client's own policy.
+    package var attemptsMax: Int?
+    package var userAgent: String
+
+    package init(
+        region: String? = nil, endpoint: Endpoint? = nil, useFIPS: Bool = false,
+        useDualStack: Bool = false, attemptsMax: Int? = nil,
+        userAgent: String = "polarity-ecs-ebs-plugin"
+    ) {
+        self.region = region
+        self.endpoint = endpoint
+        self.useFIPS = useFIPS
+        self.useDualStack = useDualStack
+        self.attemptsMax = attemptsMax
+        self.userAgent = userAgent
+    }
+}
+
+/// The calls of EC2 that the plugin needs.
+///
+/// Each is signed afresh for every attempt, and retried as `Retry` says until its deadline. They throw
+/// `EC2Failure`; `CancellationError` when cancelled during a pause.
+@RingActor package final class EC2Client {
+    private struct Target {
+        var endpoint: Endpoint
+        var region: String
+    }
+
+    private let settings: EC2Settings
+    private let metadata: InstanceMetadata?
+    private let transport: any HTTPTransport
+    private let time: any TimeSource
+    private let clock: CorrectedClock
+    private let credentials: CredentialProvider
+    private let log: Logger
+    private let random: @Sendable () -> Double
+    private let signer = SigV4(sha256: Digest.sha256) { HMAC.sha256(key: $0, data: $1) }
+    private var knownTarget: Target?
+
+    package nonisolated init(
+        settings: EC2Settings, credentials source: CredentialSource, metadata: InstanceMetadata?,
+        transport: any HTTPTransport, time: any TimeSource, log: Logger,
+        random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+    ) {
+        self.settings = settings
+        self.metadata = metadata
+        self.transport = transport
+        self.time = time
+        self.log = log
+        self.random = random
+        clock = CorrectedClock(time: time)
+        credentials = CredentialProvider(source: source, clock: clock, time: time, log: log)
+    }
+
+    /// Nil where there is no such volume.
+    package func describeVolume(_ id: VolumeID, by deadline: Instant) async throws
+        -> VolumeDescription?
+    {
+        try await call(.describeVolume(id), on: "\(id)", by: deadline) {
+            body throws(EC2Failure) in
+            try EC2Answer.volumes(body).first { $0.id == id }
+        }
+    }
+
+    /// Nil where there is no such instance, or is no longer.
+    package func describeInstance(_ id: InstanceID, by deadline: Instant) async throws
+        -> InstanceDescription?
+    {
+        try await call(.describeInstance(id), on: "\(id)", by: deadline) {
+            body throws(EC2Failure) in
+            try EC2Answer.instances(body).first { $0.id == id }
+        }
+    }
+
+    /// Never repeated once EC2 may have applied it: `unanswered(mayHaveApplied: true)` asks the caller
+    /// to look what became of it. So it is with `detach`.
+    package func attach(
+        _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        let request = EC2Request.attach(volume, to: instance, as: deviceName)
+        return try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+            try EC2Answer.attachment(body, of: volume, action: request.action)
+        }
+    }
+
+    package func detach(
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        let request = EC2Request.detach(volume, from: instance, force: force)
+        return try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+            try EC2Answer.attachment(body, of: volume, action: request.action)
+        }
+    }
+
+    package func setTag(
+        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    ) async throws {
+        let request = EC2Request.setTag(key, value, on: volume)
+        try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+            try EC2Answer.done(body, action: request.action)
+        }
+    }
+
+    /// With a value, the tag is removed only where it still has that value.
+    package func removeTag(
+        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+    ) async throws {
+        let request = EC2Request.removeTag(key, value: value, from: volume)
+        try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+            try EC2Answer.done(body, action: request.action)
+        }
+    }
+}
+
+extension EC2Client {
+    private enum AttemptResult<Value> {
+        case success(Value)
+        case failure(Retry.Outcome)
+    }
+
+    private func call<Value>(
+        _ request: EC2Request, on subject: String, by deadline: Instant,
+        read: ([UInt8]) throws(EC2Failure) -> Value
+    ) async throws -> Value {
+        var log = log
+        log[metadataKey: "action"] = "\(request.action)"
+        log[metadataKey: "subject"] = "\(subject)"
+        let target = try await target(by: deadline)
+        var keys = try await credentials.current()
+        var retry = Retry(isRepeatable: request.isRepeatable, attemptsMax: settings.attemptsMax)
+        while true {
+            let signedAt = clock.unixSeconds
+            let result = await attempt(
+                request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
+            guard case .failure(let outcome) = result else {
+                guard case .success(let value) = result else { preconditionFailure("one of two") }
+                return value
+            }
+            let decision = retry.decide(
+                outcome, signedAt: signedAt, random: random(), remaining: deadline - time.now)
+            switch decision {
+            case .fail(let failure): throw failure
+            case .again(let pause):
+                log.warning(
+                    "EC2: trying again",
+                    metadata: ["after_ms": "\(pause.milliseconds)", "error": "\(outcome)"])
+                try await time.sleep(until: time.now + pause)
+                keys = try await credentials.current()
+            case .refreshCredentials:
+                keys = try await credentials.refresh(replacing: keys)
+            case .correctClock(let serverTime):
+                let behind = clock.correct(to: serverTime)
+                log.warning(
+                    "this machine's clock is wrong: signing by EC2's",
+                    metadata: ["behind_s": "\(behind)"])
+            }
+        }
+    }
+
+    private func attempt<Value>(
+        _ request: EC2Request, at target: Target, with keys: Credentials, signedAt: Int64,
+        by deadline: Instant, read: ([UInt8]) throws(EC2Failure) -> Value
+    ) async -> AttemptResult<Value> {
+        guard time.now < deadline else {
+            return .failure(.unanswered(reason: "the deadline has passed", mayHaveReached: false))
+        }
+        let response: HTTPResponse
+        do {
+            response = try await transport.send(
+                message(request, at: target, with: keys, signedAt: signedAt), to: target.endpoint,
+                by: deadline)
+        } catch {
+            return .failure(
+                .unanswered(reason: error.reason, mayHaveReached: error.mayHaveReached))
+        }
+        guard response.status == 200 else {
+            let serverTime = response.headers["Date"].flatMap { CivilTime(httpDate: $0) }
+            let failure = EC2Answer.refusal(
+                status: response.status, body: response.body,
+                requestIDHeader: response.headers["x-amzn-RequestId"])
+            return .failure(
+                .refused(failure, status: response.status, serverTime: serverTime?.unixSeconds))
+        }
+        do {
+            return .success(try read(response.body))
+        } catch {
+            guard case .malformed(let reason) = error else {
+                preconditionFailure("a reader only fails to understand")
+            }
+            return .failure(.malformed(reason: reason))
+        }
+    }
+
+    private func message(
+        _ request: EC2Request, at target: Target, with keys: Credentials, signedAt: Int64
+    ) -> HTTPRequest {
+        let path = target.endpoint.path + "/"
+        let signed = signer.sign(
+            SigV4.Request(
+                method: "POST", path: path,
+                headers: [
+                    ("Host", target.endpoint.authority), ("Content-Type", EC2Request.contentType),
+                ], body: request.body), with: keys, region: target.region, service: "ec2",
+            at: signedAt)
+        var headers = HTTPHeaders()
+        for (name, value) in signed.headers { headers.append(name, value) }
+        headers.append("User-Agent", settings.userAgent)
+        return HTTPRequest(method: "POST", target: path, headers: headers, body: request.body)
+    }
+
+    /// The metadata service is asked for the region where the settings name none, and again on the
+    /// next call when it could not tell.
+    private func target(by deadline: Instant) async throws -> Target {
+        if let knownTarget { return knownTarget }
+        do {
+            var region = settings.region
+            if region == nil { region = try await metadata?.identity(by: deadline).region }
+            guard let region else {
+                throw OperationError(
+                    .cloud, doing: "choose a region", found: "none is set", advice: "set REGION")
+            }
+            let endpoint =
+                try settings.endpoint
+                ?? Endpoint.ec2(
+                    region: region, useFIPS: settings.useFIPS, useDualStack: settings.useDualStack)
+            let target = Target(endpoint: endpoint, region: region)
+            knownTarget = target
+            return target
+        } catch {
+            throw EC2Failure.unanswered(
+                reason: "the region is not known: \(error)", mayHaveApplied: false)
+        }
+    }
+}

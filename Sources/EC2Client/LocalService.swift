@@ -1,0 +1,56 @@
+import AWSWire
+import Base
+import HTTPWire
+import Logging
+import Ring
+
+/// A service that answers on this host or its link, for nothing but this host: the metadata service,
+/// a container's credentials endpoint. Never reached through a proxy, and asked again a few times
+/// where it stumbles.
+struct LocalService: Sendable {
+    let endpoint: Endpoint
+    let transport: any HTTPTransport
+    let time: any TimeSource
+    let log: Logger
+    let random: @Sendable () -> Double
+
+    /// Brings the first answer that is neither throttling nor a 5xx, or the last one; throws
+    /// `TransportFailure` where the last attempt brought none, or `CancellationError`.
+    @RingActor func send(_ request: HTTPRequest, by deadline: Instant) async throws -> HTTPResponse
+    {
+        var request = request
+        request.target = endpoint.path + request.target
+        for attempt in 1... {
+            let answer = await attemptOnce(request, by: deadline)
+            if case .success(let response) = answer, !isPassing(response.status) { return response }
+            let pause = Limit.retryDelayMin * (1 << attempt) * random()
+            guard attempt < Limit.attemptsMax, time.now + pause < deadline else {
+                return try answer.get()
+            }
+            log.warning(
+                "trying again", metadata: ["service": "\(endpoint)", "error": "\(told(answer))"])
+            try await time.sleep(until: time.now + pause)
+        }
+        preconditionFailure("the attempts are bounded")
+    }
+
+    @RingActor private func attemptOnce(_ request: HTTPRequest, by deadline: Instant) async
+        -> Result<HTTPResponse, TransportFailure>
+    {
+        do {
+            let attemptDeadline = min(deadline, time.now + Limit.imdsTimeMax)
+            return .success(try await transport.send(request, to: endpoint, by: attemptDeadline))
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    private func isPassing(_ status: Int) -> Bool { status == 429 || status >= 500 }
+
+    private func told(_ answer: Result<HTTPResponse, TransportFailure>) -> String {
+        switch answer {
+        case .success(let response): "it answered \(response.status)"
+        case .failure(let failure): failure.reason
+        }
+    }
+}
