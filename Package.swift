@@ -85,8 +85,8 @@ let package = Package(
         .executableTarget(
             name: "ec2-simulator",
             dependencies: [
-                "Base", "EC2Model", "JSON", "AWSWire", "Ring", "TLS", "Linux", "HTTPWire",
-                "HTTPServer", "CLinux", arguments,
+                "Base", "EC2Model", "JSON", "AWSWire", "Ring", "Streams", "TLS", "HTTPWire",
+                "CLinux", arguments,
             ],
             swiftSettings: common),
 

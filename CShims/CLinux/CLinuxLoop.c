@@ -14,18 +14,15 @@ static int bind_to(int number, int backing) {
     int device = open(path, O_RDWR | O_CLOEXEC);
     if (device < 0)
         return -errno;
-    int code = 0;
-    if (ioctl(device, LOOP_SET_FD, backing) != 0) {
-        code = errno;
-    } else {
-        struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
-        if (ioctl(device, LOOP_SET_STATUS64, &info) != 0) {
-            code = errno;
-            ioctl(device, LOOP_CLR_FD, 0);
-        }
-    }
-    if (code == 0)
+    /* One call instead of LOOP_SET_FD and LOOP_SET_STATUS64, which would freeze the new device's
+       queue once more. */
+    struct loop_config config = {
+        .fd = (uint32_t)backing,
+        .info = {.lo_flags = LO_FLAGS_AUTOCLEAR},
+    };
+    if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
         return device;
+    int code = errno;
     close(device);
     return -code;
 }

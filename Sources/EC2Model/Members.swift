@@ -17,7 +17,7 @@ func stateMembers(_ state: Instance.State) -> [XMLNode] {
     [XMLNode("code", "\(state.code)"), XMLNode("name", state.rawValue)]
 }
 
-extension VolumeAttachment {
+extension Attachment {
     func members(of volume: VolumeID) -> [XMLNode] {
         [
             XMLNode("volumeId", "\(volume)"), XMLNode("instanceId", "\(instance)"),
@@ -118,7 +118,7 @@ extension Region {
     }
 
     /// A mapping knows no `busy` (API_EbsInstanceBlockDevice.html).
-    private func mappingStatus(_ state: VolumeAttachment.State) -> String {
+    private func mappingStatus(_ state: Attachment.State) -> String {
         state == .busy ? "detaching" : state.rawValue
     }
 

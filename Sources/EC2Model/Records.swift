@@ -2,7 +2,7 @@ package import Base
 
 /// A volume as the simulated Region keeps it.
 package struct Volume: Sendable, Equatable {
-    package enum State: String, Sendable {
+    package enum State: String, Sendable, CaseIterable {
         case creating, available, inUse = "in-use", deleting
     }
 
@@ -15,7 +15,7 @@ package struct Volume: Sendable, Equatable {
     package var type: String
     package var multiAttach: Bool
     package var createdAt: Int64
-    package var attachments: [VolumeAttachment] = []
+    package var attachments: [Attachment] = []
     package var tags: [String: String]
 
     package init(
@@ -43,8 +43,8 @@ package struct Volume: Sendable, Equatable {
 }
 
 /// A volume's attachment to one instance.
-package struct VolumeAttachment: Sendable, Equatable {
-    package enum State: String, Sendable {
+package struct Attachment: Sendable, Equatable {
+    package enum State: String, Sendable, CaseIterable {
         case attaching, attached, detaching, busy
     }
 
@@ -74,7 +74,7 @@ package struct VolumeAttachment: Sendable, Equatable {
 
 /// An instance as the simulated Region keeps it.
 package struct Instance: Sendable, Equatable {
-    package enum State: String, Sendable {
+    package enum State: String, Sendable, CaseIterable {
         case pending, running, stopping, stopped, shuttingDown = "shutting-down", terminated
 
         /// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html.
@@ -90,7 +90,7 @@ package struct Instance: Sendable, Equatable {
         }
     }
 
-    package enum Mode: String, Sendable { case nitro, xen }
+    package enum Mode: String, Sendable, CaseIterable { case nitro, xen }
 
     package var id: InstanceID
     package var type: String

@@ -53,19 +53,17 @@ extension Region {
     /// The instance's attachments, ordered by device name.
     package func attachments(
         of instance: InstanceID
-    ) -> [(volume: VolumeID, attachment: VolumeAttachment)] {
+    ) -> [(volume: VolumeID, attachment: Attachment)] {
         volumes.values.flatMap { volume in
             volume.attachments.filter { $0.instance == instance }.map { (volume.id, $0) }
         }.sorted { $0.attachment.deviceName < $1.attachment.deviceName }
     }
 
     /// Attaches a volume that was found to be attachable; the device comes later.
-    package mutating func beginAttach(
+    mutating func beginAttach(
         _ id: VolumeID, to instance: InstanceID, as deviceName: String, at now: Moment
     ) {
-        let number = nextAttachmentNumber()
-        var plug = DeviceOrder.Plug(serial: id.nvmeSerial)
-        if instances[instance]?.mode == .xen { plug.xenNode = DeviceNames.xenNode(deviceName) }
+        var plug = plug(id, to: instance, as: deviceName)
         var plugAt: Instant? = now.instant + latency.device
         var attachedAt: Instant? = now.instant + latency.attached
         switch faults.take("Device", subject: id.description) {
@@ -78,21 +76,53 @@ extension Region {
         case .deviceSerial(let serial): plug.serial = serial
         default: break
         }
-        let attachment = VolumeAttachment(
+        let number = addAttachment(id, to: instance, as: deviceName, plug, at: now)
+        note("attach-accepted", id, instance, deviceName, at: now.instant)
+        if let plugAt { schedule(.plug(id, attachment: number), at: plugAt) }
+        if let attachedAt { schedule(.attached(id, attachment: number), at: attachedAt) }
+    }
+
+    /// Makes a volume one that has been attached before the simulation began. Refused as
+    /// AttachVolume refuses.
+    package mutating func setAttached(
+        _ id: VolumeID, to instance: InstanceID, as deviceName: String, at now: Moment
+    ) throws(APIError) {
+        guard let volume = volumes[id] else { throw .volumesNotFound([id.description]) }
+        let described = try required(instance.description)
+        try requireAttachable(volume, to: described)
+        let name = try freeDeviceName(deviceName, on: described)
+        let number = addAttachment(
+            id, to: instance, as: name, plug(id, to: instance, as: name), at: now)
+        changeAttachment(id, number, at: now) { $0.state = .attached }
+        schedule(.plug(id, attachment: number), at: now.instant)
+    }
+
+    private func plug(
+        _ id: VolumeID, to instance: InstanceID, as deviceName: String
+    ) -> DeviceOrder.Plug {
+        let isXen = instances[instance]?.mode == .xen
+        return DeviceOrder.Plug(
+            serial: id.nvmeSerial, xenNode: isXen ? DeviceNames.xenNode(deviceName) : nil)
+    }
+
+    private mutating func addAttachment(
+        _ id: VolumeID, to instance: InstanceID, as deviceName: String, _ plug: DeviceOrder.Plug,
+        at now: Moment
+    ) -> Int {
+        let number = nextAttachmentNumber()
+        let attachment = Attachment(
             instance: instance, deviceName: deviceName, state: .attaching,
             attachedAt: now.unixSeconds, number: number, plug: plug)
         change(id, at: now) { (volume: inout Volume) in
             volume.state = .inUse
             volume.attachments.append(attachment)
         }
-        note("attach-accepted", id, instance, deviceName, at: now.instant)
-        if let plugAt { schedule(.plug(id, attachment: number), at: plugAt) }
-        if let attachedAt { schedule(.attached(id, attachment: number), at: attachedAt) }
+        return number
     }
 
     /// Begins, or with `force` hurries, the end of an attachment.
     mutating func beginDetach(
-        _ id: VolumeID, _ attachment: VolumeAttachment, force: Bool, at now: Moment
+        _ id: VolumeID, _ attachment: Attachment, force: Bool, at now: Moment
     ) {
         let isRepeated = attachment.state == .detaching || attachment.state == .busy
         changeAttachment(id, attachment.number, at: now) {

@@ -128,7 +128,7 @@ package struct Region: Sendable {
 
     /// Changes an attachment if it still exists.
     mutating func changeAttachment(
-        _ id: VolumeID, _ number: Int, at now: Moment, _ body: (inout VolumeAttachment) -> Void
+        _ id: VolumeID, _ number: Int, at now: Moment, _ body: (inout Attachment) -> Void
     ) {
         change(id, at: now) { (volume: inout Volume) in
             guard let index = volume.attachments.firstIndex(where: { $0.number == number })
@@ -137,7 +137,7 @@ package struct Region: Sendable {
         }
     }
 
-    func attachment(_ id: VolumeID, _ number: Int) -> VolumeAttachment? {
+    func attachment(_ id: VolumeID, _ number: Int) -> Attachment? {
         volumes[id]?.attachments.first { $0.number == number }
     }
 
@@ -147,7 +147,7 @@ package struct Region: Sendable {
     }
 
     mutating func order(
-        _ kind: DeviceOrder.Kind, _ volume: VolumeID, _ attachment: VolumeAttachment
+        _ kind: DeviceOrder.Kind, _ volume: VolumeID, _ attachment: Attachment
     ) {
         orders.append(
             DeviceOrder(

@@ -126,6 +126,17 @@ package final class Socket {
         }
     }
 
+    /// Closes the connection now with a reset: the peer gets `Errno.connectionReset`, and what it has not yet
+    /// received of the bytes sent is lost. For servers that misbehave on purpose; no operation may be in flight.
+    package func reset() {
+        precondition(operations == 0, "an operation is in flight")
+        guard !isClosed else { return }
+        var option = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(
+            rawDescriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+        close()
+    }
+
     private var rawDescriptor: Int32 {
         switch descriptor {
         case .some(let descriptor): descriptor.rawValue

@@ -60,7 +60,7 @@ private struct Fixture {
     }
 
     var state: Volume.State? { region.volumes[volume]?.state }
-    var attachment: EC2Model.VolumeAttachment? { region.volumes[volume]?.attachments.first }
+    var attachment: EC2Model.Attachment? { region.volumes[volume]?.attachments.first }
 }
 
 struct RegionTests {

@@ -4,7 +4,7 @@
 
 /* Binds a free loop device to `backing`, an open file, and returns its open descriptor (close on
    exec), its minor number in `minor`; or a negated errno. The kernel unbinds it by itself once
-   nothing has it open or mounted, so that a process that dies leaves no loop device behind. */
+   nothing has it open or mounted, so that a process that dies leaves no loop device behind. Linux 5.8. */
 int CLinux_loop_bind(int backing, uint32_t *minor);
 
 /* Makes the device as large as its backing file is now. Returns 0 or an errno. */

@@ -1,0 +1,48 @@
+import Glibc
+import Ring
+
+/// The simulator's own certificate authority, and its server certificate. Made once for a state
+/// directory, so that a restarted simulator is trusted by those who trusted it before.
+struct Certificates {
+    private let directory: String
+
+    var authority: String { directory + "/ca.pem" }
+    var server: String { directory + "/server.pem" }
+    var serverKey: String { directory + "/server-key.pem" }
+
+    init(directory: String) { self.directory = directory }
+
+    /// Makes what is missing, by the openssl command. Its key files have mode 0600.
+    @RingActor
+    func make() async throws {
+        if case .file = FileKind(server) { return }
+        let authorityKey = directory + "/ca-key.pem"
+        try await request(
+            key: authorityKey, certificate: authority, subject: "/CN=EC2 simulator CA",
+            extensions: ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"])
+        // Last comes what tells that all is made.
+        let unfinished = server + ".new"
+        try await request(
+            key: serverKey, certificate: unfinished, subject: "/CN=localhost",
+            extensions: [
+                "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1",
+                "basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth",
+            ], signedBy: (authority, authorityKey))
+        guard rename(unfinished, server) == 0 else { throw SystemError("rename \(unfinished)") }
+    }
+
+    @RingActor
+    private func request(
+        key: String, certificate: String, subject: String, extensions: [String],
+        signedBy issuer: (certificate: String, key: String)? = nil
+    ) async throws {
+        var arguments = [
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "3650", "-subj", subject, "-keyout", key, "-out", certificate,
+        ]
+        for text in extensions { arguments += ["-addext", text] }
+        if let issuer { arguments += ["-CA", issuer.certificate, "-CAkey", issuer.key] }
+        try await run("/usr/bin/openssl", arguments)
+        guard chmod(key, 0o600) == 0 else { throw SystemError("chmod \(key)") }
+    }
+}

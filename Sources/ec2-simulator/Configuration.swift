@@ -1,0 +1,181 @@
+import AWSWire
+import Base
+import EC2Model
+import JSON
+
+/// What `--config` holds. Every member but `stateDir` has a default.
+struct Configuration {
+    struct InstanceSetting {
+        var instance: Instance
+        /// Where this instance's device nodes appear, and its part of sysfs.
+        var devPath: String
+        var sysPath: String
+        /// 0 for any free port.
+        var imdsPort: UInt16
+    }
+
+    struct VolumeSetting {
+        var volume: Volume
+        var content: VolumeContent
+        var attachedTo: (instance: InstanceID, device: String)?
+    }
+
+    struct CredentialSetting {
+        var fixed: [Credentials] = []
+        var role = "ecsInstanceRole"
+        var lifetime: Int64 = 6 * 3600
+    }
+
+    var stateDirectory: String
+    var ec2Port: UInt16
+    var instances: [InstanceSetting] = []
+    var volumes: [VolumeSetting] = []
+    var credentials = CredentialSetting()
+    /// The empty Region with its latencies, buckets and faults.
+    var region: Region
+
+    init(_ value: JSONValue, unixSeconds: Int64) throws(InputError) {
+        var reader = try ObjectReader(value, "configuration")
+        stateDirectory = try reader.requiredString("stateDir")
+        guard stateDirectory.hasPrefix("/") else {
+            throw reader.wrong("stateDir", "an absolute path")
+        }
+        let devPath = try reader.string("devPath") ?? "/dev"
+        ec2Port = UInt16(try reader.integer("ec2Port", in: 0...65535) ?? 0)
+        region = Region(
+            name: try reader.string("region") ?? "eu-central-1",
+            accountID: try reader.string("accountId") ?? "123456789012")
+        for (index, value) in (try reader.array("instances") ?? []).enumerated() {
+            instances.append(
+                try InstanceSetting(
+                    value, "instances[\(index)]", region: region.name,
+                    // The first instance is the one that this machine stands for.
+                    devPath: index == 0 ? devPath : nil, stateDirectory: stateDirectory,
+                    unixSeconds: unixSeconds))
+        }
+        for (index, value) in (try reader.array("volumes") ?? []).enumerated() {
+            volumes.append(
+                try VolumeSetting(
+                    value, "volumes[\(index)]", region: region.name, unixSeconds: unixSeconds))
+        }
+        if let value = reader.value("latency") { try region.latency.update(value) }
+        if let value = reader.value("buckets") { try region.throttle.update(value) }
+        for (index, value) in (try reader.array("faults") ?? []).enumerated() {
+            region.faults.add(try Fault(value, "faults[\(index)]"))
+        }
+        if let value = reader.value("credentials") { try credentials.update(value) }
+        try reader.finish()
+    }
+}
+
+extension Configuration.InstanceSetting {
+    init(
+        _ value: JSONValue, _ name: String, region: String, devPath: String?,
+        stateDirectory: String, unixSeconds: Int64
+    ) throws(InputError) {
+        var reader = try ObjectReader(value, name)
+        guard let id = InstanceID(try reader.requiredString("id")) else {
+            throw reader.wrong("id", "i- and 8 or 17 hexadecimal digits")
+        }
+        let base = "\(stateDirectory)/\(id)"
+        self.devPath = try reader.string("devPath") ?? devPath ?? base + "/dev"
+        sysPath = try reader.string("sysPath") ?? base + "/sys"
+        imdsPort = UInt16(try reader.integer("imdsPort", in: 0...65535) ?? 0)
+        instance = Instance(
+            id: id, type: try reader.string("type") ?? "m6i.large",
+            zone: try reader.string("availabilityZone") ?? region + "a",
+            mode: try reader.choice("mode", Instance.Mode.self) ?? .nitro,
+            state: try reader.choice("state", Instance.State.self) ?? .running,
+            launchedAt: unixSeconds,
+            attachmentsMax: try reader.integer("attachmentLimit", in: 1...128))
+        try reader.finish()
+    }
+}
+
+extension Configuration.VolumeSetting {
+    init(
+        _ value: JSONValue, _ name: String, region: String, unixSeconds: Int64
+    ) throws(InputError) {
+        var reader = try ObjectReader(value, name)
+        guard let id = VolumeID(try reader.requiredString("id")) else {
+            throw reader.wrong("id", "vol- and 8 or 17 hexadecimal digits")
+        }
+        let gibibytes = try reader.integer("sizeGiB", in: 1...65536)
+        let mebibytes = try reader.integer("sizeMiB", in: 1...65536 * 1024)
+        volume = Volume(
+            id: id, zone: try reader.string("availabilityZone") ?? region + "a",
+            bytes: UInt64(mebibytes ?? (gibibytes ?? 1) * 1024) << 20,
+            snapshotID: try reader.string("snapshotId"),
+            type: try reader.string("volumeType") ?? "gp3",
+            multiAttach: try reader.bool("multiAttachEnabled") ?? false, createdAt: unixSeconds,
+            tags: try reader.strings("tags"))
+        content = try reader.choice("content", VolumeContent.self) ?? .blank
+        if let value = reader.value("attachedTo") {
+            var attachment = try ObjectReader(value, name + ".attachedTo")
+            guard let instance = InstanceID(try attachment.requiredString("instance")) else {
+                throw attachment.wrong("instance", "an instance id")
+            }
+            attachedTo = (instance, try attachment.string("device") ?? "/dev/sdf")
+            try attachment.finish()
+        }
+        try reader.finish()
+    }
+}
+
+extension Configuration.CredentialSetting {
+    mutating func update(_ value: JSONValue) throws(InputError) {
+        var reader = try ObjectReader(value, "credentials")
+        for (index, value) in (try reader.array("static") ?? []).enumerated() {
+            var key = try ObjectReader(value, "credentials.static[\(index)]")
+            fixed.append(
+                Credentials(
+                    accessKeyID: try key.requiredString("accessKeyId"),
+                    secretAccessKey: try key.requiredString("secretAccessKey"),
+                    sessionToken: try key.string("sessionToken")))
+            try key.finish()
+        }
+        role = try reader.string("role") ?? role
+        lifetime = Int64(
+            try reader.integer("lifetimeSeconds", in: 1...86400) ?? Int(lifetime))
+        try reader.finish()
+    }
+}
+
+extension Latency {
+    /// Sets the members that are there, in milliseconds.
+    mutating func update(_ value: JSONValue) throws(InputError) {
+        var reader = try ObjectReader(value, "latency")
+        let members: [(String, WritableKeyPath<Latency, Duration>)] = [
+            ("api", \.api), ("device", \.device), ("attached", \.attached), ("detach", \.detach),
+            ("change", \.change), ("consistency", \.consistency),
+        ]
+        for (member, path) in members {
+            guard let milliseconds = try reader.number(member) else { continue }
+            guard (0...3_600_000).contains(milliseconds) else {
+                throw reader.wrong(member, "from 0 to 3600000 ms")
+            }
+            self[keyPath: path] = .nanoseconds(Int64(milliseconds * 1e6))
+        }
+        try reader.finish()
+    }
+}
+
+extension Throttle {
+    /// `false` turns throttling off, `true` on; an object sets buckets by action or class.
+    mutating func update(_ value: JSONValue) throws(InputError) {
+        if let flag = value.bool {
+            isEnabled = flag
+            return
+        }
+        var reader = try ObjectReader(value, "buckets")
+        for name in (value.object ?? [:]).keys.sorted() {
+            guard let value = reader.value(name) else { continue }
+            var bucket = try ObjectReader(value, "buckets.\(name)")
+            guard let burst = try bucket.number("burst"), burst >= 0,
+                let perSecond = try bucket.number("perSecond"), perSecond >= 0
+            else { throw InputError("buckets.\(name): needs burst and perSecond") }
+            try bucket.finish()
+            set(Bucket(burst: burst, perSecond: perSecond), for: name)
+        }
+    }
+}

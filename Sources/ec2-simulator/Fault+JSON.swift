@@ -1,0 +1,73 @@
+import Base
+import EC2Model
+import JSON
+
+extension Fault {
+    /// `{"action", "kind", "count" or "probability", …}`; the further members depend on the kind.
+    init(_ value: JSONValue, _ name: String) throws(InputError) {
+        var reader = try ObjectReader(value, name)
+        let action = try reader.requiredString("action")
+        let kind = try Kind(&reader)
+        guard kind.isDevice == (action == "Device") else {
+            throw reader.wrong("kind", "a device's for the action Device, and only for it")
+        }
+        let count = try reader.integer("count", in: 1...1_000_000)
+        let share = try reader.number("probability")
+        guard share.map({ $0 > 0 && $0 <= 1 }) ?? true, count == nil || share == nil else {
+            throw reader.wrong("probability", "above 0 and at most 1, and without a count")
+        }
+        let path = try reader.string("path")
+        let volume = try reader.string("volume")
+        self.init(
+            action: action, kind: kind,
+            frequency: share.map(Frequency.share) ?? .count(count ?? 1), subject: path ?? volume)
+        try reader.finish()
+    }
+}
+
+extension Fault.Kind {
+    private static let names =
+        "error, lostBefore, lostAfter, reset, truncated, slow, hang, deviceNever, deviceLate, "
+        + "deviceNumber, deviceSerial"
+
+    fileprivate init(_ reader: inout ObjectReader) throws(InputError) {
+        switch try reader.requiredString("kind") {
+        case "error":
+            let status = try reader.integer("status", in: 400...599)
+            let code = try reader.string("code") ?? "InternalError"
+            self = .error(
+                APIError(
+                    code, try reader.string("message") ?? "An internal error has occurred",
+                    status: status ?? Self.usualStatus(code)))
+        case "lostBefore": self = .lostBefore
+        case "lostAfter": self = .lostAfter
+        case "reset": self = .reset
+        case "truncated": self = .truncated
+        case "slow": self = .slow(milliseconds: try Self.milliseconds(&reader))
+        case "hang": self = .hang
+        case "deviceNever": self = .deviceNever(stuck: try reader.bool("stuck") ?? true)
+        case "deviceLate": self = .deviceLate(milliseconds: try Self.milliseconds(&reader))
+        case "deviceNumber":
+            guard let number = try reader.integer("number", in: 1...999) else {
+                throw reader.wrong("number", "there")
+            }
+            self = .deviceNumber(number)
+        case "deviceSerial": self = .deviceSerial(try reader.requiredString("serial"))
+        default: throw reader.wrong("kind", "one of " + Self.names)
+        }
+    }
+
+    private static func milliseconds(_ reader: inout ObjectReader) throws(InputError) -> Int {
+        try reader.integer("milliseconds", in: 0...3_600_000) ?? 1000
+    }
+
+    private static func usualStatus(_ code: String) -> Int {
+        switch code {
+        case "RequestLimitExceeded", "Unavailable", "ServiceUnavailable": 503
+        case "InternalError", "InternalFailure": 500
+        case "UnauthorizedOperation", "SignatureDoesNotMatch": 403
+        case "AuthFailure": 401
+        default: 400
+        }
+    }
+}
