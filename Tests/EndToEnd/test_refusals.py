@@ -43,7 +43,7 @@ def test_a_volume_that_does_not_exist(refused):
 
 @pytest.mark.parametrize("name", [
     "../x", "..", "vol-", "vol-0123", "vol-0123456789ABCDEF0", "vol-0123456789abcdef0/x", "x",
-    "v" * 300,
+    pytest.param("v" * 300, id="300 characters"),
 ])
 def test_a_malformed_name(host, refused, name):
     before = folders_of_the_plugin(host)
