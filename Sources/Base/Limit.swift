@@ -24,6 +24,8 @@ package enum Limit {
     package static let ringEntriesMin: UInt32 = 16
     package static let operationsInFlightMax = 16 * 1024
     package static let blockingThreadsMax = 4
+    /// The room that a buffer makes for one receive, as long as it is below its maximum.
+    package static let receiveMin = 512
     /// How long a listener waits when descriptors or memory are short.
     package static let acceptRetryDelay: Duration = .milliseconds(100)
     /// What is kept of a child process's standard error.

@@ -1,3 +1,5 @@
+import Base
+
 /// Bytes that are received and not yet consumed, or to be sent, in a heap block which grows up to a maximum.
 ///
 /// While an operation uses the block it must not change: changing the buffer then traps.
@@ -81,6 +83,11 @@ package final class ByteBuffer {
         precondition(!isInUse && count >= 0)
         if capacity - tail < count { try makeRoom(count) }
         return UnsafeMutableRawBufferPointer(start: storage + tail, count: capacity - tail)
+    }
+
+    /// Room for an operation that receives: at least one byte, and not so few that most of a message takes many.
+    func reserveForReceiving() throws(Full) -> UnsafeMutableRawBufferPointer {
+        try reserve(Swift.max(1, min(Limit.receiveMin, max - count)))
     }
 
     /// Makes the first `count` bytes of the reserved room readable.

@@ -5,7 +5,7 @@ import SystemPackage
 
 /// How a child process ended, and what it wrote to its standard output and standard error.
 package struct ChildResult: Sendable, Equatable {
-    package enum End: Sendable, Equatable {
+    package enum End: Sendable, Hashable {
         case exited(Int32)
         /// Ended by a signal, whose number this is.
         case signaled(Int32)
@@ -14,8 +14,6 @@ package struct ChildResult: Sendable, Equatable {
     package var end: End
     /// The first `Limit.childOutputMax` bytes; what is not UTF-8 is replaced.
     package var output: String
-
-    package var succeeded: Bool { end == .exited(0) }
 }
 
 /// Runs programs.
@@ -39,7 +37,6 @@ package enum ChildProcess {
 @RingActor
 private final class Child {
     private let pid: pid_t
-    /// Nil when the kernel gave none; the end of the output stands for the child's then.
     private let pidfd: Descriptor
     private let pipe: Descriptor
     private var output: [UInt8] = []
@@ -62,40 +59,34 @@ private final class Child {
     /// Waits for the end, and kills the child when the task is cancelled.
     func finish() async throws -> ChildResult {
         let reading = RingActor.spawn { await self.readOutput() }
-        let ended = await waitForEnd()
-        if !ended {
-            CUring_pidfd_send_signal(pidfd.rawValue, SIGKILL)
-            _ = await RingActor.ring.pollToTheEnd(pidfd)
-        }
+        let failure = await waitForEnd()
+        if failure != nil { await killAndWait() }
+        // The pipe's end may never come: a grandchild can hold it open.
         reading.cancel()
         await reading.value
         let end = reap()
-        guard ended else { throw CancellationError() }
+        if let failure { throw failure == .canceled ? CancellationError() : failure }
         return ChildResult(end: end, output: String(decoding: output, as: UTF8.self))
     }
 
-    /// False when the task is cancelled first.
-    private func waitForEnd() async -> Bool {
-        while !Task.isCancelled {
-            do throws(Errno) {
-                _ = try await RingActor.ring.poll(pidfd, .input)
-                return true
-            } catch {
-                if error != .canceled { return false }
-            }
+    private func waitForEnd() async -> Errno? {
+        do throws(Errno) {
+            _ = try await RingActor.ring.poll(pidfd, .input)
+            return nil
+        } catch {
+            return error
         }
-        return false
+    }
+
+    private func killAndWait() async {
+        CUring_pidfd_send_signal(pidfd.rawValue, SIGKILL)
+        while await RingActor.ring.pollToTheEnd(pidfd) < 0 { await Task.yield() }
     }
 
     /// Reads until the pipe's end, or until the task is cancelled; then what is in the pipe by now.
-    ///
-    /// The end may never come: a grandchild can hold the pipe open.
     private func readOutput() async {
-        var isOpen = true
-        while isOpen {
-            isOpen = takeOutput()
-            guard isOpen else { return }
-            do {
+        while takeOutput() {
+            do throws(Errno) {
                 _ = try await RingActor.ring.poll(pipe, .input)
             } catch {
                 _ = takeOutput()
@@ -107,12 +98,12 @@ private final class Child {
     /// Takes what the pipe holds; false at its end. What exceeds the limit is thrown away, so that the child is
     /// not held up.
     private func takeOutput() -> Bool {
-        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { buffer in
-            while true {
-                let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
-                if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
-                output += buffer.prefix(min(count, Limit.childOutputMax - output.count))
-            }
+        // 64 KiB is a pipe's capacity: a child that writes on and on does not keep the loop here.
+        withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in
+            let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
+            if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
+            output += buffer.prefix(min(count, Limit.childOutputMax - output.count))
+            return true
         }
     }
 

@@ -136,14 +136,12 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
                     $0, OperationTag.wake.rawValue, wakeDescriptor, wakeCount, 8, .max)
             }
         }
-        while let target = cancellations.last {
-            if slots.slot(of: target) != nil {
-                let isQueued = queue {
-                    CUring_cancel($0, OperationTag.cancellation.rawValue, target.rawValue)
-                }
-                guard isQueued else { return }
+        while let target = cancellations.popLast() {
+            guard slots.slot(of: target) != nil else { continue }
+            let isQueued = queue {
+                CUring_cancel($0, OperationTag.cancellation.rawValue, target.rawValue)
             }
-            cancellations.removeLast()
+            guard isQueued else { return cancellations.append(target) }
         }
     }
 

@@ -43,7 +43,7 @@ package final class Socket {
     package func receive(into buffer: ByteBuffer) async throws(Errno) -> Int {
         let room: UnsafeMutableRawBufferPointer
         do throws(ByteBuffer.Full) {
-            room = try buffer.reserve(1)
+            room = try buffer.reserveForReceiving()
         } catch {
             throw .noBufferSpace
         }
@@ -112,6 +112,11 @@ package final class Socket {
         endOperation()
         if isClosed { throw .badFileDescriptor }
         _ = try value(result)
+    }
+
+    /// Sends no more: the peer reads the end of the stream, and what it still sends can be received.
+    package func finishSending() {
+        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }
     }
 
     /// Closes the connection now. What the peer has not yet received of the bytes sent still reaches it.

@@ -1,0 +1,111 @@
+import Base
+import Glibc
+import Ring
+import SystemPackage
+import Testing
+
+@Suite struct OperationTests {
+    @Test func `bytes are written and read at an offset`() async throws {
+        try await onRing {
+            try await withDirectory { path in
+                let file = Descriptor(
+                    owning: try check(open("\(path)/file", O_RDWR | O_CREAT, 0o600)))
+                let bytes: [UInt8] = Array("hello".utf8)
+                let block = UnsafeMutableRawBufferPointer.allocate(byteCount: 16, alignment: 1)
+                defer { block.deallocate() }
+                block.copyBytes(from: bytes)
+                let from = UnsafeRawBufferPointer(rebasing: block[..<5])
+                #expect(try await RingActor.ring.write(file, from: from, at: 3) == 5)
+                #expect(try await RingActor.ring.read(file, into: block, at: 0) == 8)
+                #expect(Array(block[..<8]) == [0, 0, 0] + bytes)
+                #expect(try await RingActor.ring.read(file, into: block, at: 8) == 0)
+            }
+        }
+    }
+
+    @Test func `poll returns when a byte arrives, and not before`() async throws {
+        try await onRing {
+            let (a, b) = try descriptorPair()
+            let there = Descriptor(owning: b)
+            let task = RingActor.spawn {
+                let here = Descriptor(owning: a)
+                return try await RingActor.ring.poll(here, .input)
+            }
+            await Task.yield()
+            try check(Int32(write(there.rawValue, "x", 1)))
+            #expect(try await task.value == .input)
+        }
+    }
+
+    @Test func `a cancelled poll throws`() async throws {
+        try await onRing {
+            let (a, b) = try descriptorPair()
+            let there = Descriptor(owning: b)
+            let task = RingActor.spawn {
+                let here = Descriptor(owning: a)
+                return try await RingActor.ring.poll(here, .input)
+            }
+            await Task.yield()
+            task.cancel()
+            await #expect(throws: Errno.canceled) { try await task.value }
+            there.close()
+        }
+    }
+
+    /// Whichever wins, the operation ends once, and a byte is either received or still in the socket.
+    @Test func `a byte that arrives while its receive is cancelled is not lost`() async throws {
+        try await onRing {
+            var received = 0
+            for round in 0..<500 {
+                let (a, b) = try socketPair()
+                let into = try buffer()
+                let task = RingActor.spawn { try await a.receive(into: into) }
+                for _ in 0..<round % 3 { await Task.yield() }
+                async let sending: Void = b.send(buffer("x"))
+                task.cancel()
+                try await sending
+                if case .success(let count) = await task.result {
+                    #expect(count == 1)
+                    received += 1
+                } else {
+                    try await expect("x", from: a)
+                }
+            }
+            #expect(received < 500)
+        }
+    }
+
+    @Test func `cancelling from another thread while a byte arrives loses nothing`() async throws {
+        try await onRing {
+            for _ in 0..<200 {
+                let (a, b) = try socketPair()
+                let into = try buffer()
+                let task = RingActor.spawn { try await a.receive(into: into) }
+                async let cancelling: Void = RingActor.ring.blocking { task.cancel() }
+                try await b.send(buffer("x"))
+                await cancelling
+                if case .failure = await task.result { try await expect("x", from: a) }
+            }
+        }
+    }
+
+    @Test func `operations beyond the limit are refused, and those in flight go on`() async {
+        await #expect(processExitsWith: .success) {
+            try await onRing {
+                let ring = RingActor.ring
+                let tasks = (0..<Limit.operationsInFlightMax).map { _ in
+                    RingActor.spawn { try await ring.sleep(until: Instant(nanoseconds: .max)) }
+                }
+                let last = RingActor.spawn { try await ring.sleep(until: ring.now) }
+                await #expect(throws: Errno.noBufferSpace) { try await last.value }
+                for task in tasks { task.cancel() }
+                var cancelled = 0
+                for task in tasks {
+                    if case .failure(is CancellationError) = await task.result { cancelled += 1 }
+                }
+                #expect(cancelled == tasks.count)
+                try await ring.sleep(until: ring.now)
+            }
+        }
+    }
+}
