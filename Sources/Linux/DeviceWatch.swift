@@ -13,9 +13,9 @@ package final class DeviceWatch: Sendable {
     private let inotify: Inotify
     /// What sysfs showed when it was last looked at, and how often that was.
     private var census = DeviceTree.Census()
-    private var changes = 0
+    private(set) var changes = 0
     /// How many `arrival` and `departure` are under way.
-    private var watchers = 0
+    private(set) var watchers = 0
     private var sleepers: [Int: CheckedContinuation<Void, any Error>] = [:]
     private var nextSleeper = 0
     /// Reads notices while there are watchers that sleep.

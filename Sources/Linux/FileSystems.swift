@@ -52,7 +52,8 @@ package final class FileSystems: Sendable {
             result = try await ChildProcess.run(mkfsPath, arguments + [target], by: deadline)
         } catch let error as Errno {
             throw OperationError(
-                .system, doing: doing, found: "\(run) does not start: \(refusal(of: "exec", error))")
+                .system, doing: doing, found: "\(run) does not start: \(refusal(of: "exec", error))"
+            )
         } catch is DeadlineExceeded {
             throw OperationError(
                 .deadline, doing: doing, found: "\(run) had not ended in time and was killed",

@@ -5,6 +5,8 @@ import SystemPackage
 struct MountTable {
     var lines: [MountInfoLine]
 
+    init(lines: [MountInfoLine]) { self.lines = lines }
+
     /// May wait for mounts that are under way: for worker threads.
     init(doing: String) throws(OperationError) {
         let path = "/proc/self/mountinfo"

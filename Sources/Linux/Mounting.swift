@@ -102,7 +102,10 @@ func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
                 advice: "unmount it with 'umount \(mountpoint)'")
         }
     }
-    // Not empty: someone wrote there while nothing was mounted, and that is theirs to remove.
+    // Where it is not empty, someone wrote there while nothing was mounted, and that is theirs to
+    // remove. A copy of the mount that another namespace still has at this very directory, as one
+    // that shows all of the host's file system, is detached by this (Linux 3.18, rmdir(2)); one at
+    // a directory of the container's own stays, and holds the device.
     rmdir(mountpoint)
 }
 

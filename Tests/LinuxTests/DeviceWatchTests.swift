@@ -1,0 +1,239 @@
+import Base
+import Glibc
+import Ring
+import Testing
+
+@testable import Linux
+
+@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+struct DeviceWatchTests {
+    @Test func `a device that is there already is found at once`() async throws {
+        try await withBench { bench in
+            let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let found = try await bench.watch.arrival(
+                of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(20)))
+            #expect(found == device)
+            #expect(try await bench.watch.find(volume(1), attachedAs: nil) == device)
+            #expect(try await bench.watch.find(volume(2), attachedAs: "/dev/sdf") == nil)
+        }
+    }
+
+    @Test func `a device that comes later is found whatever its number`() async throws {
+        try await withBench { bench in
+            let other = try bench.disk(mebibytes: 1)
+            let disk = try bench.disk(mebibytes: 1)
+            bench.plugIn(other, as: "nvme1n1", of: volume(2))
+            let arrival = await bench.awaiting(volume(1))
+            let device = bench.plugIn(disk, as: "nvme7n1", of: volume(1))
+            #expect(try await arrival.value == device)
+        }
+    }
+
+    @Test func `another volume's device is passed over until the right one comes`() async throws {
+        try await withBench { bench in
+            let wrong = try bench.disk(mebibytes: 1)
+            let right = try bench.disk(mebibytes: 1)
+            let arrival = await bench.awaiting(volume(1))
+            bench.plugIn(wrong, as: "nvme1n1", of: volume(2))
+            await bench.untilLookedAt()
+            let device = bench.plugIn(right, as: "nvme2n1", of: volume(1))
+            #expect(try await arrival.value == device)
+        }
+    }
+
+    @Test func `a serial number that comes after the node is seen by the next notice`()
+        async throws
+    {
+        try await withBench { bench in
+            let disk = try bench.disk(mebibytes: 1)
+            let arrival = await bench.awaiting(volume(1))
+            let device = bench.plugIn(disk, as: "nvme1n1", of: nil)
+            await bench.untilLookedAt()
+            bench.showInSysfs("nvme1n1", disk.number, serial: volume(1).nvmeSerial)
+            chmod(device.path, 0o660)
+            #expect(try await arrival.value == device)
+        }
+    }
+
+    @Test func `a node that is moved into place is seen`() async throws {
+        try await withBench { bench in
+            let disk = try bench.disk(mebibytes: 1)
+            let arrival = await bench.awaiting(volume(1))
+            let made = bench.plugIn(disk, as: "nvme1n1-new", of: nil)
+            bench.showInSysfs("nvme1n1", disk.number, serial: volume(1).nvmeSerial)
+            await bench.untilLookedAt()
+            rename(made.path, "\(bench.devPath)/nvme1n1")
+            #expect(try await arrival.value.path == "\(bench.devPath)/nvme1n1")
+        }
+    }
+
+    @Test func `a by-id link to another disk is not believed`() async throws {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(2))
+            let links = "\(bench.devPath)/disk/by-id"
+            mkdir("\(bench.devPath)/disk", 0o755)
+            mkdir(links, 0o755)
+            let link = "nvme-Amazon_Elastic_Block_Store_\(volume(1).nvmeSerial)"
+            symlink("../../nvme1n1", "\(links)/\(link)")
+            symlink("nvme1n1", "\(bench.devPath)/sdf")
+            symlink("nvme1n1", "\(bench.devPath)/xvdf")
+            let error = try await failure {
+                _ = try await bench.watch.arrival(
+                    of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.milliseconds(20)))
+            }
+            #expect(error.reason == .deadline)
+            #expect(error.description.contains("nvme1n1 \(volume(2).nvmeSerial)"))
+            #expect(error.description.contains("vol-0123456789abcde1f, attached as /dev/sdf"))
+        }
+    }
+
+    @Test func `a node with another number than sysfs says is not the device`() async throws {
+        try await withBench { bench in
+            let disk = try bench.disk(mebibytes: 1)
+            let other = try bench.disk(mebibytes: 1)
+            bench.showInSysfs("nvme1n1", disk.number, serial: volume(1).nvmeSerial)
+            bench.makeNode("nvme1n1", other.number)
+            #expect(try await bench.watch.find(volume(1), attachedAs: "/dev/sdf") == nil)
+        }
+    }
+
+    @Test func `two devices with one serial number are both refused`() async throws {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme2n1", of: volume(1))
+            let error = try await failure {
+                _ = try await bench.watch.find(volume(1), attachedAs: "/dev/sdf")
+            }
+            #expect(error.reason == .device)
+            #expect(error.found.contains("nvme1n1 and nvme2n1"))
+        }
+    }
+
+    @Test func `eight volumes that come at once are all found`() async throws {
+        try await withBench { bench in
+            let disks = try (0..<8).map { _ in try bench.disk(mebibytes: 1) }
+            var arrivals: [Task<BlockDevice, any Error>] = []
+            for index in 0..<8 { arrivals.append(await bench.awaiting(volume(index))) }
+            for index in (0..<8).reversed() {
+                bench.plugIn(disks[index], as: "nvme\(9 - index)n1", of: volume(index))
+            }
+            for index in 0..<8 {
+                #expect(try await arrivals[index].value.number == disks[index].number)
+            }
+        }
+    }
+
+    @Test func `a device is found though its notice was lost in a full queue`() async throws {
+        try await withBench { bench in
+            let setting = try contents(
+                of: "/proc/sys/fs/inotify/max_queued_events", limit: 64)
+            let queue = try #require(
+                Int(String(decoding: setting.prefix { $0 != 10 }, as: UTF8.self)))
+            let disk = try bench.disk(mebibytes: 1)
+            let arrival = await bench.awaiting(volume(1))
+            for _ in 0...queue / 2 {
+                bench.makeNode("filler", disk.number)
+                unlink("\(bench.devPath)/filler")
+            }
+            let device = bench.plugIn(disk, as: "nvme1n1", of: volume(1))
+            #expect(try await arrival.value == device)
+        }
+    }
+
+    @Test(arguments: [("/dev/sdf", "xvdf"), ("/dev/sdf", "sdf"), ("/dev/xvdba", "xvdba")])
+    func `on Xen a device is found by its name`(asked: String, given: String) async throws {
+        try await withBench { bench in
+            let disk = try bench.disk(mebibytes: 1)
+            let arrival = RingActor.spawn {
+                try await bench.watch.arrival(
+                    of: volume(1), attachedAs: asked, by: bench.after(.seconds(20)))
+            }
+            await bench.untilWatched()
+            let device = bench.makeNode(given, disk.number)
+            #expect(try await arrival.value == device)
+        }
+    }
+
+    @Test func `a cancelled wait ends, and nothing is watched then`() async throws {
+        try await withBench { bench in
+            let arrival = await bench.awaiting(volume(1))
+            arrival.cancel()
+            await #expect(throws: CancellationError.self) { try await arrival.value }
+            #expect(bench.watch.watchers == 0)
+        }
+    }
+
+    @Test func `a directory of nodes that is not there is named`() async throws {
+        try await withBench { bench in
+            let watch = try DeviceWatch(devPath: "/nowhere", sysPath: bench.sysPath)
+            let error = try await failure {
+                _ = try await watch.arrival(
+                    of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(20)))
+            }
+            #expect(error.reason == .system)
+            #expect(error.found.contains("/nowhere"))
+            #expect(error.found.contains("ENOENT"))
+        }
+    }
+
+    @Test func `a device that goes is noticed`() async throws {
+        try await withBench { bench in
+            let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let departure = RingActor.spawn {
+                try await bench.watch.departure(
+                    of: device, volume: volume(1), by: bench.after(.seconds(20)))
+            }
+            await bench.untilWatched()
+            bench.unplug("nvme1n1")
+            try await departure.value
+            // And at once where it is gone already.
+            try await bench.watch.departure(
+                of: device, volume: volume(1), by: bench.after(.seconds(20)))
+        }
+    }
+
+    @Test func `a device whose node is another volume's by now has gone`() async throws {
+        try await withBench { bench in
+            let disk = try bench.disk(mebibytes: 1)
+            let device = bench.plugIn(disk, as: "nvme1n1", of: volume(1))
+            bench.showInSysfs("nvme1n1", disk.number, serial: volume(2).nvmeSerial)
+            try await bench.watch.departure(
+                of: device, volume: volume(1), by: bench.after(.seconds(20)))
+        }
+    }
+
+    @Test func `a device that stays is an error at the deadline`() async throws {
+        try await withBench { bench in
+            let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let error = try await failure {
+                try await bench.watch.departure(
+                    of: device, volume: volume(1), by: bench.after(.milliseconds(20)))
+            }
+            #expect(error.reason == .deadline)
+            #expect(error.doing.contains(device.path))
+        }
+    }
+}
+
+extension Bench {
+    /// Starts an arrival that has looked once and found nothing when this returns.
+    fileprivate func awaiting(_ volume: VolumeID) async -> Task<BlockDevice, any Error> {
+        let watchers = watch.watchers
+        let deadline = after(.seconds(20))
+        let arrival = RingActor.spawn {
+            try await self.watch.arrival(of: volume, attachedAs: "/dev/sdf", by: deadline)
+        }
+        while watch.watchers == watchers { await Task.yield() }
+        return arrival
+    }
+
+    fileprivate func untilWatched() async {
+        while watch.watchers == 0 { await Task.yield() }
+    }
+
+    /// Returns when the watch has taken the last notice.
+    fileprivate func untilLookedAt() async {
+        let changes = watch.changes
+        while watch.changes == changes { await Task.yield() }
+    }
+}

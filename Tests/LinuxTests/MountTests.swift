@@ -1,0 +1,295 @@
+import Base
+import Glibc
+import Ring
+import Testing
+
+@testable import Linux
+
+@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+struct MountTests {
+    @Test func `a volume is mounted, holds a file, and is unmounted`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/\(volume(1))"
+            #expect(try await !bench.fileSystems.isHeld(device))
+            try await bench.mount(device, at: mountpoint)
+            #expect(try await bench.fileSystems.isHeld(device))
+            let mounted = try #require(try await bench.mounted(at: mountpoint))
+            #expect(
+                mounted
+                    == MountedFileSystem(
+                        mountpoint: mountpoint, device: device.number, type: "xfs",
+                        source: device.path, readOnly: false))
+            bench.write("kept", to: "\(mountpoint)/file")
+
+            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            #expect(try await bench.mounted(at: mountpoint) == nil)
+            #expect(access(mountpoint, F_OK) != 0)
+            #expect(try await !bench.fileSystems.isHeld(device))
+
+            try await bench.mount(device, at: mountpoint, readOnly: true)
+            #expect(try contents(of: "\(mountpoint)/file", limit: 10) == Array("kept".utf8))
+            #expect(try await bench.mounted(at: mountpoint)?.readOnly == true)
+            #expect(open("\(mountpoint)/new", O_CREAT | O_WRONLY, 0o600) < 0)
+        }
+    }
+
+    @Test func `the mount options asked for are in force`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a b"
+            try await bench.mount(device, at: mountpoint, options: ["noatime", "logbufs=4"])
+            let line = try #require(try MountTable(doing: "test").top(at: mountpoint))
+            #expect(line.options.contains("noatime"))
+            #expect(!line.options.contains("nodev"))
+            #expect(line.superOptions.contains("nouuid"))
+            #expect(line.superOptions.contains("logbufs=4"))
+        }
+    }
+
+    @Test func `two volumes with one UUID are mounted beside each other`() async throws {
+        try await withBench { bench in
+            let uuid = "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a15"
+            for index in 1...2 {
+                let device = bench.plugIn(
+                    try bench.disk(), as: "nvme\(index)n1", of: volume(index))
+                try await bench.run("/sbin/mkfs.xfs", "-q", "-m", "uuid=\(uuid)", device.path)
+                try await bench.fileSystems.mount(
+                    device, of: volume(index), type: "xfs", at: "\(bench.path)/mnt/\(index)",
+                    readOnly: false, options: [])
+            }
+        }
+    }
+
+    @Test func `a mountpoint in use is refused`() async throws {
+        try await withBench { bench in
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(try await bench.xfsVolume(), at: mountpoint)
+            let second = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(2))
+            try await bench.run("/sbin/mkfs.xfs", "-q", second.path)
+            let error = try await failure {
+                try await bench.fileSystems.mount(
+                    second, of: volume(2), type: "xfs", at: mountpoint, readOnly: false,
+                    options: [])
+            }
+            #expect(error.reason == .system)
+            #expect(error.found.contains("nvme1n1 (xfs, device 7:"))
+            #expect(try await !bench.fileSystems.isHeld(second))
+        }
+    }
+
+    @Test func `a device that is mounted already is refused elsewhere`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            try await bench.mount(device, at: "\(bench.path)/mnt/a")
+            let error = try await failure {
+                try await bench.mount(device, at: "\(bench.path)/mnt/b")
+            }
+            #expect(error.found.contains("\(bench.path)/mnt/a"))
+            #expect(access("\(bench.path)/mnt/b", F_OK) != 0)
+        }
+    }
+
+    @Test func `another volume's device is not mounted`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            let error = try await failure {
+                try await bench.fileSystems.mount(
+                    device, of: volume(2), type: "xfs", at: mountpoint, readOnly: false,
+                    options: [])
+            }
+            #expect(error.reason == .device)
+            #expect(access(mountpoint, F_OK) != 0)
+        }
+    }
+
+    @Test func `a mount of another device than the proved one is taken back`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let other = try bench.disk()
+            try await bench.run(
+                "/sbin/mkfs.xfs", "-q", bench.makeNode("other", other.number).path)
+            let mountpoint = "\(bench.path)/mnt/a"
+            let options = try MountOptions(
+                type: "xfs", readOnly: false, options: [], doing: "test")
+            let tree = DeviceTree(devPath: bench.devPath, sysPath: bench.sysPath)
+            let proven = try ProvenDevice.open(device, of: volume(1), in: tree, doing: "test")
+            rename("\(bench.devPath)/other", device.path)
+            let error = #expect(throws: OperationError.self) {
+                try mountProven(proven, type: "xfs", at: mountpoint, options: options)
+            }
+            #expect(error?.reason == .device)
+            #expect(error?.found.contains("is device \(other.number)") == true)
+            #expect(try await bench.mounted(at: mountpoint) == nil)
+            #expect(access(mountpoint, F_OK) != 0)
+        }
+    }
+
+    @Test func `a link in the mountpoint's place is refused`() async throws {
+        try await withBench { bench in
+            let mountpoint = "\(bench.path)/mnt/a"
+            symlink("/", mountpoint)
+            let device = try await bench.xfsVolume()
+            let error = try await failure { try await bench.mount(device, at: mountpoint) }
+            #expect(error.found.contains("ENOTDIR"))
+        }
+    }
+
+    @Test func `what the kernel refuses says why, and leaves no directory`() async throws {
+        try await withBench { bench in
+            let (device, _) = try bench.volumeOne()
+            let mountpoint = "\(bench.path)/mnt/a"
+            let error = try await failure { try await bench.mount(device, at: mountpoint) }
+            #expect(error.reason == .system)
+            #expect(error.doing == "mount \(volume(1)) (\(device.path)) at \(mountpoint)")
+            #expect(error.found.contains("EINVAL"), "\(error)")
+            #expect(access(mountpoint, F_OK) != 0)
+        }
+    }
+
+    @Test func `btrfs is refused before it is mounted`() async throws {
+        try await withBench { bench in
+            let (device, _) = try bench.volumeOne(mebibytes: 1)
+            let error = try await failure {
+                try await bench.mount(device, at: "\(bench.path)/mnt/a", type: "btrfs")
+            }
+            #expect(error.reason == .content)
+        }
+    }
+
+    @Test func `a busy volume stays mounted, and who uses it is named`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(device, at: mountpoint)
+            let file = open("\(mountpoint)/file", O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+            let error = try await failure {
+                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            }
+            close(file)
+            #expect(error.reason == .system)
+            #expect(error.doing == "unmount \(volume(1)) from \(mountpoint)")
+            #expect(error.found.contains("EBUSY"))
+            #expect(error.found.contains("(process \(getpid())) has the file \(mountpoint)/file"))
+            #expect(try await bench.mounted(at: mountpoint) != nil)
+            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+        }
+    }
+
+    @Test func `a mount below keeps a volume mounted, and is named`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(device, at: mountpoint)
+            mkdir("\(mountpoint)/in", 0o755)
+            try await bench.run("/bin/mount", "-t", "tmpfs", "none", "\(mountpoint)/in")
+            let error = try await failure {
+                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            }
+            #expect(error.found.contains("mounts below it: \(mountpoint)/in"))
+        }
+    }
+
+    @Test func `a mount that only another namespace has holds the device, and is named`()
+        async throws
+    {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(device, at: mountpoint)
+            let inside = "\(bench.path)/container"
+            let container = try await bench.startContainer(with: mountpoint, at: inside)
+            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+
+            #expect(try await bench.fileSystems.isHeld(device))
+            let holders = await bench.fileSystems.holders(of: device)
+            #expect(holders.contains { $0.contains("has it mounted at \(inside)") })
+            let error = try await failure {
+                try await bench.fileSystems.format(
+                    device, of: volume(1), arguments: [], by: bench.after(.seconds(60)))
+            }
+            #expect(error.found.contains("EBUSY"))
+
+            container.cancel()
+            _ = await container.result
+            #expect(try await !bench.fileSystems.isHeld(device))
+        }
+    }
+
+    @Test func `unmounting what is not mounted succeeds, and removes an empty directory`()
+        async throws
+    {
+        try await withBench { bench in
+            let empty = "\(bench.path)/mnt/empty"
+            let full = "\(bench.path)/mnt/full"
+            mkdir(empty, 0o755)
+            mkdir(full, 0o755)
+            bench.write("not ours", to: "\(full)/file")
+            for path in [empty, full, "\(bench.path)/mnt/none"] {
+                try await bench.fileSystems.unmount(path, of: volume(1))
+            }
+            #expect(access(empty, F_OK) != 0)
+            #expect(access("\(full)/file", F_OK) == 0)
+        }
+    }
+
+    @Test func `a second mount on top is an error after the first is unmounted`() async throws {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(device, at: mountpoint)
+            try await bench.run("/bin/mount", "-t", "tmpfs", "over", mountpoint)
+            let error = try await failure {
+                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            }
+            #expect(error.found.contains(device.path))
+        }
+    }
+
+    @Test func `the kernel's release is what uname says`() async throws {
+        try await withBench { bench in
+            let release = try contents(of: "/proc/sys/kernel/osrelease", limit: 256)
+            #expect(Array((bench.fileSystems.kernelRelease() + "\n").utf8) == release)
+        }
+    }
+}
+
+extension Bench {
+    fileprivate func xfsVolume() async throws -> BlockDevice {
+        let (device, _) = try volumeOne()
+        try await run("/sbin/mkfs.xfs", "-q", device.path)
+        return device
+    }
+
+    fileprivate func mount(
+        _ device: BlockDevice, at mountpoint: String, type: String = "xfs",
+        readOnly: Bool = false, options: [String] = []
+    ) async throws {
+        try await fileSystems.mount(
+            device, of: volume(1), type: type, at: mountpoint, readOnly: readOnly,
+            options: options)
+    }
+
+    fileprivate func mounted(at mountpoint: String) async throws -> MountedFileSystem? {
+        try await fileSystems.mounted().last { $0.mountpoint == mountpoint }
+    }
+
+    /// A process in a mount namespace of its own that has `source` at `target`, as a container that
+    /// outlives the plugin; it has it when this returns, and ends when the task is cancelled.
+    fileprivate func startContainer(
+        with source: String, at target: String
+    ) async throws -> Task<ChildResult, any Error> {
+        mkdir(target, 0o755)
+        let fifo = "\(path)/ready"
+        mkfifo(fifo, 0o600)
+        let script = "mount --bind \(source) \(target); echo > \(fifo); exec sleep 1000"
+        let deadline = after(.seconds(60))
+        let process = RingActor.spawn {
+            try await ChildProcess.run(
+                "/usr/bin/unshare", ["--mount", "/bin/sh", "-c", script], by: deadline)
+        }
+        _ = await RingActor.ring.blocking { close(open(fifo, O_RDONLY | O_CLOEXEC)) }
+        return process
+    }
+}

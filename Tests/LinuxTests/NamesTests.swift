@@ -1,0 +1,88 @@
+import Base
+import Glibc
+import Testing
+
+@testable import Linux
+
+@Suite struct NamesTests {
+    @Test(arguments: [
+        ("/dev/sdf", ["xvdf", "sdf"]), ("sdf", ["xvdf", "sdf"]), ("/dev/xvdba", ["xvdba"]),
+        ("/dev/sda1", ["xvda1", "sda1"]), ("/dev/nvme1n1", []), ("/dev/../sdf", []),
+        ("/dev/sd", []), ("", []), ("xvd", []), ("/dev/sdf/../../etc", []),
+    ])
+    func `Xen's names for an attachment's`(asked: String, names: [String]) {
+        #expect(xenNames(for: asked) == names)
+    }
+
+    @Test(arguments: [
+        ("nvme0n1", true), ("nvme12n3", true), ("nvme0", false), ("nvme0n1p1", false),
+        ("nvmen1", false), ("nvme0n", false), ("xvdf", false), ("nvme0c0n1", false),
+    ])
+    func `only whole NVMe namespaces are NVMe disks`(name: String, answer: Bool) {
+        #expect(isNVMe(name) == answer)
+    }
+}
+
+@Suite struct NVMeControllerTests {
+    private func answer(
+        vendor: UInt16 = 0x1D0F, serial: String = "vol0123456789abcde1f",
+        model: String = "Amazon Elastic Block Store"
+    ) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        bytes[0] = UInt8(vendor & 0xff)
+        bytes[1] = UInt8(vendor >> 8)
+        let space = UInt8(ascii: " ")
+        bytes.replaceSubrange(4..<64, with: [UInt8](repeating: space, count: 60))
+        bytes.replaceSubrange(4..<4 + serial.utf8.count, with: serial.utf8)
+        bytes.replaceSubrange(24..<24 + model.utf8.count, with: model.utf8)
+        bytes.replaceSubrange(3072..<3104, with: [UInt8](repeating: space, count: 32))
+        bytes.replaceSubrange(3072..<3075, with: "sdf".utf8)
+        return bytes
+    }
+
+    @Test func `an EBS controller's answer is read`() {
+        let controller = NVMeController(answer())
+        #expect(controller.vendor == 0x1D0F)
+        #expect(controller.serial == "vol0123456789abcde1f")
+        #expect(controller.model == "Amazon Elastic Block Store")
+        #expect(controller.requestedName == "sdf")
+        #expect(controller.isVolume(volume(1)))
+    }
+
+    @Test func `another volume, vendor or model is not the volume`() {
+        #expect(!NVMeController(answer()).isVolume(volume(2)))
+        #expect(!NVMeController(answer(vendor: 0x144D)).isVolume(volume(1)))
+        let model = "Amazon EC2 NVMe Instance Storage"
+        #expect(!NVMeController(answer(model: model)).isVolume(volume(1)))
+        #expect(!NVMeController(answer(serial: "")).isVolume(volume(1)))
+    }
+}
+
+@Suite struct MountOptionsTests {
+    private func options(
+        _ options: [String], type: String = "xfs", readOnly: Bool = false
+    ) throws -> MountOptions {
+        try MountOptions(type: type, readOnly: readOnly, options: options, doing: "mount")
+    }
+
+    @Test func `only what is asked for is set, and nouuid for xfs`() throws {
+        #expect(try options([]).flags == 0)
+        #expect(try options([]).data == "nouuid")
+        #expect(try options([], type: "ext4").data.isEmpty)
+        #expect(try options(["nouuid", "logbsize=256k"]).data == "nouuid,logbsize=256k")
+    }
+
+    @Test func `options that are flags are told as flags, the last one wins`() throws {
+        let flags = try options(["noatime", "nodev", "dev", "defaults"]).flags
+        #expect(flags == UInt(MS_NOATIME))
+        #expect(try options(["rw"], readOnly: true).flags == UInt(MS_RDONLY))
+        #expect(try options(["ro", "discard"], type: "ext4").data == "discard")
+    }
+
+    @Test(arguments: ["bind", "remount", "shared", "", "noatime,bind"])
+    func `options that reach beyond the mount are refused`(option: String) throws {
+        let error = #expect(throws: OperationError.self) { try options([option]) }
+        #expect(error?.reason == .invalidInput)
+        #expect(error?.found.contains("'\(option)'") == true)
+    }
+}
