@@ -113,8 +113,9 @@ let package = Package(
         tests(
             "EC2ClientTests",
             [
-                "Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient", "EC2Client",
-                log,
+                "Base", "AWSWire", "HTTPWire", "Ring", "TLS", "HTTPServer", "HTTPClient",
+                "EC2Client",
+                "TestSupport", log,
             ]),
         tests("EC2ModelTests", ["Base", "EC2Model"]),
         tests("BoundaryTests", []),

@@ -183,7 +183,7 @@ extension EC2Client {
         do {
             response = try await transport.send(
                 message(request, at: target, with: keys, signedAt: signedAt), to: target.endpoint,
-                by: deadline)
+                by: deadline, bodyMax: Limit.ec2ResponseBodyMax, isRepeatable: request.isRepeatable)
         } catch {
             return .failure(
                 .unanswered(reason: error.reason, mayHaveReached: error.mayHaveReached))

@@ -1,5 +1,6 @@
 package import AWSWire
 package import Base
+package import HTTPClient
 package import HTTPWire
 package import Ring
 
@@ -7,8 +8,34 @@ package import Ring
 /// bring their own.
 @RingActor package protocol HTTPTransport: AnyObject, Sendable {
     /// The request's target has the endpoint's path in it already. Throws at `deadline` at the latest.
-    func send(_ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant)
-        async throws(TransportFailure) -> HTTPResponse
+    ///
+    /// - Parameters:
+    ///   - bodyMax: The largest body that is taken, in bytes.
+    ///   - isRepeatable: Whether the request may be sent twice where a kept connection broke.
+    func send(
+        _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
+        isRepeatable: Bool
+    ) async throws(TransportFailure) -> HTTPResponse
+}
+
+extension HTTPClient: HTTPTransport {
+    package func send(
+        _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
+        isRepeatable: Bool
+    ) async throws(TransportFailure) -> HTTPResponse {
+        let scheme = endpoint.isTLS ? Origin.Scheme.https : .http
+        guard let origin = Origin(scheme, host: endpoint.host, port: endpoint.port) else {
+            throw TransportFailure(
+                reason: "'\(endpoint.host)' is no host's name", mayHaveReached: false)
+        }
+        do {
+            return try await send(
+                request, to: origin, by: deadline, bodyMax: bodyMax, isIdempotent: isRepeatable)
+        } catch {
+            throw TransportFailure(
+                reason: error.description, mayHaveReached: error.mayHaveReachedServer)
+        }
+    }
 }
 
 /// Why no answer came.

@@ -39,7 +39,10 @@ struct LocalService: Sendable {
     {
         do {
             let attemptDeadline = min(deadline, time.now + Limit.imdsTimeMax)
-            return .success(try await transport.send(request, to: endpoint, by: attemptDeadline))
+            return .success(
+                try await transport.send(
+                    request, to: endpoint, by: attemptDeadline, bodyMax: Limit.imdsResponseBodyMax,
+                    isRepeatable: true))
         } catch {
             return .failure(error)
         }

@@ -37,9 +37,10 @@ final class StubTime: TimeSource {
 
     nonisolated init(answer: @escaping Answer) { self.answer = answer }
 
-    func send(_ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant)
-        async throws(TransportFailure) -> HTTPResponse
-    {
+    func send(
+        _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
+        isRepeatable: Bool
+    ) async throws(TransportFailure) -> HTTPResponse {
         requests.append(request)
         return try await answer(request, endpoint)
     }
