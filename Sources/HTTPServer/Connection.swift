@@ -18,6 +18,7 @@ final class Connection {
     private let stream: ByteStream
     private var buffer = ByteBuffer(capacity: idleBufferSize, max: Limit.requestHeadMax)
     private var isBufferGrown = false
+    private var isRetired = false
     private var parser: RequestParser
     private var handling: Task<Void, Never>?
     private var response: HTTPResponse?
@@ -33,13 +34,20 @@ final class Connection {
         if await shakeHands() {
             while let request = await nextRequest() {
                 let response = await handle(request)
-                let isLast = !parser.keepsAlive || server.isStopping
+                let isLast = !parser.keepsAlive || isRetired || server.isStopping
                 guard await send(response, method: request.method, closing: isLast), !isLast
                 else { break }
             }
         }
         stream.close()
         server.ended(self)
+    }
+
+    /// Ends the connection if it is idle, and otherwise after the request that is here already.
+    func retire() {
+        isIdle = false
+        isRetired = true
+        stream.endReceiving()
     }
 
     /// Ends the connection now. A handler that runs is cancelled.
@@ -88,7 +96,7 @@ final class Connection {
             buffer = ByteBuffer(capacity: Self.idleBufferSize, max: Limit.requestHeadMax)
             isBufferGrown = false
         }
-        if server.isStopping { return false }
+        if isRetired || server.isStopping { return false }
         isIdle = true
         idleOrder = server.becameIdle()
         defer { isIdle = false }

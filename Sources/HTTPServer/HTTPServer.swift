@@ -77,7 +77,7 @@ package final class HTTPServer {
     package func stop(by deadline: Instant) async {
         isStopping = true
         listener.close()
-        for connection in connections.values where connection.isIdle { connection.cut() }
+        for connection in connections.values where connection.isIdle { connection.retire() }
         guard !connections.isEmpty else { return }
         let alarm = RingActor.spawn {
             do { try await RingActor.ring.sleep(until: deadline) } catch { return }
@@ -108,7 +108,7 @@ package final class HTTPServer {
     /// become idle.
     private func makePlace() async {
         let idle = connections.values.filter(\.isIdle)
-        idle.min { $0.idleOrder < $1.idleOrder }?.cut()
+        idle.min { $0.idleOrder < $1.idleOrder }?.retire()
         await withUnsafeContinuation { placeWaiter = $0 }
     }
 

@@ -103,6 +103,12 @@ package final class Socket {
         if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }
     }
 
+    /// Says to the peer that nothing more will be received. What has arrived can still be received, then comes the
+    /// end of the stream; an operation that waits ends.
+    package func endReceiving() {
+        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_RD)) }
+    }
+
     /// Returns when the peer has closed the connection or its sending side.
     package func hangUp() async throws(Errno) {
         let fd = try beginOperation()

@@ -83,6 +83,9 @@ package final class ByteStream {
         socket.endSending()
     }
 
+    /// Takes in no more than what has arrived: then comes the end of the stream.
+    package func endReceiving() { socket.endReceiving() }
+
     /// Closes the connection now; under TLS with a close_notify if that can be sent without waiting.
     package func close() {
         secure?.sayClose()
