@@ -1,5 +1,6 @@
 """Containers on EBS volumes, as a user runs them."""
 
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,12 @@ def attached_to(host, volume):
     attachments = host.simulator.ec2().describe_volumes(
         Filters=[{"Name": "volume-id", "Values": [volume]}])["Volumes"][0]["Attachments"]
     return [attachment["InstanceId"] for attachment in attachments]
+
+
+def file_system_uuid(host, volume):
+    return subprocess.run(
+        ["blkid", "-p", "-s", "UUID", "-o", "value", host.backing(volume)], check=True,
+        capture_output=True, text=True).stdout
 
 
 def wait_until_free(host, volume):
@@ -36,9 +43,11 @@ def test_a_run_without_create_makes_the_volume_known(host, new_volume):
 
 
 def test_a_formatted_volume_is_mounted_as_it_is(host, new_volume):
-    volume = new_volume()
+    volume = new_volume(content="xfs")
+    uuid = file_system_uuid(host, volume)
     host.run(volume, "echo kept > /data/file")
     wait_until_free(host, volume)
+    assert file_system_uuid(host, volume) == uuid
     host.simulator.reset_counters()
     assert host.run(volume, "cat /data/file") == "kept\n"
     mount = next(m for m in reversed(host.timelines()) if m["volume"] == volume)

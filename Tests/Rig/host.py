@@ -144,6 +144,10 @@ class Host:
         """The mountpoints below the engine's data root whose path names the volume."""
         return [point for point in engine.mounts_below(self.engine.directory) if volume in point]
 
+    def backing(self, volume):
+        """The sparse file that holds the volume's bytes."""
+        return self.directory / "state" / "volumes" / volume
+
     def leftovers(self):
         """What a stopped host has left: processes, mounts, loop devices, folders."""
         folders = [self.directory, self.engine.directory]
