@@ -96,7 +96,9 @@ class Engine:
         self.process = subprocess.Popen(
             ["dockerd", "--data-root", self.root, "--exec-root", self.directory / "exec",
              "--host", f"unix://{self.socket}", "--pidfile", self.directory / "dockerd.pid",
-             "--cgroup-parent", self.cgroup, "--iptables=false", "--bridge=none"],
+             # A parent cgroup by its path, which the systemd driver would not take.
+             "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", self.cgroup,
+             "--iptables=false", "--bridge=none"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log, "ab"),
             start_new_session=True)
         deadline = time.monotonic() + timeout
