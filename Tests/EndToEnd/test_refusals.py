@@ -37,8 +37,8 @@ def test_a_volume_of_another_zone(new_volume, refused):
 
 def test_a_volume_that_does_not_exist(refused):
     volume = "vol-0dead0000dead0000"
-    refused("volume", "create", "-d", PLUGIN, volume, words=[volume, "not exist"])
-    refused(*run_arguments(volume), words=[volume, "not exist"])
+    refused("volume", "create", "-d", PLUGIN, volume, words=[volume, "no such volume"])
+    refused(*run_arguments(volume), words=[volume, "no such volume"])
 
 
 @pytest.mark.parametrize("name", [
