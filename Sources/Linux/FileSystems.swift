@@ -60,7 +60,7 @@ package final class FileSystems: Sendable {
                 advice: "the volume may hold a part of a file system and is not formatted again; "
                     + "where it is new, delete it and take another")
         }
-        guard !result.succeeded else { return }
+        guard result.end != .exited(0) else { return }
         throw OperationError(
             .system, doing: doing,
             found: "\(run) \(result.ending): "

@@ -126,7 +126,7 @@ final class Bench {
     /// Runs a program that has to succeed.
     func run(_ path: String, _ arguments: String...) async throws {
         let result = try await ChildProcess.run(path, arguments, by: after(.seconds(60)))
-        try #require(result.succeeded, "\(path): \(result)")
+        try #require(result.end == .exited(0), "\(path): \(result)")
     }
 
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }
