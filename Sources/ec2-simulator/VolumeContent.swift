@@ -71,7 +71,7 @@ private func makeSparse(
 func run(_ path: String, _ arguments: [String]) async throws {
     let result = try await ChildProcess.run(
         path, arguments, by: RingActor.ring.now + Limit.formatTimeMax)
-    guard result.succeeded else {
+    guard result.end == .exited(0) else {
         throw InputError("\(path): \(result.end): \(result.output)")
     }
 }
