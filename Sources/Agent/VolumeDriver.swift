@@ -11,9 +11,12 @@ package struct VolumeDriver: Sendable {
 
     package init(volumes: VolumeManager) { self.volumes = volumes }
 
-    /// The answer's body; nil when the protocol has no such path.
-    package func answer(path: String, body: [UInt8]) async -> [UInt8]? {
-        guard let call = Self.calls[path] else { return nil }
+    /// Whether the protocol has such a path.
+    package static func has(_ path: String) -> Bool { calls[path] != nil }
+
+    /// The body that answers a call of a path that the protocol has.
+    package func answer(path: String, body: [UInt8]) async -> [UInt8] {
+        guard let call = Self.calls[path] else { preconditionFailure("no such path: \(path)") }
         let answer: JSONValue
         do {
             answer = try await call(volumes, Request(body, path: path))

@@ -200,7 +200,7 @@ extension VolumeManager {
 extension VolumeManager {
     /// Returns when everything that the table holds now is on the disk. Saves that are asked for
     /// while one is written become one more.
-    func save() async throws {
+    package func save() async throws {
         saveNeeded = true
         while saveNeeded || saving != nil {
             if let running = saving {

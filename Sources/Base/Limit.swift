@@ -78,6 +78,12 @@ package enum Limit {
     package static let credentialsTimeMax: Duration = .seconds(10)
     package static let imdsTimeMax: Duration = .seconds(2)
 
+    // The daemon's start and end.
+    package static let startRetryMin: Duration = .seconds(1)
+    package static let startRetryMax: Duration = .seconds(30)
+    /// Docker sends SIGKILL 10 s after SIGTERM.
+    package static let stopTimeMax: Duration = .seconds(8)
+
     // Volumes.
     package static let volumesMax = 1024
     package static let volumeNameMax = 255
@@ -86,6 +92,7 @@ package enum Limit {
     /// The whole of one Mount; Docker's own bound is 2 minutes.
     package static let mountTimeMax: Duration = .seconds(110)
     package static let unmountTimeMax: Duration = .seconds(50)
+    package static let stateFileMax = 16 * 1024 * 1024
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
 

@@ -1,0 +1,57 @@
+import Base
+package import JSON
+package import VolumeCore
+
+// The state file's document: `{"version":1,"volumes":[{"id":…,"options":{…},…}]}`.
+
+/// Why a state file's document is none that this version wrote.
+package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let description: String
+}
+
+package func stateDocument(of records: [VolumeRecord]) -> JSONValue {
+    ["version": 1, "volumes": .array(records.map(\.json))]
+}
+
+package func records(from document: JSONValue) throws(StateError) -> [VolumeRecord] {
+    guard let version = document["version"]?.integer else {
+        throw StateError(description: "it has no version")
+    }
+    guard version == 1 else {
+        throw StateError(description: "it is of version \(version), and this program reads 1")
+    }
+    guard let volumes = document["volumes"]?.array else {
+        throw StateError(description: "it has no volumes")
+    }
+    var records: [VolumeRecord] = []
+    for volume in volumes { records.append(try VolumeRecord(json: volume)) }
+    return records
+}
+
+extension VolumeRecord {
+    fileprivate var json: JSONValue {
+        var members: [String: JSONValue] = [
+            "id": .string("\(id)"),
+            "options": .object(options.dictionary.mapValues { .string($0) }),
+            "createdAt": .integer(createdAt),
+            "mounts": .object(mounts.counts.mapValues { .integer(Int64($0)) }),
+        ]
+        members["deviceName"] = deviceName.map { .string($0) }
+        return .object(members)
+    }
+
+    fileprivate init(json: JSONValue) throws(StateError) {
+        guard let id = json["id"]?.string.flatMap({ VolumeID($0) }) else {
+            throw StateError(description: "a volume has no id")
+        }
+        guard let createdAt = json["createdAt"]?.integer,
+            let mounts = json["mounts"]?.object?.compactMapValues({ $0.integer.map { Int($0) } }),
+            let options = json["options"]?.object?.compactMapValues(\.string)
+        else { throw StateError(description: "the entry of \(id) is incomplete") }
+        do {
+            self.init(
+                id: id, options: try VolumeOptions(options), createdAt: createdAt,
+                mounts: MountCounts(mounts), deviceName: json["deviceName"]?.string)
+        } catch { throw StateError(description: "the options of \(id): \(error)") }
+    }
+}

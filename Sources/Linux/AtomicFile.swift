@@ -1,0 +1,92 @@
+import Base
+import Glibc
+import Ring
+import SystemPackage
+
+/// A small file that is replaced as a whole: a reader, also one after a crash, finds the old or the
+/// new contents, never a part.
+///
+/// Written to a file beside it, synced, renamed over it, and the folder synced, on a worker thread.
+package struct AtomicFile: Sendable {
+    package let path: String
+    private let sizeMax: Int
+
+    /// - Parameter sizeMax: in bytes; a larger file is not read.
+    package init(path: String, sizeMax: Int) {
+        self.path = path
+        self.sizeMax = sizeMax
+    }
+
+    /// The contents; nil where there is no such file.
+    @RingActor
+    package func read() async throws -> [UInt8]? {
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+            guard descriptor >= 0 else {
+                if errno == ENOENT { return nil }
+                throw failure("read \(path)", "open")
+            }
+            defer { close(descriptor) }
+            var status = stat()
+            if fstat(descriptor, &status) != 0 { throw failure("read \(path)", "fstat") }
+            guard status.st_size <= sizeMax else {
+                throw OperationError(
+                    .limitReached, doing: "read \(path)", found: "it has more than \(sizeMax) bytes"
+                )
+            }
+            var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+            let count = bytes.withUnsafeMutableBytes {
+                Glibc.read(descriptor, $0.baseAddress, $0.count)
+            }
+            if count < 0 { throw failure("read \(path)", "read") }
+            return Array(bytes.prefix(count))
+        }
+    }
+
+    /// Returns when the contents are on the disk. Makes the folder where there is none.
+    @RingActor
+    package func replace(with bytes: [UInt8]) async throws {
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+            if mkdir(folder, 0o700) != 0 && errno != EEXIST {
+                throw failure("make the folder \(folder)", "mkdir")
+            }
+            let new = path + ".new"
+            try write(bytes, to: new)
+            if rename(new, path) != 0 { throw failure("replace \(path)", "rename") }
+            let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard descriptor >= 0 else { throw failure("sync \(folder)", "open") }
+            defer { close(descriptor) }
+            if fsync(descriptor) != 0 { throw failure("sync \(folder)", "fsync") }
+        }
+    }
+
+    /// Keeps the file aside under another name, which is returned.
+    @RingActor
+    package func setAside() async throws -> String {
+        try await RingActor.ring.blocking { () throws(OperationError) in
+            let aside = path + ".unreadable"
+            if rename(path, aside) != 0 { throw failure("keep \(path) aside", "rename") }
+            return aside
+        }
+    }
+
+    private func write(_ bytes: [UInt8], to new: String) throws(OperationError) {
+        let descriptor = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure("write \(new)", "open") }
+        defer { close(descriptor) }
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let written = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if written < 0 { throw failure("write \(new)", "write") }
+            rest = rest.dropFirst(written)
+        }
+        if fsync(descriptor) != 0 { throw failure("sync \(new)", "fsync") }
+    }
+
+    private func failure(_ doing: String, _ call: String) -> OperationError {
+        OperationError(
+            .system, doing: doing, found: refusal(of: call, Errno(rawValue: errno)),
+            advice: "see that its file system is writable and has room")
+    }
+}
