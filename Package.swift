@@ -118,6 +118,7 @@ let package = Package(
                 "TestSupport", log,
             ]),
         tests("EC2ModelTests", ["Base", "EC2Model"]),
+        tests("DaemonTests", ["Base", "JSON", "AWSWire", "polarity-ecs-ebs-plugin", log]),
         tests("BoundaryTests", []),
     ]
 )

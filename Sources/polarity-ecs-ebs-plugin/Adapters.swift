@@ -1,0 +1,66 @@
+import AWSWire
+import Agent
+import Base
+import EC2Client
+import JSON
+import Linux
+import Logging
+import VolumeCore
+
+// How the edge modules fulfil the ports of VolumeCore.
+
+extension EC2Client: EC2Port {}
+extension DeviceWatch: DevicePort {}
+extension FileSystems: FileSystemPort {}
+
+/// The instance: from the settings where they tell, else from the metadata service.
+struct HostIdentity: HostPort {
+    let settings: Settings
+    /// Nil where the metadata service is switched off.
+    let metadata: InstanceMetadata?
+
+    func host(by deadline: Instant) async throws -> Host {
+        if let instance = settings.instanceID, let zone = settings.availabilityZone {
+            return Host(instance: instance, availabilityZone: zone)
+        }
+        guard let metadata else {
+            throw OperationError(
+                .cloud, doing: "find out which instance this is",
+                found: "AWS_EC2_METADATA_DISABLED is set",
+                advice: "set INSTANCE_ID and AVAILABILITY_ZONE")
+        }
+        let identity = try await metadata.identity(by: deadline)
+        return Host(
+            instance: settings.instanceID ?? identity.instanceID,
+            availabilityZone: settings.availabilityZone ?? identity.availabilityZone)
+    }
+}
+
+/// The records in a JSON file. One that cannot be understood is kept aside: mounts and devices tell
+/// the rest.
+struct StateFile: StatePort {
+    private let file: AtomicFile
+    private let log: Logger
+
+    init(path: String, log: Logger) {
+        file = AtomicFile(path: path, sizeMax: Limit.stateFileMax)
+        self.log = log
+    }
+
+    func load() async throws -> [VolumeRecord] {
+        do {
+            guard let bytes = try await file.read() else { return [] }
+            return try records(from: JSONValue.parse(bytes))
+        } catch {
+            let aside = try await file.setAside()
+            log.error(
+                "the state file cannot be read; what is mounted is found without it",
+                metadata: ["error": "\(error)", "kept_as": "\(aside)"])
+            return []
+        }
+    }
+
+    func save(_ records: [VolumeRecord]) async throws {
+        try await file.replace(with: stateDocument(of: records).serialised())
+    }
+}

@@ -1,0 +1,135 @@
+import Agent
+import Base
+import EC2Client
+import HTTPClient
+import HTTPServer
+import HTTPWire
+import Linux
+import Logging
+import Ring
+import TLS
+
+/// The parts, put together, and their start and end.
+@RingActor
+final class Daemon {
+    private let settings: Settings
+    private let log: Logger
+    private let health: Health
+    private let volumes: VolumeManager
+    private let driver: VolumeDriver
+
+    init(settings: Settings, environment: [String: String], log: Logger) throws {
+        self.settings = settings
+        self.log = log
+        health = Health(version: settings.version, commit: settings.commit)
+        let ring = RingActor.ring
+        let metadata = settings.metadataEndpoint.map {
+            InstanceMetadata(
+                endpoint: $0, transport: Self.client(settings, proxies: .none), time: ring, log: log
+            )
+        }
+        let client = Self.client(settings, proxies: try ProxySettings(environment: environment))
+        let ec2 = EC2Client(
+            settings: EC2Settings(
+                region: settings.region, endpoint: settings.ec2Endpoint, useFIPS: settings.useFIPS,
+                useDualStack: settings.useDualStack, attemptsMax: settings.attemptsMax,
+                userAgent: "polarity-ecs-ebs-plugin/\(settings.version)"),
+            credentials: try CredentialSource(
+                environment: environment, metadata: metadata, transport: client, time: ring,
+                log: log),
+            metadata: metadata, transport: client, time: ring, log: log)
+        volumes = VolumeManager(
+            ports: VolumeManager.Ports(
+                ec2: ec2,
+                devices: try DeviceWatch(devPath: settings.devPath, sysPath: settings.sysPath),
+                fileSystems: FileSystems(devPath: settings.devPath, sysPath: settings.sysPath),
+                state: StateFile(path: settings.statePath, log: log),
+                host: HostIdentity(settings: settings, metadata: metadata), time: ring),
+            settings: VolumeManager.Settings(
+                mountRoot: settings.mountPath, detachAfter: settings.detachAfter),
+            executor: ring, log: log)
+        driver = VolumeDriver(volumes: volumes)
+    }
+
+    private static func client(_ settings: Settings, proxies: ProxySettings) -> HTTPClient {
+        // Parsing a bundle of CA certificates takes 30 ms: on a worker, when it is first needed.
+        let caFile = settings.caFile
+        return HTTPClient(
+            trust: {
+                try await RingActor.ring.blocking { try TLSContext.client(caFile: caFile) }
+            }, proxies: proxies)
+    }
+
+    /// Serves until a signal says to end. Mounts are left as they are: the containers keep them.
+    func run() async throws {
+        let signals = try TerminationSignals()
+        try await volumes.start()
+        // The socket answers before anything is asked of AWS, which may not be reachable.
+        let listener = try Listener(unixPath: settings.socketPath, mode: 0o660)
+        let server = HTTPServer(listener: listener) { await self.answer($0) }
+        log.info(
+            "listening",
+            metadata: [
+                "socket": "\(settings.socketPath)", "version": "\(settings.version)",
+                "commit": "\(settings.commit)",
+            ])
+        let serving = RingActor.spawn { try await server.run() }
+        let checking = RingActor.spawn { await self.reachEC2() }
+        _ = try await signals.next()
+        log.info("ending; mounts are left as they are")
+        checking.cancel()
+        await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
+        try await serving.value
+        try await volumes.save()
+    }
+
+    // MARK: Answers
+
+    private func answer(_ request: HTTPRequest) async -> HTTPResponse {
+        let path = String(request.path)
+        if path == "/health" {
+            guard ["GET", "HEAD", "POST"].contains(request.method) else {
+                return Self.methodNotAllowed("GET, HEAD, POST")
+            }
+            return HTTPResponse(status: 200, contentType: "application/json", body: health.body)
+        }
+        guard VolumeDriver.has(path) else {
+            return HTTPResponse(status: 404, text: "there is no \(path.prefix(100))\n")
+        }
+        guard request.method == "POST" else { return Self.methodNotAllowed("POST") }
+        return HTTPResponse(
+            status: 200, contentType: "application/vnd.docker.plugins.v1.2+json",
+            body: await driver.answer(path: path, body: request.body))
+    }
+
+    private static func methodNotAllowed(_ allowed: String) -> HTTPResponse {
+        var response = HTTPResponse(status: 405, text: "the methods are \(allowed)\n")
+        response.headers["Allow"] = allowed
+        return response
+    }
+
+    // MARK: AWS at the start
+
+    /// Tries until EC2 has answered once, so that the first Mount finds a connection, credentials
+    /// and the names in use, and /health tells what is wrong until then.
+    private func reachEC2() async {
+        var pause = Limit.startRetryMin
+        while !Task.isCancelled {
+            do {
+                try await volumes.learnDeviceNames()
+                health.problem = nil
+                log.info("EC2 answers")
+                return
+            } catch {
+                health.problem = "\(error)"
+                log.warning(
+                    "EC2 cannot be asked yet",
+                    metadata: ["error": "\(error)", "retry_s": "\(pause.components.seconds)"])
+            }
+            do { try await RingActor.ring.sleep(until: RingActor.ring.now + pause) } catch {
+                return
+            }
+            pause = min(pause * 2, Limit.startRetryMax)
+        }
+    }
+}

@@ -1,0 +1,28 @@
+import Base
+import JSON
+import Ring
+
+/// What /health tells: `ok`, or `degraded` with the reason, and what was built.
+@RingActor
+final class Health {
+    private let version: String
+    private let commit: String
+    /// Why EC2 could not be asked yet; nil once it could.
+    var problem: String? = "starting"
+
+    init(version: String, commit: String) {
+        self.version = version
+        self.commit = commit
+    }
+
+    var body: [UInt8] {
+        var members: [String: JSONValue] = [
+            "status": problem == nil ? "ok" : "degraded",
+            "timestamp": .string(CivilTime(unixSeconds: RingActor.ring.unixSeconds).rfc3339),
+            "version": .string(version),
+            "commit": .string(commit),
+        ]
+        members["reason"] = problem.map { .string($0) }
+        return JSONValue.object(members).serialised()
+    }
+}
