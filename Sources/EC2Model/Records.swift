@@ -119,7 +119,7 @@ package struct Instance: Sendable, Equatable {
     package var rootDeviceName: String { mode == .nitro ? "/dev/xvda" : "/dev/sda1" }
 
     /// Each instance has a root volume, which no Describe of volumes lists.
-    var rootVolumeID: String { "vol-" + id.description.dropFirst(2) }
+    var rootVolumeID: String { "vol-ffff" + id.description.dropFirst(6) }
 }
 
 /// What the model asks of whoever makes the devices. The outcome is told back to the `Region`.

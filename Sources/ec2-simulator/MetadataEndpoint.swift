@@ -80,14 +80,14 @@ final class MetadataEndpoint {
             text: "<html><head><title>\(status)</title></head><body>\(status)</body></html>")
     }
 
+    /// A path may end with a slash or not.
     private func document(_ path: String) -> String? {
+        let path = path.hasSuffix("/") ? String(path.dropLast()) : path
         guard let described = simulator.region.instances[instance] else { return nil }
         let role = simulator.credentials.role
         switch path {
         case "/latest/dynamic/instance-identity/document": return identity(described)
-        case "/latest/meta-data/iam/security-credentials",
-            "/latest/meta-data/iam/security-credentials/":
-            return role
+        case "/latest/meta-data/iam/security-credentials": return role
         case "/latest/meta-data/iam/security-credentials/\(role)": return credentials()
         case "/latest/meta-data/instance-id": return instance.description
         case "/latest/meta-data/instance-type": return described.type

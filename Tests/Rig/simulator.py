@@ -7,6 +7,7 @@
         subprocess.run([daemon], env=simulator.environment("i-0aaaaaaaaaaaaaaa1"))
 """
 
+import functools
 import http.client
 import json
 import os
@@ -235,16 +236,26 @@ class Simulator:
         }
 
     def ec2(self, access_key=ACCESS_KEY, secret_key=SECRET_KEY, token=None, attempts=1, **options):
-        """A boto3 client that trusts the simulator's CA and by default never retries."""
-        import boto3
+        """A boto3 client that trusts the simulator's CA and by default never retries.
+
+        Further options are those of botocore's Config.
+        """
         from botocore.config import Config
 
-        config = Config(retries={"total_max_attempts": attempts, "mode": "standard"},
-                        connect_timeout=5, read_timeout=10, **options)
-        session = boto3.session.Session(
+        config = Config(**{"retries": {"total_max_attempts": attempts, "mode": "standard"},
+                           "connect_timeout": 5, "read_timeout": 10, **options})
+        return _session().client(
+            "ec2", region_name=REGION, endpoint_url=self.endpoint, verify=self.ca_file,
             aws_access_key_id=access_key, aws_secret_access_key=secret_key,
-            aws_session_token=token, region_name=REGION)
-        return session.client("ec2", endpoint_url=self.endpoint, verify=self.ca_file, config=config)
+            aws_session_token=token, config=config)
+
+
+@functools.lru_cache
+def _session():
+    """One for all clients: it keeps the description of the API, which takes long to load."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 class _UnixConnection(http.client.HTTPConnection):
