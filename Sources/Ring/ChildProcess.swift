@@ -14,6 +14,8 @@ package struct ChildResult: Sendable, Equatable {
     package var end: End
     /// The first `Limit.childOutputMax` bytes; what is not UTF-8 is replaced.
     package var output: String
+
+    package var succeeded: Bool { end == .exited(0) }
 }
 
 /// Runs programs.
