@@ -120,11 +120,6 @@ package final class Socket {
         _ = try value(result)
     }
 
-    /// Sends no more: the peer reads the end of the stream, and what it still sends can be received.
-    package func finishSending() {
-        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }
-    }
-
     /// Closes the connection now. What the peer has not yet received of the bytes sent still reaches it.
     package func close() {
         guard !isClosed else { return }

@@ -122,7 +122,7 @@ import Testing
     @Test func `a peer that has finished sending can still be answered`() async throws {
         try await onRing {
             let (a, b) = try socketPair()
-            a.finishSending()
+            a.endSending()
             #expect(try await b.receive(into: buffer()) == 0)
             try await b.send(buffer("x"))
             try await expect("x", from: a)
