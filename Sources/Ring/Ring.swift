@@ -105,14 +105,24 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     /// Runs the jobs that are ready now. Those they make ready wait for the next turn, so that I/O is never starved.
     private func runReadyJobs() {
-        let serial = asUnownedSerialExecutor()
-        let preferred = asUnownedTaskExecutor()
-        for _ in 0..<jobs.count {
-            // A resumed continuation arrives on the generic executor. Claiming the serial one as well makes its
-            // hop to RingActor a no-op instead of another job.
-            jobs.pop().runSynchronously(isolatedTo: serial, taskExecutor: preferred)
+        // Fewer may be left when a job has run the newest one.
+        var count = jobs.count
+        while count > 0, !jobs.isEmpty {
+            run(jobs.pop())
+            count -= 1
         }
     }
+
+    private func run(_ job: UnownedJob) {
+        // A resumed continuation arrives on the generic executor. Claiming the serial one as well makes its
+        // hop to RingActor a no-op instead of another job.
+        job.runSynchronously(
+            isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+    }
+
+    /// Runs the job that was made ready last, within the one that runs now.
+    @RingActor
+    func runNewestJob() { run(jobs.popNewest()) }
 
     /// Hands the queued SQEs to the kernel, and waits for a completion when no job is ready.
     private func submit() {
