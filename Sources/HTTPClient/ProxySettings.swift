@@ -40,6 +40,9 @@ package struct ProxySettings: Sendable {
         }
     }
 
+    /// Whether requests to `origin` go through the proxy.
+    package func isUsed(for origin: Origin) -> Bool { proxy(to: origin) != nil }
+
     /// The proxy to `origin`. This machine itself is always reached without one.
     func proxy(to origin: Origin) -> Proxy? {
         guard let proxy, origin.scheme == .https, !isLoopback(origin.host) else { return nil }
