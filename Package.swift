@@ -86,7 +86,7 @@ let package = Package(
             name: "ec2-simulator",
             dependencies: [
                 "Base", "EC2Model", "JSON", "AWSWire", "Ring", "Streams", "TLS", "HTTPWire",
-                "CLinux", arguments,
+                "CLinux", arguments, system,
             ],
             swiftSettings: common),
 

@@ -34,7 +34,6 @@ struct Serve: ParsableCommand {
 
     func run() throws {
         guard geteuid() == 0 else { throw InputError("loop devices and nodes need root") }
-        // mkfs, openssl and what they make: for root alone unless a mode says otherwise.
         umask(0o022)
         let configuration = try options.load()
         let stateDirectory = try StateDirectory(configuration.stateDirectory)
@@ -44,15 +43,11 @@ struct Serve: ParsableCommand {
             stateDirectory.footprint.removeAll()
             throw error
         }
-        var code: Int32 = 0
-        let exitCode = ExitStatus()
         RingActor.spawn {
-            exitCode.value = await Self.serve(configuration, stateDirectory)
-            RingActor.ring.stop()
+            let code = await Self.serve(configuration, stateDirectory)
+            Glibc.exit(code)
         }
         RingActor.ring.run()
-        code = exitCode.value
-        if code != 0 { throw ExitCode(code) }
     }
 
     @RingActor
@@ -73,18 +68,13 @@ struct Serve: ParsableCommand {
             fflush(nil)
             try await ending.value
             await server.stop()
-            return 0
+            return EXIT_SUCCESS
         } catch {
             say("\(error)")
             await server.stop()
-            return 1
+            return EXIT_FAILURE
         }
     }
-}
-
-/// Written on the ring, read after it has ended.
-private final class ExitStatus: @unchecked Sendable {
-    var value: Int32 = 0
 }
 
 struct Clean: ParsableCommand {

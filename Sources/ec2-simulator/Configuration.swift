@@ -3,7 +3,32 @@ import Base
 import EC2Model
 import JSON
 
-/// What `--config` holds. Every member but `stateDir` has a default.
+/// What `--config` holds: a JSON object. Every member but `stateDir`, and an instance's or
+/// volume's `id`, has a default; a member that is not known is refused.
+///
+///     {
+///       "stateDir": "/var/tmp/ec2", "region": "eu-central-1", "accountId": "123456789012",
+///       "ec2Port": 0,               // 0: any free port, told by GET /state
+///       "devPath": "/dev",          // of the first instance, unless it has its own
+///       "instances": [{
+///         "id": "i-0123456789abcdef0", "type": "m6i.large", "availabilityZone": "eu-central-1a",
+///         "mode": "nitro",          // or xen
+///         "devPath": …, "sysPath": …, "imdsPort": 0, "state": "running", "attachmentLimit": 27
+///       }],
+///       "volumes": [{
+///         "id": "vol-0123456789abcdef0", "sizeGiB": 1,      // or sizeMiB
+///         "availabilityZone": "eu-central-1a", "snapshotId": null, "volumeType": "gp3",
+///         "multiAttachEnabled": false, "tags": {},
+///         "content": "blank",       // as VolumeContent names them
+///         "attachedTo": {"instance": "i-…", "device": "/dev/sdf"}
+///       }],
+///       "latency": {"api": 0, "device": 0, "attached": 0, "detach": 0, "change": 0,
+///                   "consistency": 0},                      // ms, as Latency explains them
+///       "buckets": {"AttachVolume": {"burst": 50, "perSecond": 5}},   // false: no throttling
+///       "faults": [{"action": "AttachVolume", "kind": "lostAfter", "count": 1}],
+///       "credentials": {"static": [{"accessKeyId": …, "secretAccessKey": …}],
+///                       "role": "ecsInstanceRole", "lifetimeSeconds": 21600}
+///     }
 struct Configuration {
     struct InstanceSetting {
         var instance: Instance

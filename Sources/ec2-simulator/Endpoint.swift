@@ -2,6 +2,7 @@ import Base
 import HTTPWire
 import Ring
 import Streams
+import SystemPackage
 import TLS
 
 /// What an endpoint does with a request.
@@ -47,20 +48,29 @@ final class Endpoint {
 
     /// Serves until the task is cancelled.
     func run() async {
-        while let socket = try? await listener.accept() {
-            events.accepted()
-            let id = ObjectIdentifier(socket)
-            connections[id] = RingActor.spawn {
-                await self.serve(socket)
-                socket.close()
-                self.connections[id] = nil
+        while true {
+            do throws(Errno) {
+                serve(try await listener.accept())
+            } catch {
+                if error != .canceled { say("accept on \(listener.address): \(error)") }
+                break
             }
         }
         listener.close()
         for connection in connections.values { connection.cancel() }
     }
 
-    private func serve(_ socket: Socket) async {
+    private func serve(_ socket: Socket) {
+        events.accepted()
+        let id = ObjectIdentifier(socket)
+        connections[id] = RingActor.spawn {
+            await self.converse(socket)
+            socket.close()
+            self.connections[id] = nil
+        }
+    }
+
+    private func converse(_ socket: Socket) async {
         do {
             let session = try tls.map { try TLSSession.server($0) }
             let connection = Connection(socket, session)

@@ -3,7 +3,11 @@ import EC2Model
 import JSON
 
 extension Fault {
-    /// `{"action", "kind", "count" or "probability", …}`; the further members depend on the kind.
+    /// `{"action", "kind", "count" or "probability", …}`, once where neither is given.
+    ///
+    /// `action` is an EC2 action, `*` for all of them, `IMDS` (then `path` may narrow it), or
+    /// `Device` (then `volume` may). Further members: `code`, `status`, `message` of an error,
+    /// `milliseconds` of slow and deviceLate, `stuck`, `number`, `serial` of the other devices'.
     init(_ value: JSONValue, _ name: String) throws(InputError) {
         var reader = try ObjectReader(value, name)
         let action = try reader.requiredString("action")

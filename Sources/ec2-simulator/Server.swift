@@ -34,6 +34,12 @@ final class Server {
         for endpoint in endpoints { await endpoint.value }
         await simulator.stop()
         stateDirectory.footprint.removeAll()
+        let held = stateDirectory.heldLoops
+        if !held.isEmpty {
+            say(
+                "still mounted or open, and gone once they are not: \(held.joined(separator: ", "))"
+            )
+        }
     }
 
     private func serve(_ setting: Configuration.InstanceSetting) throws -> UInt16 {

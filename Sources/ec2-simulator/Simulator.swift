@@ -85,12 +85,14 @@ final class Simulator {
 
     /// Lets the backing files follow volumes that a call made, grew or deleted.
     private func followVolumes(since before: [VolumeID: Volume]) async {
-        for (id, volume) in region.volumes where before[id]?.bytes != volume.bytes {
-            let path = stateDirectory.backing(id)
+        for (id, volume) in region.volumes where before[id] != volume {
             do {
                 if before[id] == nil {
-                    try await VolumeContent.blank.make(at: path, bytes: volume.bytes)
-                } else {
+                    try await VolumeContent.blank.make(
+                        at: stateDirectory.backing(id), bytes: volume.bytes)
+                } else if volume.state == .deleting {
+                    stateDirectory.removeBacking(id)
+                } else if before[id]?.bytes != volume.bytes {
                     try stateDirectory.resizeBacking(id, bytes: volume.bytes)
                     try await worker?.resize(id)
                 }

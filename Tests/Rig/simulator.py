@@ -1,4 +1,4 @@
-"""Starts and drives ec2-simulator for tests, the demo and the benchmarks. Python's standard library only, boto3 where asked.
+"""Starts and drives ec2-simulator for tests, the demo and the benchmarks. boto3 only where asked.
 
     with Simulator(instances=[instance("i-0aaaaaaaaaaaaaaa1")],
                    volumes=[volume("vol-0aaaaaaaaaaaaaaa1", content="xfs")]) as simulator:
@@ -97,7 +97,11 @@ class Simulator:
             self.stop()
             raise RuntimeError(f"ec2-simulator did not start (exit {code}): {self.output()}")
         self.socket_path = line.split(" ", 1)[1].strip()
-        state = self.state()
+        try:
+            state = self.state()
+        except BaseException:
+            self.stop()
+            raise
         self.endpoint = state["endpoint"]
         self.ca_file = state["caFile"]
         return self

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import FREE, HERE, SMALL, THERE, XEN, attach, loops
+from conftest import FREE, HERE, SMALL, THERE, XEN, attach, await_no_loops
 from simulator import Simulator, instance, volume
 
 SERIAL = FREE.replace("-", "")
@@ -83,7 +83,7 @@ def test_a_device_goes_with_the_detach(simulator):
     assert not os.path.exists(node)
     assert os.listdir(described["devPath"] + "/disk/by-id") == []
     assert os.listdir(described["sysPath"] + "/block") == []
-    simulator.wait_until(lambda s: loops(s.directory) == [])
+    await_no_loops(simulator.directory)
 
 
 def test_devices_take_the_lowest_free_number_whatever_their_name(simulator):
@@ -176,7 +176,7 @@ def test_a_forced_detach_tears_a_mounted_device_away(start, mounted):
                 os.fsync(file.fileno())
     assert caught.value.errno in (errno.EIO, errno.EROFS)
     subprocess.run(["umount", place], check=True)
-    simulator.wait_until(lambda s: loops(s.directory) == [])
+    await_no_loops(simulator.directory)
 
 
 def test_a_volume_that_has_grown_is_larger_for_its_instance(simulator):
@@ -210,7 +210,7 @@ def test_a_killed_simulator_is_cleaned_up(start, tmp_path):
     simulator.clean()
     assert not os.path.exists(simulator.configuration["instances"][0]["devPath"])
     assert not os.path.exists(simulator.configuration["instances"][0]["sysPath"])
-    assert loops(simulator.directory) == []
+    await_no_loops(simulator.directory)
 
 
 def test_cleaning_leaves_alone_what_another_has_put_there(tmp_path):
@@ -241,7 +241,7 @@ def test_a_start_that_fails_half_way_leaves_nothing(tmp_path):
         tmp_path / "failing")
     with pytest.raises(RuntimeError, match="Attachment point /dev/sdf is already in use"):
         simulator.start()
-    assert loops(simulator.directory) == []
+    await_no_loops(simulator.directory)
     assert not os.path.exists(simulator.configuration["instances"][0]["devPath"])
 
 
