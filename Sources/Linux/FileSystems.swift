@@ -7,7 +7,7 @@ import SystemPackage
 ///
 /// Every call that touches a device proves first, on the open device, that it is the volume, and
 /// runs on a worker thread, since all of it may wait for the device. Calls for one device must not
-/// overlap: the proof that nothing holds it claims it for a moment. Linux 5.3.
+/// overlap: the proof that nothing holds it claims it for a moment. Linux 4.11.
 @RingActor
 package final class FileSystems: Sendable {
     private let tree: DeviceTree
@@ -70,7 +70,7 @@ package final class FileSystems: Sendable {
 
     /// Mounts the `type` file system of a device that is proved to be the volume, and proves that
     /// it is this device's that is mounted. The directory is made, mode 0755, where it is missing;
-    /// its parent must be there. Refused where the mountpoint or the device is mounted already.
+    /// its parent must be there, and its path free of links. Refused where the mountpoint or the device is mounted already.
     /// `options` are as mount(8) has them; `nouuid` is added for xfs.
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,

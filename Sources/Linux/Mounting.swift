@@ -20,6 +20,7 @@ func mountProven(
     try refuseUsed(device, mountpoint)
     let isNew = try makeMountpoint(mountpoint, doing: doing)
     do {
+        try refuseLinks(mountpoint, doing: doing)
         try explaining(
             "mount(2) as \(type)", .system, doing: doing, advice: mountAdvice
         ) { () throws(Errno) in
@@ -68,9 +69,23 @@ private func makeMountpoint(_ path: String, doing: String) throws(OperationError
             return true
         }
         guard lastErrno == .fileExists else { throw lastErrno }
-        // A link would lead the mount elsewhere.
         guard try Node(path, following: false).isDirectory else { throw .notDirectory }
         return false
+    }
+}
+
+/// The kernel lists a mount under its path without links: under another one it would not be found
+/// again.
+private func refuseLinks(_ path: String, doing: String) throws(OperationError) {
+    let actual = try explaining("realpath", .system, doing: doing) { () throws(Errno) in
+        guard let actual = realpath(path, nil) else { throw lastErrno }
+        defer { free(actual) }
+        return String(cString: actual)
+    }
+    guard actual == path else {
+        throw OperationError(
+            .system, doing: doing, found: "by links that path is \(actual)",
+            advice: "mount it at a path without links, and without '//' or '..'")
     }
 }
 
@@ -106,7 +121,13 @@ func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
     // remove. A copy of the mount that another namespace still has at this very directory, as one
     // that shows all of the host's file system, is detached by this (Linux 3.18, rmdir(2)); one at
     // a directory of the container's own stays, and holds the device.
-    rmdir(mountpoint)
+    if rmdir(mountpoint) != 0, lastErrno == .resourceBusy {
+        throw OperationError(
+            .system, doing: doing,
+            found: refusal(of: "rmdir", .resourceBusy)
+                + ", so something is mounted there that /proc/self/mountinfo shows elsewhere",
+            advice: "see 'findmnt', and unmount it with 'umount'")
+    }
 }
 
 private func unmountRefused(

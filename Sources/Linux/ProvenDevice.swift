@@ -38,10 +38,23 @@ struct ProvenDevice: ~Copyable {
         let proven = ProvenDevice(descriptor, device, doing: doing)
         try proven.proveNumber()
         let name = baseName(of: device.path)
-        // A Xen device carries nothing of the volume: its name, by which it was found, and its
-        // number are all there is.
-        if isNVMe(name) { try proven.proveSerial(name, of: volume, in: tree) }
+        if isNVMe(name) {
+            try proven.proveSerial(name, of: volume, in: tree)
+        } else {
+            try proven.proveXen(name, in: tree)
+        }
         return proven
+    }
+
+    /// A Xen device carries nothing of the volume: its name, by which it was found, and its number
+    /// are all there is.
+    private func proveXen(_ name: String, in tree: DeviceTree) throws(OperationError) {
+        guard xenNames(for: name).contains(name) else {
+            throw mismatch("\(name) is neither an NVMe disk's name nor a Xen disk's")
+        }
+        if let number = tree.number(of: name), number != device.number {
+            throw mismatch("it is device \(device.number), but sysfs has \(number) for \(name)")
+        }
     }
 
     private func proveNumber() throws(OperationError) {

@@ -136,6 +136,29 @@ struct MountTests {
         }
     }
 
+    @Test func `a mountpoint below a link is refused, and no directory is left`() async throws {
+        try await withBench { bench in
+            symlink("mnt", "\(bench.path)/link")
+            let device = try await bench.xfsVolume()
+            let error = try await failure {
+                try await bench.mount(device, at: "\(bench.path)/link/a")
+            }
+            #expect(error.found.contains("\(bench.path)/mnt/a"))
+            #expect(access("\(bench.path)/mnt/a", F_OK) != 0)
+        }
+    }
+
+    @Test func `a mount that is reached by a link is not taken for unmounted`() async throws {
+        try await withBench { bench in
+            symlink("mnt", "\(bench.path)/link")
+            try await bench.mount(try await bench.xfsVolume(), at: "\(bench.path)/mnt/a")
+            let error = try await failure {
+                try await bench.fileSystems.unmount("\(bench.path)/link/a", of: volume(1))
+            }
+            #expect(error.found.contains("EBUSY"))
+        }
+    }
+
     @Test func `what the kernel refuses says why, and leaves no directory`() async throws {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne()

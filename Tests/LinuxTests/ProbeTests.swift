@@ -181,6 +181,27 @@ struct IdentityTests {
         }
     }
 
+    @Test func `a Xen device for which sysfs has another number is refused`() async throws {
+        try await withBench { bench in
+            let device = bench.makeNode("xvdf", try bench.disk(mebibytes: 1).number)
+            bench.showInSysfs("xvdf", DeviceNumber(major: 202, minor: 80), serial: nil)
+            let error = try await failure {
+                _ = try await bench.fileSystems.probe(device, of: volume(1))
+            }
+            #expect(error.found.contains("sysfs has 202:80"))
+        }
+    }
+
+    @Test func `a device of another name is refused`() async throws {
+        try await withBench { bench in
+            let device = bench.makeNode("vda", try bench.disk(mebibytes: 1).number)
+            let error = try await failure {
+                _ = try await bench.fileSystems.probe(device, of: volume(1))
+            }
+            #expect(error.found.contains("vda is neither"))
+        }
+    }
+
     private func expectRefusal(
         _ text: String,
         after change: @escaping @RingActor @Sendable (Bench, BlockDevice) throws -> Void
