@@ -94,7 +94,7 @@ let package = Package(
         tests("BaseTests", ["Base"]),
         tests("JSONTests", ["JSON"]),
         tests("XMLTests", ["Base", "XML"]),
-        tests("HTTPWireTests", ["Base", "HTTPWire"]),
+        tests("HTTPWireTests", ["Base", "HTTPWire", "TestSupport"]),
         tests("AWSWireTests", ["Base", "JSON", "AWSWire", "TLS"]),
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
         tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation", log]),

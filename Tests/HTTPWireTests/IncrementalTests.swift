@@ -2,7 +2,7 @@ import Base
 import HTTPWire
 import Testing
 
-private let samples = [
+let samples = [
     dockerRequest,
     "\r\nGET http://a/b?c HTTP/1.1\r\nHost: b\r\n\r\n" + dockerRequest,
     chunked("1;x=\"y\"\r\na\r\n0A\r\nbcdefghijk\r\n0\r\nT: 1\r\n\r\n") + dockerRequest,
@@ -89,7 +89,7 @@ private let fragments: [[UInt8]] = [
     "Connection: close\r\n", "HTTP/1.1", "HTTP/1.0", "99999999999999999999", "ffffffffffffffff",
 ].map { Array($0.utf8) }
 
-private func mutated(_ random: inout SeededGenerator) -> [UInt8] {
+func mutated(_ random: inout SeededGenerator) -> [UInt8] {
     var bytes = Array((samples.randomElement(using: &random) ?? "").utf8)
     if Bool.random(using: &random) {
         bytes += Array((samples.randomElement(using: &random) ?? "").utf8)
