@@ -114,10 +114,12 @@ package final class Listener {
 
     private func backOff() async throws(Errno) {
         let ring = RingActor.ring
-        do {
-            try await ring.sleep(until: ring.now + Limit.acceptRetryDelay)
-        } catch {
-            throw .canceled
+        let end = ring.now + Limit.acceptRetryDelay
+        switch -(await ring.performTimeout(end, beyondLimit: true)) {
+        case ECANCELED: throw .canceled
+        case ETIME: break
+        // The kernel takes no timeout either.
+        default: await Task.yield()
         }
     }
 

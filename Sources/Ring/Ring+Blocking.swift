@@ -48,10 +48,21 @@ final class BlockingPool: Sendable {
                 Unmanaged<BlockingPool>.fromOpaque(context).takeRetainedValue().drain()
                 return nil
             }, pool.toOpaque())
-        guard error != 0 else { return }
-        // Without a thread the work is done here: the loop stalls, but nothing is lost.
-        pool.release()
-        drain()
+        if error != 0 {
+            pool.release()
+            runWithoutThread()
+        }
+    }
+
+    /// Leaves the work to the threads there are. If there is none it is done here: the loop stalls, but
+    /// nothing is lost.
+    private func runWithoutThread() {
+        let isAlone = state.withLock { state in
+            if state.threads == 1 { return true }
+            state.threads -= 1
+            return false
+        }
+        if isAlone { drain() }
     }
 
     private func drain() {

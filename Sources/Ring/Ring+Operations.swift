@@ -68,9 +68,14 @@ extension Ring {
     ///
     /// When the task is cancelled the SQE is cancelled too. The result is the operation's own in any case: what
     /// it did before the cancellation reached it is not lost.
+    ///
+    /// At the limit this returns `-ENOBUFS` at once, without a suspension: do not just try again. What has to be done even
+    /// so, to get below the limit again, is done `beyondLimit`.
     @RingActor
-    func perform(_ prepare: (OpaquePointer, UInt64) -> Bool) async -> Int32 {
-        guard slots.inUse < Limit.operationsInFlightMax else { return -ENOBUFS }
+    func perform(
+        beyondLimit: Bool = false, _ prepare: (OpaquePointer, UInt64) -> Bool
+    ) async -> Int32 {
+        guard beyondLimit || slots.inUse < Limit.operationsInFlightMax else { return -ENOBUFS }
         let tag = slots.take()
         return await withTaskCancellationHandler {
             await withUnsafeContinuation { queue(tag, $0, prepare) }
@@ -92,8 +97,8 @@ extension Ring {
 
     /// A timeout's SQE, which points into the operation's slot.
     @RingActor
-    func performTimeout(_ instant: Instant) async -> Int32 {
-        await perform { uring, tag in
+    func performTimeout(_ instant: Instant, beyondLimit: Bool = false) async -> Int32 {
+        await perform(beyondLimit: beyondLimit) { uring, tag in
             let slot = slots.slot(of: OperationTag(rawValue: tag))
             guard let slot, let offset = MemoryLayout<Slot>.offset(of: \.timespec) else {
                 preconditionFailure("an operation that is being queued has a slot")

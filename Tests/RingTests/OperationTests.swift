@@ -93,18 +93,28 @@ import Testing
         await #expect(processExitsWith: .success) {
             try await onRing {
                 let ring = RingActor.ring
-                let tasks = (0..<Limit.operationsInFlightMax).map { _ in
+                let listener = try Listener(address: .ipv4(.loopback, port: 0))
+                let (a, b) = try socketPair()
+                let waiting = RingActor.spawn { try await expect("x", from: b) }
+                let sleeps = (1..<Limit.operationsInFlightMax).map { _ in
                     RingActor.spawn { try await ring.sleep(until: Instant(nanoseconds: .max)) }
                 }
-                let last = RingActor.spawn { try await ring.sleep(until: ring.now) }
-                await #expect(throws: Errno.noBufferSpace) { try await last.value }
-                for task in tasks { task.cancel() }
+                await Task.yield()
+                let refused = RingActor.spawn { try await ring.sleep(until: ring.now) }
+                await #expect(throws: Errno.noBufferSpace) { try await refused.value }
+                await #expect(throws: Errno.noBufferSpace) { try await a.hangUp() }
+                let accepting = RingActor.spawn { try await listener.accept() }
+                #expect(try [UInt8(ascii: "x")].withUnsafeBytes { try a.sendNow($0) } == 1)
+                try await waiting.value
+
+                for sleep in sleeps { sleep.cancel() }
                 var cancelled = 0
-                for task in tasks {
-                    if case .failure(is CancellationError) = await task.result { cancelled += 1 }
+                for sleep in sleeps {
+                    if case .failure(is CancellationError) = await sleep.result { cancelled += 1 }
                 }
-                #expect(cancelled == tasks.count)
-                try await ring.sleep(until: ring.now)
+                #expect(cancelled == sleeps.count)
+                _ = try await Socket.connect(to: listener.address)
+                _ = try await accepting.value
             }
         }
     }

@@ -45,6 +45,20 @@ import Testing
         }
     }
 
+    @Test func `sending now never waits, and says how far it went`() async throws {
+        try await onRing {
+            let (a, b) = try socketPair()
+            #expect(!b.hasInput)
+            let bytes = [UInt8](repeating: 0x5a, count: 4 * 1024 * 1024)
+            let count = try bytes.withUnsafeBytes { try a.sendNow($0) }
+            #expect(count > 0 && count < bytes.count)
+            #expect(try bytes.withUnsafeBytes { try a.sendNow($0) } == 0)
+            #expect(b.hasInput)
+            b.close()
+            #expect(throws: Errno.brokenPipe) { try bytes.withUnsafeBytes { try a.sendNow($0) } }
+        }
+    }
+
     @Test func `sending to a peer that has gone throws`() async throws {
         try await onRing {
             let (a, b) = try socketPair()
