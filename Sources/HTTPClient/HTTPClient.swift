@@ -42,7 +42,26 @@ package final class HTTPClient {
     private final class Pool {
         let gate = Gate(places: Limit.connectionsPerHostMax)
         /// The most recently used is the last one.
-        var idle: [(stream: ByteStream, since: Instant)] = []
+        private var idle: [(stream: ByteStream, since: Instant)] = []
+
+        func keep(_ stream: ByteStream) {
+            closeOld()
+            idle.append((stream, RingActor.ring.now))
+        }
+
+        func takeIdle() -> ByteStream? {
+            closeOld()
+            return idle.popLast()?.stream
+        }
+
+        /// What a burst of requests opened goes when the burst is long over.
+        private func closeOld() {
+            let now = RingActor.ring.now
+            while let (stream, since) = idle.first, now - since > Limit.connectionIdleTimeMax {
+                stream.close()
+                idle.removeFirst()
+            }
+        }
     }
 
     private let connector: Connector
@@ -100,8 +119,9 @@ package final class HTTPClient {
         if let stream = await idleStream(of: pool) {
             do {
                 return try await exchange(call, over: stream, origin, pool)
-            } catch  where canRepeat && !call.hasReceived && isBreakage(error) {
-                // The server closed it just as the request was on its way.
+            } catch {
+                // The server may have closed it just as the request was on its way.
+                guard canRepeat, !call.hasReceived, isBreakage(error) else { throw error }
             }
         }
         let stream = try await connector.connect(to: origin, for: call)
@@ -114,11 +134,7 @@ package final class HTTPClient {
         do {
             let answer = try await call.run(over: stream)
             connector.remember(stream.session, with: origin)
-            if answer.keepsAlive {
-                pool.idle.append((stream, RingActor.ring.now))
-            } else {
-                stream.close()
-            }
+            if answer.keepsAlive { pool.keep(stream) } else { stream.close() }
             return answer.response
         } catch {
             stream.close()
@@ -128,9 +144,8 @@ package final class HTTPClient {
 
     /// The most recently used connection that still stands.
     private func idleStream(of pool: Pool) async -> ByteStream? {
-        while let (stream, since) = pool.idle.popLast() {
-            let isOld = RingActor.ring.now - since > Limit.connectionIdleTimeMax
-            if !isOld, await stream.isQuiet() { return stream }
+        while let stream = pool.takeIdle() {
+            if await stream.isQuiet() { return stream }
             stream.close()
         }
         return nil

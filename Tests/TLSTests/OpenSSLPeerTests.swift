@@ -62,8 +62,9 @@ struct OpenSSLPeerTests {
         try connection.handshake()
         session.close()
         try connection.flush()
-        #expect(
-            tool.finish().output.contains("Hostname in TLS extension: \"localhost\"") == named)
+        let line = tool.finish().output.split(separator: "\n")
+            .first { $0.contains("Hostname in TLS extension") }
+        #expect(line == (named ? "Hostname in TLS extension: \"localhost\"" : nil))
     }
 
     private func client(_ port: UInt16, _ arguments: [String]) throws -> Tool {
