@@ -5,7 +5,7 @@ package import Base
 /// Pure: the clock, the random numbers and the waiting are the caller's.
 package struct Retry: Sendable {
     /// How an attempt failed.
-    package enum Outcome: Sendable, CustomStringConvertible {
+    package enum Failure: Error, Sendable, CustomStringConvertible {
         /// EC2 answered with an error; `serverTime` is its Date header, in Unix seconds.
         case refused(EC2Failure, status: Int, serverTime: Int64?)
         /// No answer; `mayHaveReached` tells that the request was sent, at least in part.
@@ -24,8 +24,8 @@ package struct Retry: Sendable {
     package enum Decision: Sendable, Equatable {
         case fail(EC2Failure)
         case again(after: Duration)
-        /// Sign with fresh credentials, at once.
-        case refreshCredentials
+        /// Sign with fresh credentials, at once; fail so where there are none but the refused ones.
+        case refreshCredentials(EC2Failure)
         /// Sign with the clock set to EC2's, at once.
         case correctClock(serverTime: Int64)
     }
@@ -55,18 +55,18 @@ package struct Retry: Sendable {
     ///   - random: in 0..<1, the jitter.
     ///   - remaining: the time to the operation's deadline.
     package mutating func decide(
-        _ outcome: Outcome, signedAt: Int64, random: Double, remaining: Duration
+        _ failure: Failure, signedAt: Int64, random: Double, remaining: Duration
     ) -> Decision {
         attempts += 1
-        switch outcome {
-        case .refused(let failure, let status, let serverTime):
+        switch failure {
+        case .refused(let refusal, let status, let serverTime):
             return decide(
-                failure, status, serverTime: serverTime, signedAt: signedAt, random, remaining)
+                refusal, status, serverTime: serverTime, signedAt: signedAt, random, remaining)
         case .unanswered(let reason, let mayHaveReached):
             mayHaveApplied = mayHaveApplied || mayHaveReached
-            let failure = EC2Failure.unanswered(reason: reason, mayHaveApplied: mayHaveApplied)
-            guard isRepeatable || !mayHaveReached else { return .fail(failure) }
-            return retryBroken(failure, random, remaining)
+            let silence = EC2Failure.unanswered(reason: reason, mayHaveApplied: mayHaveApplied)
+            guard isRepeatable || !mayHaveReached else { return .fail(silence) }
+            return retryBroken(silence, random, remaining)
         case .malformed(let reason):
             guard isRepeatable else {
                 return .fail(.unanswered(reason: reason, mayHaveApplied: true))
@@ -86,9 +86,9 @@ package struct Retry: Sendable {
             hasCorrectedClock = true
             return .correctClock(serverTime: serverTime)
         }
-        if expiredCodes.contains(code), !hasRefreshed {
+        if staleCredentialsCodes.contains(code), !hasRefreshed {
             hasRefreshed = true
-            return .refreshCredentials
+            return .refreshCredentials(failure)
         }
         if throttlingCodes.contains(code) || status == 429 {
             return retryThrottled(failure, random, remaining)
@@ -151,7 +151,9 @@ private let clockSkewCodes: Set<String> = [
     "RequestTimeTooSkewed", "RequestInTheFuture", "InvalidSignatureException",
 ]
 
-/// EC2 says RequestExpired of an expired session, too.
-private let expiredCodes: Set<String> = [
-    "ExpiredToken", "ExpiredTokenException", "RequestExpired",
+/// What credentials look like that were good once: EC2 says RequestExpired of an expired session, too,
+/// and the others of the credentials of a role that was made anew.
+private let staleCredentialsCodes: Set<String> = [
+    "ExpiredToken", "ExpiredTokenException", "RequestExpired", "AuthFailure",
+    "InvalidClientTokenId",
 ]

@@ -128,3 +128,10 @@ package struct ContainerCredentials: Sendable {
             found: found)
     }
 }
+
+/// Shows where credentials come from, not the token that opens them.
+extension ContainerCredentials: CustomStringConvertible, CustomReflectable {
+    package var description: String { "container credentials at \(service.endpoint)" }
+
+    package var customMirror: Mirror { Mirror(self, children: []) }
+}

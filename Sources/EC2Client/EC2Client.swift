@@ -1,35 +1,9 @@
-package import AWSWire
+import AWSWire
 package import Base
 import HTTPWire
 package import Logging
 package import Ring
 import TLS
-
-/// How EC2 is called.
-package struct EC2Settings: Sendable {
-    /// Nil: the region that the metadata service names.
-    package var region: String?
-    /// Nil: the region's own endpoint.
-    package var endpoint: Endpoint?
-    package var useFIPS: Bool
-    package var useDualStack: Bool
-    /// The operator's bound on attempts (AWS_MAX_ATTEMPTS); nil for the client's own policy.
-    package var attemptsMax: Int?
-    package var userAgent: String
-
-    package init(
-        region: String? = nil, endpoint: Endpoint? = nil, useFIPS: Bool = false,
-        useDualStack: Bool = false, attemptsMax: Int? = nil,
-        userAgent: String = "polarity-ecs-ebs-plugin"
-    ) {
-        self.region = region
-        self.endpoint = endpoint
-        self.useFIPS = useFIPS
-        self.useDualStack = useDualStack
-        self.attemptsMax = attemptsMax
-        self.userAgent = userAgent
-    }
-}
 
 /// The calls of EC2 that the plugin needs.
 ///
@@ -128,11 +102,6 @@ package struct EC2Settings: Sendable {
 }
 
 extension EC2Client {
-    private enum AttemptResult<Value> {
-        case success(Value)
-        case failure(Retry.Outcome)
-    }
-
     private func call<Value>(
         _ request: EC2Request, on subject: String, by deadline: Instant,
         read: ([UInt8]) throws(EC2Failure) -> Value
@@ -145,24 +114,27 @@ extension EC2Client {
         var retry = Retry(isRepeatable: request.isRepeatable, attemptsMax: settings.attemptsMax)
         while true {
             let signedAt = clock.unixSeconds
-            let result = await attempt(
-                request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
-            guard case .failure(let outcome) = result else {
-                guard case .success(let value) = result else { preconditionFailure("one of two") }
-                return value
+            let failure: Retry.Failure
+            do {
+                return try await attempt(
+                    request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
+            } catch {
+                failure = error
             }
-            let decision = retry.decide(
-                outcome, signedAt: signedAt, random: random(), remaining: deadline - time.now)
-            switch decision {
+            switch retry.decide(
+                failure, signedAt: signedAt, random: random(), remaining: deadline - time.now)
+            {
             case .fail(let failure): throw failure
             case .again(let pause):
                 log.warning(
                     "EC2: trying again",
-                    metadata: ["after_ms": "\(pause.milliseconds)", "error": "\(outcome)"])
+                    metadata: ["after_ms": "\(pause.milliseconds)", "error": "\(failure)"])
                 try await time.sleep(until: time.now + pause)
                 keys = try await credentials.current()
-            case .refreshCredentials:
-                keys = try await credentials.refresh(replacing: keys)
+            case .refreshCredentials(let refusal):
+                let fresh = try await credentials.refresh(replacing: keys)
+                if fresh == keys { throw refusal }
+                keys = fresh
             case .correctClock(let serverTime):
                 let behind = clock.correct(to: serverTime)
                 log.warning(
@@ -175,34 +147,30 @@ extension EC2Client {
     private func attempt<Value>(
         _ request: EC2Request, at target: Target, with keys: Credentials, signedAt: Int64,
         by deadline: Instant, read: ([UInt8]) throws(EC2Failure) -> Value
-    ) async -> AttemptResult<Value> {
+    ) async throws(Retry.Failure) -> Value {
         guard time.now < deadline else {
-            return .failure(.unanswered(reason: "the deadline has passed", mayHaveReached: false))
+            throw .unanswered(reason: "the deadline has passed", mayHaveReached: false)
         }
+        let message = message(request, at: target, with: keys, signedAt: signedAt)
         let response: HTTPResponse
         do {
             response = try await transport.send(
-                message(request, at: target, with: keys, signedAt: signedAt), to: target.endpoint,
-                by: deadline, bodyMax: Limit.ec2ResponseBodyMax, isRepeatable: request.isRepeatable)
+                message, to: target.endpoint, by: deadline, bodyMax: Limit.ec2ResponseBodyMax,
+                isRepeatable: request.isRepeatable)
         } catch {
-            return .failure(
-                .unanswered(reason: error.reason, mayHaveReached: error.mayHaveReached))
+            throw .unanswered(reason: error.reason, mayHaveReached: error.mayHaveReached)
         }
         guard response.status == 200 else {
             let serverTime = response.headers["Date"].flatMap { CivilTime(httpDate: $0) }
-            let failure = EC2Answer.refusal(
+            let refusal = EC2Answer.refusal(
                 status: response.status, body: response.body,
                 requestIDHeader: response.headers["x-amzn-RequestId"])
-            return .failure(
-                .refused(failure, status: response.status, serverTime: serverTime?.unixSeconds))
+            throw .refused(refusal, status: response.status, serverTime: serverTime?.unixSeconds)
         }
         do {
-            return .success(try read(response.body))
+            return try read(response.body)
         } catch {
-            guard case .malformed(let reason) = error else {
-                preconditionFailure("a reader only fails to understand")
-            }
-            return .failure(.malformed(reason: reason))
+            throw .malformed(reason: "\(error)")
         }
     }
 

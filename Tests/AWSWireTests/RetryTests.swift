@@ -3,21 +3,21 @@ import Testing
 
 @testable import AWSWire
 
-private func refused(_ code: String, status: Int = 400, serverTime: Int64? = nil) -> Retry.Outcome {
+private func refused(_ code: String, status: Int = 400, serverTime: Int64? = nil) -> Retry.Failure {
     .refused(
         .refused(code: code, message: "m", requestID: "r"), status: status, serverTime: serverTime)
 }
 
 private let throttled = refused("RequestLimitExceeded", status: 503)
 private let unavailable = refused("Unavailable", status: 503)
-private let lost = Retry.Outcome.unanswered(reason: "reset", mayHaveReached: true)
-private let unreached = Retry.Outcome.unanswered(reason: "refused", mayHaveReached: false)
+private let lost = Retry.Failure.unanswered(reason: "reset", mayHaveReached: true)
+private let unreached = Retry.Failure.unanswered(reason: "refused", mayHaveReached: false)
 
 extension Retry {
     fileprivate mutating func after(
-        _ outcome: Outcome, random: Double = 0.5, remaining: Duration = .seconds(60)
+        _ failure: Failure, random: Double = 0.5, remaining: Duration = .seconds(60)
     ) -> Decision {
-        decide(outcome, signedAt: 1000, random: random, remaining: remaining)
+        decide(failure, signedAt: 1000, random: random, remaining: remaining)
     }
 }
 
@@ -50,14 +50,14 @@ extension Retry.Decision {
     }
 
     @Test(arguments: [unavailable, lost, .malformed(reason: "cut"), refused("502", status: 502)])
-    func `a read is retried, a few times`(_ outcome: Retry.Outcome) {
+    func `a read is retried, a few times`(_ outcome: Retry.Failure) {
         var retry = Retry(isRepeatable: true)
         for _ in 1..<Limit.attemptsMax { #expect(retry.after(outcome).delay != nil) }
         #expect(retry.after(outcome).failure != nil)
     }
 
     @Test(arguments: [unavailable, lost, .malformed(reason: "cut"), refused("502", status: 502)])
-    func `a change whose fate is unknown is not repeated`(_ outcome: Retry.Outcome) {
+    func `a change whose fate is unknown is not repeated`(_ outcome: Retry.Failure) {
         var retry = Retry(isRepeatable: false)
         guard case .unanswered(_, mayHaveApplied: true)? = retry.after(outcome).failure else {
             Issue.record("the caller must learn that the change may have been applied")
@@ -111,15 +111,20 @@ extension Retry.Decision {
     @Test func `a wrong key is not laid to a clock that is right`() {
         for serverTime in [nil, 1010] as [Int64?] {
             var retry = Retry(isRepeatable: true)
-            let decision = retry.after(refused("AuthFailure", status: 401, serverTime: serverTime))
-            #expect(decision.failure?.code == "AuthFailure")
+            let decision = retry.after(
+                refused("SignatureDoesNotMatch", status: 403, serverTime: serverTime))
+            #expect(decision.failure?.code == "SignatureDoesNotMatch")
         }
     }
 
-    @Test(arguments: ["ExpiredToken", "ExpiredTokenException", "RequestExpired"])
-    func `expired credentials are refreshed once`(_ code: String) {
+    @Test(arguments: [
+        "ExpiredToken", "ExpiredTokenException", "RequestExpired", "AuthFailure",
+        "InvalidClientTokenId",
+    ])
+    func `credentials that are good no longer are refreshed once`(_ code: String) {
         var retry = Retry(isRepeatable: false, attemptsMax: 1)
-        #expect(retry.after(refused(code)) == .refreshCredentials)
+        let refusal = EC2Failure.refused(code: code, message: "m", requestID: "r")
+        #expect(retry.after(refused(code)) == .refreshCredentials(refusal))
         #expect(retry.after(refused(code)).failure?.code == code)
     }
 }

@@ -178,6 +178,26 @@ private struct LogRecord: LogHandler {
         }
     }
 
+    @Test func `credentials of a role that was made anew replace the old ones at once`()
+        async throws
+    {
+        try await onRing {
+            let role = Role(.credentials("ASIA1", expiring: start + 9999))
+            let scene = Scene(
+                credentials: { role.answer },
+                ec2: { request in
+                    let isOld = request.headers["Authorization"]?.contains("ASIA1") ?? true
+                    return isOld ? .error("AuthFailure", status: 401, date: start) : emptyAnswer
+                })
+            await #expect {
+                try await scene.call()
+            } throws: { ($0 as? EC2Failure)?.code == "AuthFailure" }
+            role.answer = .credentials("ASIA2", expiring: start + 9999)
+            try await scene.call()
+            #expect(scene.keys == ["ASIA1", "ASIA1", "ASIA2"])
+        }
+    }
+
     @Test func `no secret is ever logged`() async throws {
         try await onRing {
             let role = Role(.credentials("ASIA1", expiring: start + 3600))
@@ -369,7 +389,11 @@ private struct LogRecord: LogHandler {
     {
         var environment = environment
         environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = "opaque"
-        try await call(try source(environment))
+        let source = try source(environment)
+        try await call(source)
+        var dumped = "\(source)"
+        dump(source, to: &dumped)
+        #expect(!dumped.contains("opaque"))
         try await onRing { [transport] in
             let request = try #require(transport.requests.first)
             #expect(request.target == "/v2/credentials/x")
