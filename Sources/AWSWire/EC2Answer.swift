@@ -37,8 +37,9 @@ package enum EC2Answer {
     /// The answer of CreateTags or DeleteTags.
     package static func done(_ body: [UInt8], action: String) throws(EC2Failure) {
         let root = try root(of: body, named: "\(action)Response")
-        guard root.text(of: "return") == "true" else {
-            throw .malformed(reason: "\(action) answered without `return` being true")
+        // What imitates EC2 may leave `return` out; EC2 does not.
+        if let result = root.text(of: "return"), result != "true" {
+            throw .malformed(reason: "\(action) answered that its result is \(result.prefix(64))")
         }
     }
 }

@@ -170,7 +170,10 @@ extension EC2Client {
         do {
             return try read(response.body)
         } catch {
-            throw .malformed(reason: "\(error)")
+            guard case .malformed(let reason) = error else {
+                preconditionFailure("a reader's only failure is not to understand")
+            }
+            throw .malformed(reason: reason)
         }
     }
 

@@ -91,11 +91,12 @@ private let volumeFields = """
         }
     }
 
-    @Test func `tags are written only where EC2 says so`() throws {
+    @Test func `tags count as written unless EC2 says otherwise`() throws {
         func body(_ text: String) -> [UInt8] {
             Array("<CreateTagsResponse><return>\(text)</return></CreateTagsResponse>".utf8)
         }
         try EC2Answer.done(body("true"), action: "CreateTags")
+        try EC2Answer.done(Array("<CreateTagsResponse/>".utf8), action: "CreateTags")
         #expect(throws: EC2Failure.self) { try EC2Answer.done(body("false"), action: "CreateTags") }
     }
 

@@ -150,6 +150,18 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
+    @Test func `an answer that cannot be understood is told with what is wrong with it`()
+        async throws
+    {
+        try await onRing {
+            let scene = Scene(Array(repeating: .success(.xml("<html/>")), count: 3))
+            await #expect(
+                throws: EC2Failure.malformed(
+                    reason: "expected <DescribeVolumesResponse>, found <html>")
+            ) { try await scene.client.describeVolume(volume, by: scene.deadline) }
+        }
+    }
+
     @Test func `every attempt is signed for its own time`() async throws {
         try await onRing {
             let scene = Scene(Array(repeating: throttled, count: 8) + [.success(volumesAnswer)])
