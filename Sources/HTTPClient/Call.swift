@@ -98,9 +98,14 @@ final class Call {
         do {
             return try await RingActor.ring.withDeadline(RingActor.ring.now + limit, body)
         } catch is DeadlineExceeded where !Task.isCancelled {
-            throw HTTPClientError(.timedOut, "not done within \(limit): \(phase.words)")
+            throw HTTPClientError(.timedOut, "not done within \(limit.words): \(phase.words)")
         }
     }
+}
+
+extension Duration {
+    /// Whole milliseconds, for errors.
+    var words: String { "\(Int(milliseconds.rounded())) ms" }
 }
 
 extension Call.Phase {

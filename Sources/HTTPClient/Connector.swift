@@ -84,7 +84,8 @@ final class Connector {
                 return socket
             } catch {
                 try Task.checkCancellation()
-                let words = error is DeadlineExceeded ? "no answer within \(share)" : "\(error)"
+                let words =
+                    error is DeadlineExceeded ? "no answer within \(share.words)" : "\(error)"
                 failures.append("\(address): \(words)")
             }
         }
@@ -122,7 +123,13 @@ final class Connector {
         let session = try TLSSession.client(
             context, host: origin.host, resuming: resumptions[origin])
         let stream = ByteStream(socket, session)
-        try await stream.handshake()
+        do {
+            try await stream.handshake()
+        } catch {
+            // Should the ticket be to blame, the next handshake does without.
+            resumptions[origin] = nil
+            throw error
+        }
         statistics.handshakes += 1
         if session.wasResumed { statistics.resumedHandshakes += 1 }
         return stream

@@ -167,4 +167,28 @@ struct ConnectionReuseTests {
             #expect(server.connections == 2)
         }
     }
+
+    @Test func `after a failed handshake the next one does without the ticket`() async throws {
+        try await onRing {
+            let tls = try serverContext()
+            let client = try makeClient()
+            let first = try ScriptedServer(tls: tls) { peer in
+                _ = try await peer.request()
+                try await peer.send(ok("hello"))
+                peer.close()
+            }
+            let origin = try origin(.https, "localhost", first.port)
+            #expect(try await client.get(origin) == "hello")
+            await first.settle()
+            first.stop()
+            let broken = try ScriptedServer(port: origin.port) { _ in }
+            #expect(try await client.failure(origin).reason == .broken)
+            broken.stop()
+            let last = try ScriptedServer(port: origin.port, tls: tls) { try await $0.serve() }
+            defer { last.stop() }
+            #expect(try await client.get(origin) == "hello")
+            #expect(client.statistics.handshakes == 2)
+            #expect(client.statistics.resumedHandshakes == 0)
+        }
+    }
 }

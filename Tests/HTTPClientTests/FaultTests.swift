@@ -38,7 +38,7 @@ struct FaultTests {
         }
         #expect(failure.reason == .timedOut)
         #expect(failure.mayHaveReachedServer)
-        #expect(failure.found.contains("0.2 seconds: waiting for the answer"))
+        #expect(failure.found.contains("200 ms: waiting for the answer"))
     }
 
     @Test func `a head that trickles is given up on`() async throws {
@@ -51,7 +51,7 @@ struct FaultTests {
             }
         }
         #expect(failure.reason == .timedOut)
-        #expect(failure.found.contains("0.2 seconds: waiting for the answer"))
+        #expect(failure.found.contains("200 ms: waiting for the answer"))
     }
 
     @Test func `a body that trickles is given up on`() async throws {
@@ -66,7 +66,7 @@ struct FaultTests {
             }
         }
         #expect(failure.reason == .timedOut)
-        #expect(failure.found.contains("1.0 seconds: receiving the answer"))
+        #expect(failure.found.contains("1000 ms: receiving the answer"))
     }
 
     @Test func `a server that does not shake hands is given up on`() async throws {
