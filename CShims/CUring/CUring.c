@@ -18,7 +18,8 @@ struct CUring {
     struct io_uring ring;
 };
 
-_Static_assert(sizeof(struct CUring_timespec) == sizeof(struct __kernel_timespec), "the kernel's layout");
+_Static_assert(
+    sizeof(struct CUring_timespec) == sizeof(struct __kernel_timespec), "the kernel's layout");
 
 int CUring_init(struct CUring **out, unsigned entries, unsigned flags) {
     struct CUring *ring = calloc(1, sizeof *ring);
@@ -36,7 +37,9 @@ int CUring_enable(struct CUring *ring) { return io_uring_enable_rings(&ring->rin
 
 int CUring_submit(struct CUring *ring) { return io_uring_submit(&ring->ring); }
 
-int CUring_submit_and_get_events(struct CUring *ring) { return io_uring_submit_and_get_events(&ring->ring); }
+int CUring_submit_and_get_events(struct CUring *ring) {
+    return io_uring_submit_and_get_events(&ring->ring);
+}
 
 int CUring_submit_and_wait(struct CUring *ring) { return io_uring_submit_and_wait(&ring->ring, 1); }
 
@@ -64,11 +67,15 @@ unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsign
 // A larger count is cut: read(2) may return less than was asked for.
 static unsigned clamped(size_t count) { return count < INT32_MAX ? (unsigned)count : INT32_MAX; }
 
-bool CUring_read(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset) {
+bool CUring_read(
+    struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset
+) {
     QUEUE(io_uring_prep_read, fd, bytes, clamped(count), offset);
 }
 
-bool CUring_write(struct CUring *ring, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset) {
+bool CUring_write(
+    struct CUring *ring, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset
+) {
     QUEUE(io_uring_prep_write, fd, bytes, clamped(count), offset);
 }
 
@@ -135,17 +142,19 @@ int CUring_output_pipe(int ends[2]) {
     return fcntl(ends[0], F_SETFL, O_NONBLOCK);
 }
 
-static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int output) {
+static int prepare(
+    posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int output
+) {
     sigset_t all, none;
     sigfillset(&all);
     sigemptyset(&none);
-    int error;
-    if ((error = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0))) return error;
-    if ((error = posix_spawn_file_actions_adddup2(actions, output, 1))) return error;
-    if ((error = posix_spawn_file_actions_adddup2(actions, output, 2))) return error;
-    if ((error = posix_spawn_file_actions_addclosefrom_np(actions, 3))) return error;
-    if ((error = posix_spawnattr_setsigdefault(attributes, &all))) return error;
-    if ((error = posix_spawnattr_setsigmask(attributes, &none))) return error;
+    int error = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+    if (!error) error = posix_spawn_file_actions_adddup2(actions, output, 1);
+    if (!error) error = posix_spawn_file_actions_adddup2(actions, output, 2);
+    if (!error) error = posix_spawn_file_actions_addclosefrom_np(actions, 3);
+    if (!error) error = posix_spawnattr_setsigdefault(attributes, &all);
+    if (!error) error = posix_spawnattr_setsigmask(attributes, &none);
+    if (error) return error;
     return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 }
 

@@ -1,6 +1,7 @@
 import Base
 
-/// Bytes that are received and not yet consumed, or to be sent, in a heap block which grows up to a maximum.
+/// Bytes that are received and not yet consumed, or to be sent, in a heap block which grows up to a
+/// maximum.
 ///
 /// While an operation uses the block it must not change: changing the buffer then traps.
 @RingActor
@@ -76,8 +77,8 @@ package final class ByteBuffer {
 
     package func clear() { consume(count) }
 
-    /// Room for `count` bytes or more behind the readable ones, to be filled from its start and made readable by
-    /// `commit`; valid until the buffer is next changed.
+    /// Room for `count` bytes or more behind the readable ones, to be filled from its start and
+    /// made readable by `commit`; valid until the buffer is next changed.
     @discardableResult
     package func reserve(_ count: Int) throws(Full) -> UnsafeMutableRawBufferPointer {
         precondition(!isInUse && count >= 0)
@@ -85,7 +86,8 @@ package final class ByteBuffer {
         return UnsafeMutableRawBufferPointer(start: storage + tail, count: capacity - tail)
     }
 
-    /// Room for an operation that receives: at least one byte, and not so few that most of a message takes many.
+    /// Room for an operation that receives: at least one byte, and not so few that most of a
+    /// message takes many.
     func reserveForReceiving() throws(Full) -> UnsafeMutableRawBufferPointer {
         try reserve(Swift.max(1, min(Limit.receiveMin, max - count)))
     }

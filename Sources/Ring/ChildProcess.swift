@@ -20,10 +20,12 @@ package struct ChildResult: Sendable, Equatable {
 
 /// Runs programs.
 package enum ChildProcess {
-    /// Runs the program at `path`, without a shell and with a minimal environment, to its end. Linux 5.3.
+    /// Runs the program at `path`, without a shell and with a minimal environment, to its end.
+    /// Linux 5.3.
     ///
-    /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The child is then
-    /// killed, and has ended, and is reaped, when this returns: nothing of it acts on a device any more.
+    /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
+    /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
+    /// a device any more.
     @RingActor
     package static func run(
         _ path: String, _ arguments: [String], by deadline: Instant
@@ -97,8 +99,8 @@ private final class Child {
         }
     }
 
-    /// Takes what the pipe holds; false at its end. What exceeds the limit is thrown away, so that the child is
-    /// not held up.
+    /// Takes what the pipe holds; false at its end. What exceeds the limit is thrown away, so that
+    /// the child is not held up.
     private func takeOutput() -> Bool {
         // 64 KiB is a pipe's capacity: a child that writes on and on does not keep the loop here.
         withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in

@@ -12,7 +12,8 @@ package struct Descriptor: ~Copyable, Sendable {
     }
 
     deinit {
-        // After EINTR too the descriptor is gone (close(2)). EBADF means that something else closed it.
+        // After EINTR too the descriptor is gone (close(2)). EBADF means that something else closed
+        // it.
         if Glibc.close(rawValue) < 0 { precondition(errno != EBADF, "closed twice") }
     }
 

@@ -9,9 +9,7 @@ package final class Listener {
     /// Where it listens; for TCP with the port that was bound.
     package let address: SocketAddress
 
-    private var descriptor: Descriptor?
-    private var operations = 0
-    private var isClosed = false
+    private var descriptor: SharedDescriptor
     /// The socket file's device and inode, so that another's file is not removed in its stead.
     private var file: FileIdentity?
 
@@ -21,23 +19,25 @@ package final class Listener {
         try setOption(descriptor, level: SOL_SOCKET, name: SO_REUSEADDR, to: 1)
         try listen(descriptor, at: address)
         self.address = try Self.boundAddress(of: descriptor, as: address)
-        self.descriptor = consume descriptor
+        self.descriptor = SharedDescriptor(descriptor)
     }
 
-    /// Listens on a unix socket, made with the given permissions. The file that a dead process left is replaced;
-    /// one that a live process listens on is refused, and so is a file that is no socket.
+    /// Listens on a unix socket, made with the given permissions. The file that a dead process left
+    /// is replaced; one that a live process listens on is refused, and so is a file that is no
+    /// socket.
     package init(unixPath path: String, mode: UInt32) throws(OperationError) {
         let doing = "listen on \(path)"
         address = .unix(path: path)
         try removeStaleSocket(path, doing: doing)
         do throws(Errno) {
             let descriptor = try address.makeSocket()
-            // bind(2) gives the file the socket's own mode, less the umask: it is never more open than asked for.
+            // bind(2) gives the file the socket's own mode, less the umask: it is never more open
+            // than asked for.
             guard fchmod(descriptor.rawValue, mode) == 0 else { throw .current }
             try listen(descriptor, at: address)
             guard chmod(path, mode) == 0 else { throw .current }
             file = try FileIdentity(of: path)
-            self.descriptor = consume descriptor
+            self.descriptor = SharedDescriptor(descriptor)
         } catch {
             throw OperationError(.system, doing: doing, found: "\(error)")
         }
@@ -55,20 +55,17 @@ package final class Listener {
         }
     }
 
-    /// Waits for a connection. Throws `Errno.canceled` when the task is cancelled, `Errno.badFileDescriptor` once
-    /// the listener is closed.
+    /// Waits for a connection. Throws `Errno.canceled` when the task is cancelled,
+    /// `Errno.badFileDescriptor` once the listener is closed.
     ///
-    /// When descriptors or memory are short it tries again after `Limit.acceptRetryDelay`: connections wait in the
-    /// backlog meanwhile.
+    /// When descriptors or memory are short it tries again after `Limit.acceptRetryDelay`:
+    /// connections wait in the backlog meanwhile.
     package func accept() async throws(Errno) -> Socket {
         while true {
-            if isClosed { throw .badFileDescriptor }
-            let result = await acceptOnce()
-            if isClosed {
-                if result >= 0 { Descriptor(owning: result).close() }
-                throw .badFileDescriptor
-            }
+            let fd = try descriptor.begin()
+            let result = await RingActor.ring.perform { CUring_accept($0, $1, fd) }
             if result >= 0 { return try accepted(Descriptor(owning: result)) }
+            try descriptor.end()
             switch Errno(rawValue: -result) {
             case .connectionAbort, .interrupted, .protocolError: break
             case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noBufferSpace, .noMemory:
@@ -80,36 +77,16 @@ package final class Listener {
 
     /// Stops listening, and removes the socket file. Connections that were accepted live on.
     package func close() {
-        guard !isClosed else { return }
-        isClosed = true
         if let file { file.unlink(address) }
         file = nil
-        if operations == 0 {
-            descriptor = nil
-        } else {
-            shutdown(rawDescriptor, Int32(SHUT_RDWR))
-        }
+        descriptor.close()
     }
 
-    private var rawDescriptor: Int32 {
-        switch descriptor {
-        case .some(let descriptor): descriptor.rawValue
-        case .none: -1
-        }
-    }
-
-    private func acceptOnce() async -> Int32 {
-        let fd = rawDescriptor
-        operations += 1
-        let result = await RingActor.ring.perform { CUring_accept($0, $1, fd) }
-        operations -= 1
-        if isClosed && operations == 0 { descriptor = nil }
-        return result
-    }
-
-    private func accepted(_ descriptor: consuming Descriptor) throws(Errno) -> Socket {
-        if address.isTCP { try Socket.disableDelay(descriptor) }
-        return Socket(owning: descriptor)
+    private func accepted(_ connection: consuming Descriptor) throws(Errno) -> Socket {
+        try descriptor.end()
+        // A client that has reset the connection meanwhile must not end the listener.
+        if address.isTCP { try? Socket.disableDelay(connection) }
+        return Socket(owning: connection)
     }
 
     private func backOff() async throws(Errno) {

@@ -6,8 +6,8 @@ import Synchronization
 extension Ring {
     /// Runs `work` on a worker thread, for calls that can block: mount(2), an ioctl, fsync.
     ///
-    /// It is not cancellable: once queued it runs to its end. At most `Limit.blockingThreadsMax` run at a time, the
-    /// others wait in order; a worker ends when there is no more to do.
+    /// It is not cancellable: once queued it runs to its end. At most `Limit.blockingThreadsMax`
+    /// run at a time, the others wait in order; a worker ends when there is no more to do.
     @RingActor
     package func blocking<T: Sendable, E: Error>(
         _ work: @escaping @Sendable () throws(E) -> T
@@ -54,8 +54,8 @@ final class BlockingPool: Sendable {
         }
     }
 
-    /// Leaves the work to the threads there are. If there is none it is done here: the loop stalls, but
-    /// nothing is lost.
+    /// Leaves the work to the threads there are. If there is none it is done here: the loop stalls,
+    /// but nothing is lost.
     private func runWithoutThread() {
         let isAlone = state.withLock { state in
             if state.threads == 1 { return true }
@@ -69,7 +69,8 @@ final class BlockingPool: Sendable {
         while let work = next() { work() }
     }
 
-    /// The next piece of work; nil when there is none, and then the caller is no longer counted as a thread.
+    /// The next piece of work; nil when there is none, and then the caller is no longer counted as
+    /// a thread.
     private func next() -> (@Sendable () -> Void)? {
         state.withLock { state in
             if state.queue.isEmpty {

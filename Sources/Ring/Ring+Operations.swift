@@ -10,7 +10,6 @@ package struct PollEvents: OptionSet, Sendable, Hashable {
     package init(rawValue: UInt32) { self.rawValue = rawValue }
 
     package static let input = PollEvents(rawValue: 0x001)
-    package static let priority = PollEvents(rawValue: 0x002)
     package static let output = PollEvents(rawValue: 0x004)
     /// Reported whether asked for or not.
     package static let error = PollEvents(rawValue: 0x008)
@@ -31,14 +30,15 @@ extension Ring {
     ) async throws(Errno) -> PollEvents {
         let fd = descriptor.rawValue
         let result = await perform { CUring_poll($0, $1, fd, events.rawValue) }
-        return PollEvents(rawValue: UInt32(try value(result)))
+        return PollEvents(rawValue: UInt32(try checked(result)))
     }
 
-    /// Reads up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own position.
-    /// Returns how many; 0 at the end.
+    /// Reads up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own
+    /// position. Returns how many; 0 at the end.
     ///
-    /// The buffer has to stay valid until this returns, which after a cancellation too is only when the kernel has
-    /// let go of it. For an inotify descriptor, `poll` and read(2): a read in the ring would occupy a kernel thread.
+    /// The buffer has to stay valid until this returns, which after a cancellation too is only when
+    /// the kernel has let go of it. For an inotify descriptor, `poll` and read(2): a read in the
+    /// ring would occupy a kernel thread.
     @RingActor
     package func read(
         _ descriptor: borrowing Descriptor, into buffer: UnsafeMutableRawBufferPointer,
@@ -48,11 +48,11 @@ extension Ring {
         let result = await perform {
             CUring_read($0, $1, fd, buffer.baseAddress, buffer.count, offset ?? .max)
         }
-        return try value(result)
+        return try checked(result)
     }
 
-    /// Writes up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own position.
-    /// Returns how many. The buffer has to stay valid until this returns.
+    /// Writes up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own
+    /// position. Returns how many. The buffer has to stay valid until this returns.
     @RingActor
     package func write(
         _ descriptor: borrowing Descriptor, from buffer: UnsafeRawBufferPointer, at offset: UInt64?
@@ -61,16 +61,17 @@ extension Ring {
         let result = await perform {
             CUring_write($0, $1, fd, buffer.baseAddress, buffer.count, offset ?? .max)
         }
-        return try value(result)
+        return try checked(result)
     }
 
-    /// Queues one SQE by `prepare`, given the ring and the SQE's tag, waits for its completion, and returns the completion's result: a count, or a negated errno.
+    /// Queues one SQE by `prepare`, given the ring and the SQE's tag, waits for its completion, and
+    /// returns that one's result: a count, or a negated errno.
     ///
-    /// When the task is cancelled the SQE is cancelled too. The result is the operation's own in any case: what
-    /// it did before the cancellation reached it is not lost.
+    /// When the task is cancelled the SQE is cancelled too. The result is the operation's own in
+    /// any case: what it did before the cancellation reached it is not lost.
     ///
-    /// At the limit this returns `-ENOBUFS` at once, without a suspension: do not just try again. What has to be done even
-    /// so, to get below the limit again, is done `beyondLimit`.
+    /// At the limit this returns `-ENOBUFS` at once, without a suspension: do not just try again.
+    /// What has to be done even so, to get below the limit again, is done `beyondLimit`.
     @RingActor
     func perform(
         beyondLimit: Bool = false, _ prepare: (OpaquePointer, UInt64) -> Bool
@@ -84,8 +85,8 @@ extension Ring {
         }
     }
 
-    /// Waits until the descriptor is readable, whether the task is cancelled or not. For cleaning up, hence beyond
-    /// `Limit.operationsInFlightMax` too.
+    /// Waits until the descriptor is readable, whether the task is cancelled or not. For cleaning
+    /// up, hence beyond `Limit.operationsInFlightMax` too.
     @RingActor
     func pollToTheEnd(_ descriptor: borrowing Descriptor) async -> Int32 {
         let fd = descriptor.rawValue
@@ -122,16 +123,19 @@ extension Ring {
             slots.release(tag)
             return continuation.resume(returning: -ECANCELED)
         }
+        // Before the SQE is queued: that may take the inbox in, with a cancellation of this
+        // operation.
+        slot.pointee.continuation = continuation
         guard queue({ prepare($0, tag.rawValue) }) else {
+            slot.pointee.continuation = nil
             slots.release(tag)
             return continuation.resume(returning: -ENOBUFS)
         }
-        slot.pointee.continuation = continuation
     }
 }
 
 /// A completion's result as a count.
-func value(_ result: Int32) throws(Errno) -> Int {
+func checked(_ result: Int32) throws(Errno) -> Int {
     guard result >= 0 else { throw Errno(rawValue: -result) }
     return Int(result)
 }

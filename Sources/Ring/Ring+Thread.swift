@@ -4,8 +4,9 @@ import Synchronization
 extension Ring {
     private static let hasThread = Mutex(false)
 
-    /// Starts the process's loop on a thread of its own; does nothing when it has one already. It is for programs
-    /// whose main thread is taken, such as tests. A daemon calls `start` and `run` on its main thread.
+    /// Starts the process's loop on a thread of its own; does nothing when it has one already. It
+    /// is for programs whose main thread is taken, such as tests. A daemon calls `start` and `run`
+    /// on its main thread.
     package static func startThread() throws(RingUnavailable) {
         try hasThread.withLock { hasThread throws(RingUnavailable) in
             if hasThread { return }

@@ -27,8 +27,8 @@ extension Ring: TimeSource {
 
     /// Runs `body` in a child task, which is cancelled at `deadline`.
     ///
-    /// Returns only when `body` has ended. Throws `DeadlineExceeded` when it throws after the deadline; what it
-    /// returns counts even if it is late.
+    /// Returns only when `body` has ended. Throws `DeadlineExceeded` when it throws after the
+    /// deadline; what it returns counts even if it is late.
     @RingActor
     package func withDeadline<T: Sendable>(
         _ deadline: Instant, _ body: @escaping @RingActor @Sendable () async throws -> T

@@ -7,10 +7,11 @@ import SystemPackage
 /// The loop: one thread that submits I/O to io_uring, waits for completions, and runs the jobs they
 /// make ready. Linux 5.10 or later.
 ///
-/// As a serial executor it runs `RingActor`; as a task executor it keeps the tasks that prefer it off
-/// the global thread pool. Without work it sleeps in the kernel, with no timer of its own.
+/// As a serial executor it runs `RingActor`; as a task executor it keeps the tasks that prefer it
+/// off the global thread pool. Without work it sleeps in the kernel, with no timer of its own.
 ///
-/// The stored properties belong to the loop's thread, except `inbox`, `thread` and the constants: hence `@unchecked`.
+/// The stored properties belong to the loop's thread, except `inbox`, `thread` and the constants:
+/// hence `@unchecked`.
 package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// What other threads leave for the loop.
     private struct Inbox {
@@ -49,7 +50,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     /// Sets io_uring up. Call it once, on any thread, before `run`.
     ///
-    /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is an error.
+    /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is
+    /// an error.
     package func start() throws(RingUnavailable) {
         guard wakeDescriptor >= 0 else { throw RingUnavailable(errno: .current) }
         precondition(handle == nil, "the ring is set up once")
@@ -58,8 +60,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         signal(SIGPIPE, SIG_IGN)
     }
 
-    /// Runs the loop on the calling thread until `stop`. Operations that are in flight then are abandoned, their
-    /// tasks never resumed: the process is meant to end.
+    /// Runs the loop on the calling thread until `stop`. Operations that are in flight then are
+    /// abandoned, their tasks never resumed: the process is meant to end.
     package func run() {
         thread.store(pthread_self(), ordering: .relaxed)
         // A SINGLE_ISSUER ring belongs to the thread that enables it.
@@ -103,7 +105,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     // MARK: The loop's turn
 
-    /// Runs the jobs that are ready now. Those they make ready wait for the next turn, so that I/O is never starved.
+    /// Runs the jobs that are ready now. Those they make ready wait for the next turn, so that I/O
+    /// is never starved.
     private func runReadyJobs() {
         // Fewer may be left when a job has run the newest one.
         var count = jobs.count
@@ -114,8 +117,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     }
 
     private func run(_ job: UnownedJob) {
-        // A resumed continuation arrives on the generic executor. Claiming the serial one as well makes its
-        // hop to RingActor a no-op instead of another job.
+        // A resumed continuation arrives on the generic executor. Claiming the serial one as well
+        // makes its hop to RingActor a no-op instead of another job.
         job.runSynchronously(
             isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
     }
@@ -155,8 +158,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         }
     }
 
-    /// Queues one SQE by a function that returns false as long as the queue is full; false when the kernel takes
-    /// nothing for now.
+    /// Queues one SQE by a function that returns false as long as the queue is full; false when the
+    /// kernel takes nothing for now.
     func queue(_ prepare: (OpaquePointer) -> Bool) -> Bool {
         if prepare(uring) { return true }
         // A kernel before 5.19 takes more only once the completion queue has room.

@@ -12,9 +12,9 @@
 
     /// Starts a task on the ring.
     ///
-    /// This is the way to start concurrent work: the task prefers the ring as its executor, and so do its
-    /// children. A plain `Task { }` has no such preference; each of its resumptions would go through the global
-    /// thread pool.
+    /// This is the way to start concurrent work: the task prefers the ring as its executor, and so
+    /// do its children. A plain `Task { }` has no such preference; each of its resumptions would go
+    /// through the global thread pool.
     @discardableResult
     package nonisolated static func spawn<T: Sendable>(
         _ body: @escaping @RingActor @Sendable () async -> T

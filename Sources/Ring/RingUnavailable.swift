@@ -28,7 +28,8 @@ package struct RingUnavailable: Error, Sendable, CustomStringConvertible {
 
 /// Sets a ring up with what this kernel offers, and returns it with the setup flags it took.
 ///
-/// Each step down in flags is a kernel generation; each step down in entries is for a small RLIMIT_MEMLOCK.
+/// Each step down in flags is a kernel generation; each step down in entries is for a small
+/// RLIMIT_MEMLOCK.
 func setUpRing(
     entries: UInt32, entriesMin: UInt32
 ) throws(RingUnavailable) -> (OpaquePointer, flags: UInt32) {

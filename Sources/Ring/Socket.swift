@@ -4,17 +4,16 @@ package import SystemPackage
 
 /// A connected stream socket, which owns its descriptor.
 ///
-/// Every operation is cancelled with its task (`Errno.canceled`), and ends with `Errno.badFileDescriptor` once the
-/// socket is closed; the descriptor itself goes only when no operation uses it any more.
+/// Every operation is cancelled with its task (`Errno.canceled`), and ends with
+/// `Errno.badFileDescriptor` once the socket is closed; the descriptor itself goes only when no
+/// operation uses it any more.
 @RingActor
 package final class Socket {
-    private var descriptor: Descriptor?
-    private var operations = 0
-    private var isClosed = false
+    private var descriptor: SharedDescriptor
 
     /// Takes over a connected socket in blocking mode.
     package init(owning descriptor: consuming Descriptor) {
-        self.descriptor = consume descriptor
+        self.descriptor = SharedDescriptor(descriptor)
     }
 
     /// Connects to an address.
@@ -29,7 +28,7 @@ package final class Socket {
             CUring_connect($0, $1, fd, pointer, length)
         }
         _ = consume raw
-        _ = try value(result)
+        _ = try checked(result)
         return Socket(owning: descriptor)
     }
 
@@ -38,8 +37,8 @@ package final class Socket {
         try setOption(descriptor, level: Int32(IPPROTO_TCP), name: TCP_NODELAY, to: 1)
     }
 
-    /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end of the stream.
-    /// Throws `Errno.noBufferSpace` when the buffer holds its maximum.
+    /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end
+    /// of the stream. Throws `Errno.noBufferSpace` when the buffer holds its maximum.
     package func receive(into buffer: ByteBuffer) async throws(Errno) -> Int {
         let room: UnsafeMutableRawBufferPointer
         do throws(ByteBuffer.Full) {
@@ -47,15 +46,14 @@ package final class Socket {
         } catch {
             throw .noBufferSpace
         }
-        let fd = try beginOperation()
+        let fd = try descriptor.begin()
         buffer.beginUse()
         let result = await RingActor.ring.perform {
             CUring_recv($0, $1, fd, room.baseAddress, room.count)
         }
         buffer.endUse()
-        endOperation()
-        if isClosed { throw .badFileDescriptor }
-        let count = try value(result)
+        try descriptor.end()
+        let count = try checked(result)
         buffer.commit(count)
         return count
     }
@@ -65,24 +63,23 @@ package final class Socket {
     package func send(_ buffer: ByteBuffer) async throws(Errno) {
         while !buffer.isEmpty {
             let bytes = buffer.readable
-            let fd = try beginOperation()
+            let fd = try descriptor.begin()
             buffer.beginUse()
             let result = await RingActor.ring.perform {
                 CUring_send($0, $1, fd, bytes.baseAddress, bytes.count)
             }
             buffer.endUse()
-            endOperation()
-            if isClosed { throw .badFileDescriptor }
-            buffer.consume(try value(result))
+            try descriptor.end()
+            buffer.consume(try checked(result))
         }
     }
 
-    /// Sends what the socket takes without waiting, and returns how many bytes that was, perhaps 0. For small
-    /// answers this saves an operation and, as it never waits, a time limit.
+    /// Sends what the socket takes without waiting, and returns how many bytes that was, perhaps 0.
+    /// For small answers this saves an operation and, as it never waits, a time limit.
     package func sendNow(_ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
-        if isClosed { throw .badFileDescriptor }
+        if descriptor.isClosed { throw .badFileDescriptor }
         let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
-        let count = Glibc.send(rawDescriptor, bytes.baseAddress, bytes.count, flags)
+        let count = Glibc.send(descriptor.rawValue, bytes.baseAddress, bytes.count, flags)
         if count >= 0 { return count }
         let errno = Errno.current
         switch errno {
@@ -93,72 +90,47 @@ package final class Socket {
 
     /// Whether `receive` would not wait: there are bytes, or the stream has ended or is broken.
     package var hasInput: Bool {
-        guard !isClosed else { return true }
-        var request = pollfd(fd: rawDescriptor, events: Int16(POLLIN), revents: 0)
+        guard !descriptor.isClosed else { return true }
+        var request = pollfd(fd: descriptor.rawValue, events: Int16(POLLIN), revents: 0)
         return Glibc.poll(&request, 1, 0) != 0
     }
 
     /// Says to the peer that nothing more will be sent; receiving goes on.
     package func endSending() {
-        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_WR)) }
+        if !descriptor.isClosed { shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
     }
 
-    /// Says to the peer that nothing more will be received. What has arrived can still be received, then comes the
-    /// end of the stream; an operation that waits ends.
+    /// Says to the peer that nothing more will be received. What has arrived can still be received,
+    /// then comes the end of the stream; an operation that waits ends.
     package func endReceiving() {
-        if !isClosed { shutdown(rawDescriptor, Int32(SHUT_RD)) }
+        if !descriptor.isClosed { shutdown(descriptor.rawValue, Int32(SHUT_RD)) }
     }
 
     /// Returns when the peer has closed the connection or its sending side.
     package func hangUp() async throws(Errno) {
-        let fd = try beginOperation()
+        let fd = try descriptor.begin()
         let result = await RingActor.ring.perform {
             CUring_poll($0, $1, fd, PollEvents.peerHangUp.rawValue)
         }
-        endOperation()
-        if isClosed { throw .badFileDescriptor }
-        _ = try value(result)
+        try descriptor.end()
+        _ = try checked(result)
     }
 
-    /// Closes the connection now. What the peer has not yet received of the bytes sent still reaches it.
-    package func close() {
-        guard !isClosed else { return }
-        isClosed = true
-        if operations == 0 {
-            descriptor = nil
-        } else {
-            // Ends the operations; the last one closes the descriptor, whose number must not be used anew before.
-            shutdown(rawDescriptor, Int32(SHUT_RDWR))
-        }
-    }
+    /// Closes the connection now. What the peer has not yet received of the bytes sent still
+    /// reaches it.
+    package func close() { descriptor.close() }
 
-    /// Closes the connection now with a reset: the peer gets `Errno.connectionReset`, and what it has not yet
-    /// received of the bytes sent is lost. For servers that misbehave on purpose; no operation may be in flight.
+    /// Closes the connection now with a reset: the peer gets `Errno.connectionReset`, and what it
+    /// has not yet received of the bytes sent is lost. For servers that misbehave on purpose; no
+    /// operation may be in flight.
     package func reset() {
-        precondition(operations == 0, "an operation is in flight")
-        guard !isClosed else { return }
+        precondition(descriptor.operations == 0, "an operation is in flight")
+        guard !descriptor.isClosed else { return }
         var option = linger(l_onoff: 1, l_linger: 0)
         setsockopt(
-            rawDescriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+            descriptor.rawValue, SOL_SOCKET, SO_LINGER, &option,
+            socklen_t(MemoryLayout<linger>.size))
         close()
-    }
-
-    private var rawDescriptor: Int32 {
-        switch descriptor {
-        case .some(let descriptor): descriptor.rawValue
-        case .none: -1
-        }
-    }
-
-    private func beginOperation() throws(Errno) -> Int32 {
-        if isClosed { throw .badFileDescriptor }
-        operations += 1
-        return rawDescriptor
-    }
-
-    private func endOperation() {
-        operations -= 1
-        if isClosed && operations == 0 { descriptor = nil }
     }
 }
 

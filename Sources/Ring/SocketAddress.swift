@@ -24,8 +24,9 @@ package struct IPv4Address: Hashable, Sendable, CustomStringConvertible {
 
 /// An IPv6 address, without a zone.
 package struct IPv6Address: Hashable, Sendable, CustomStringConvertible {
-    /// Its 16 bytes, the first one the highest.
+    /// The first eight bytes, as one number.
     package var high: UInt64
+    /// The last eight bytes.
     package var low: UInt64
 
     package init(high: UInt64, low: UInt64) {
@@ -79,7 +80,8 @@ package enum SocketAddress: Sendable, Hashable, CustomStringConvertible {
         if case .unix = self { false } else { true }
     }
 
-    /// A new socket of this address's family: close-on-exec and in blocking mode, as the ring wants it.
+    /// A new socket of this address's family: close-on-exec and in blocking mode, as the ring wants
+    /// it.
     func makeSocket(nonBlocking: Bool = false) throws(Errno) -> Descriptor {
         let family =
             switch self {
@@ -95,8 +97,8 @@ package enum SocketAddress: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// A socket address as the kernel takes it, in a heap block: it has to stay in place until an operation's SQE is
-/// submitted.
+/// A socket address as the kernel takes it, in a heap block: it has to stay in place until an
+/// operation's SQE is submitted.
 struct RawSocketAddress: ~Copyable {
     private let storage: UnsafeMutablePointer<sockaddr_storage>
     let length: socklen_t
@@ -105,7 +107,8 @@ struct RawSocketAddress: ~Copyable {
         UnsafeRawPointer(storage).assumingMemoryBound(to: sockaddr.self)
     }
 
-    /// Throws `Errno.fileNameTooLong` for a unix path that has no room in a socket address (107 bytes).
+    /// Throws `Errno.fileNameTooLong` for a unix path that has no room in a socket address (107
+    /// bytes).
     init(_ address: SocketAddress) throws(Errno) {
         storage = .allocate(capacity: 1)
         storage.initialize(to: sockaddr_storage())

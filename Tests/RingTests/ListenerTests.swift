@@ -89,12 +89,19 @@ import Testing
 
     @Test func `closing ends an accept`() async throws {
         try await onRing {
-            let listener = try Listener(address: .ipv4(.loopback, port: 0))
-            let task = RingActor.spawn { try await listener.accept() }
-            await Task.yield()
-            listener.close()
-            await #expect(throws: Errno.badFileDescriptor) { try await task.value }
-            await #expect(throws: Errno.badFileDescriptor) { try await listener.accept() }
+            try await withDirectory { directory in
+                let listeners = [
+                    try Listener(address: .ipv4(.loopback, port: 0)),
+                    try Listener(unixPath: "\(directory)/socket", mode: 0o660),
+                ]
+                for listener in listeners {
+                    let task = RingActor.spawn { try await listener.accept() }
+                    await Task.yield()
+                    listener.close()
+                    await #expect(throws: Errno.badFileDescriptor) { try await task.value }
+                    await #expect(throws: Errno.badFileDescriptor) { try await listener.accept() }
+                }
+            }
         }
     }
 

@@ -52,7 +52,8 @@ import Testing
         }
     }
 
-    /// Whichever wins, the operation ends once, and a byte is either received or still in the socket.
+    /// Whichever wins, the operation ends once, and a byte is either received or still in the
+    /// socket.
     @Test func `a byte that arrives while its receive is cancelled is not lost`() async throws {
         try await onRing {
             var received = 0

@@ -87,7 +87,8 @@ func contents(_ path: String) -> String? {
     return String(decoding: bytes.prefix(count), as: UTF8.self)
 }
 
-/// Waits on the ring until a condition holds that nothing announces; false when it does not within 5 s.
+/// Waits on the ring until a condition holds that nothing announces; false when it does not within
+/// 5 s.
 @RingActor
 func eventually(_ condition: @RingActor () -> Bool) async throws -> Bool {
     let ring = RingActor.ring

@@ -1,9 +1,9 @@
-// What module Ring needs of liburing and of Linux, as real functions: most of it is macros, GNU extensions or
-// variadic calls, none of which Swift imports.
+// What module Ring needs of liburing and of Linux, as real functions: most of it is macros, GNU
+// extensions or variadic calls, none of which Swift imports.
 //
-// liburing.h stays in CUring.c: it brings its own copy of linux/io_uring.h, which clashes with the kernel's that
-// SystemPackage's C module includes. No feature-test macro may be defined here either: glibc's structures would then
-// differ from those of Swift's Glibc module.
+// liburing.h stays in CUring.c: it brings its own copy of linux/io_uring.h, which clashes with the
+// kernel's that SystemPackage's C module includes. No feature-test macro may be defined here
+// either: glibc's structures would then differ from those of Swift's Glibc module.
 #pragma once
 
 #include <stdbool.h>
@@ -15,8 +15,8 @@
 /// A ring: the submission queue, the completion queue, and their descriptor.
 struct CUring;
 
-// Setup flags by kernel: SINGLE_ISSUER and DEFER_TASKRUN since 6.1, COOP_TASKRUN since 5.19, R_DISABLED since 5.10.
-// An older kernel answers EINVAL to those it does not know.
+// Setup flags by kernel: SINGLE_ISSUER and DEFER_TASKRUN since 6.1, COOP_TASKRUN since 5.19,
+// R_DISABLED since 5.10. An older kernel answers EINVAL to those it does not know.
 static const unsigned CUring_SETUP_R_DISABLED = 1U << 6;
 static const unsigned CUring_SETUP_COOP_TASKRUN = 1U << 8;
 static const unsigned CUring_SETUP_SINGLE_ISSUER = 1U << 12;
@@ -24,7 +24,8 @@ static const unsigned CUring_SETUP_DEFER_TASKRUN = 1U << 13;
 
 /// Sets a ring up. Returns 0 or a negated errno.
 int CUring_init(struct CUring **ring, unsigned entries, unsigned flags);
-/// Starts a ring that was set up with R_DISABLED, and binds it to the calling thread. Returns 0 or a negated errno.
+/// Starts a ring that was set up with R_DISABLED, and binds it to the calling thread. Returns 0 or
+/// a negated errno.
 int CUring_enable(struct CUring *ring);
 /// Hands the queued SQEs to the kernel. Returns how many it took, or a negated errno.
 int CUring_submit(struct CUring *ring);
@@ -43,20 +44,23 @@ struct CUring_completion {
 /// Copies up to `max` completions out and hands their places back to the kernel at once.
 unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsigned max);
 
-// Each of the following queues one SQE, whose completion carries `tag`; false when the queue is full.
-// Buffers have to stay in place until the completion, addresses and times until the submission.
+// Each of the following queues one SQE, whose completion carries `tag`; false when the queue is
+// full. Buffers have to stay in place until the completion, addresses and times until the
+// submission.
 
 /// An offset of UINT64_MAX is the file's own position.
 bool CUring_read(struct CUring *, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset);
-bool CUring_write(struct CUring *, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset);
+bool CUring_write(
+    struct CUring *, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset);
 bool CUring_recv(struct CUring *, uint64_t tag, int fd, void *bytes, size_t count);
-/// A broken connection is an error, never SIGPIPE. The kernel itself goes on after a short send (since 5.19; before,
-/// the caller sees it).
+/// A broken connection is an error, never SIGPIPE. The kernel itself goes on after a short send
+/// (since 5.19; before, the caller sees it).
 bool CUring_send(struct CUring *, uint64_t tag, int fd, const void *bytes, size_t count);
-/// The accepted socket is close-on-exec and in blocking mode: the ring waits for it by itself, and would answer EAGAIN
-/// for a non-blocking one.
+/// The accepted socket is close-on-exec and in blocking mode: the ring waits for it by itself, and
+/// would answer EAGAIN for a non-blocking one.
 bool CUring_accept(struct CUring *, uint64_t tag, int fd);
-bool CUring_connect(struct CUring *, uint64_t tag, int fd, const struct sockaddr *address, socklen_t length);
+bool CUring_connect(
+    struct CUring *, uint64_t tag, int fd, const struct sockaddr *address, socklen_t length);
 bool CUring_poll(struct CUring *, uint64_t tag, int fd, unsigned events);
 
 /// The kernel's __kernel_timespec.
@@ -78,14 +82,16 @@ int CUring_eventfd(void);
 int CUring_pidfd_open(pid_t pid);
 /// Since 5.1.
 int CUring_pidfd_send_signal(int pidfd, int signal);
-/// Blocks the signals in the calling thread and returns a descriptor that reads them: close-on-exec, non-blocking.
+/// Blocks the signals in the calling thread and returns a descriptor that reads them:
+/// close-on-exec, non-blocking.
 int CUring_signalfd(const int *signals, unsigned count);
 /// The next pending signal's number; 0 when there is none.
 int CUring_signalfd_read(int fd);
 /// A pipe, both ends close-on-exec, the read end non-blocking.
 int CUring_output_pipe(int ends[2]);
-/// Starts `path` without a shell: standard input is /dev/null, standard output and standard error are `output`,
-/// no other descriptor is passed on, signals are unblocked and back at their defaults. Returns 0 or the error.
+/// Starts `path` without a shell: standard input is /dev/null, standard output and standard error
+/// are `output`, no other descriptor is passed on, signals are unblocked and back at their
+/// defaults. Returns 0 or the error.
 int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output);
 /// Starts a detached thread with all signals blocked. Returns 0 or the error.
 int CUring_start_thread(const char *name, void *(*body)(void *), void *context);
