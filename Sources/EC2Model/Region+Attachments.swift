@@ -51,7 +51,7 @@ extension Region {
     }
 
     /// The instance's attachments, ordered by device name.
-    package func attachments(
+    func attachments(
         of instance: InstanceID
     ) -> [(volume: VolumeID, attachment: Attachment)] {
         volumes.values.flatMap { volume in

@@ -129,7 +129,11 @@ final class Simulator {
         case .held: region.held(order, at: now)
         case .failed(let reason):
             say("\(order.volume) on \(order.instance): \(reason)")
-            region.plugFailed(order, reason, at: now)
+            switch order.kind {
+            case .plug: region.plugFailed(order, reason, at: now)
+            // It is tried again, as for a device that is held.
+            case .unplug: region.held(order, at: now)
+            }
         }
         advance()
     }

@@ -1,6 +1,7 @@
 """IMDSv2, judged by botocore's own client and credential chain."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 
@@ -128,3 +129,18 @@ def test_faults_strike_the_path_they_name(simulator, imds):
 def test_a_stopped_instance_answers_503(simulator, imds):
     simulator.control("POST", "/instances", {"id": HERE, "state": "stopped"})
     assert fetch(imds + "/latest/api/token", "PUT", **{TTL: "60"})[0] == 503
+
+
+def test_a_lost_answer_is_an_end_of_stream_and_a_reset_is_a_reset(simulator, imds):
+    def answer():
+        address = imds.removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1])), timeout=5) as client:
+            client.sendall(b"GET /latest/ HTTP/1.1\r\nHost: imds\r\n\r\n")
+            return client.recv(1)
+
+    simulator.fault("IMDS", "lostBefore")
+    assert answer() == b""
+    simulator.fault("IMDS", "reset")
+    with pytest.raises(ConnectionResetError):
+        answer()
+    assert answer() == b"H"
