@@ -9,6 +9,9 @@ import TLS
 ///
 /// Each is signed afresh for every attempt, and retried as `Retry` says until its deadline. They throw
 /// `EC2Failure`; `CancellationError` when cancelled during a pause.
+///
+/// Credentials that are missing or have expired are fetched first, by one fetch for all callers: that
+/// may take `Limit.credentialsTimeMax` whatever a caller's deadline, and nothing is sent after it.
 @RingActor package final class EC2Client {
     private struct Target {
         var endpoint: Endpoint
