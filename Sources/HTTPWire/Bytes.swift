@@ -24,16 +24,51 @@ func isDigit(_ byte: UInt8) -> Bool { byte &- 0x30 < 10 }
 @inline(__always)
 func lowercased(_ byte: UInt8) -> UInt8 { byte &- 0x41 < 26 ? byte | 0x20 : byte }
 
+private let lowBits: UInt64 = 0x0101_0101_0101_0101
+
+/// Not 0 if a byte of `word` is 0; the bits above the lowest such byte mean nothing.
+@inline(__always)
+private func zeroBytes(_ word: UInt64) -> UInt64 {
+    (word &- lowBits) & ~word & (0x80 &* lowBits)
+}
+
 extension Span<UInt8> {
     /// The first index in `range` whose byte is `byte`.
     @inline(__always)
     func firstIndex(of byte: UInt8, in range: Range<Int>) -> Int? {
         var index = range.lowerBound
+        let pattern = UInt64(byte) &* lowBits
+        while index &+ 8 <= range.upperBound, zeroBytes(word(at: index) ^ pattern) == 0 {
+            index &+= 8
+        }
         while index < range.upperBound {
             if self[index] == byte { return index }
             index &+= 1
         }
         return nil
+    }
+
+    /// Whether all bytes in `range` may stand in a field value.
+    @inline(__always)
+    func isFieldValue(_ range: Range<Int>) -> Bool {
+        var index = range.lowerBound
+        while index &+ 8 <= range.upperBound {
+            let word = word(at: index)
+            // Control characters have none of their upper three bits set.
+            let suspects = zeroBytes(word & (0xE0 &* lowBits)) | zeroBytes(word ^ (0x7F &* lowBits))
+            if suspects != 0, !allSatisfy(in: index..<index &+ 8, isFieldValueByte) { return false }
+            index &+= 8
+        }
+        return allSatisfy(in: index..<range.upperBound, isFieldValueByte)
+    }
+
+    /// The eight bytes from `index` on, which must be within the span.
+    @inline(__always)
+    private func word(at index: Int) -> UInt64 {
+        precondition(index >= 0 && index &+ 8 <= count)
+        // Safe: the bytes are within the span, and any bytes make a UInt64.
+        return unsafe bytes.unsafeLoadUnaligned(
+            fromUncheckedByteOffset: index, as: UInt64.self)
     }
 
     @inline(__always)

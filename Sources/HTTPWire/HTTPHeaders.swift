@@ -72,6 +72,7 @@ package struct HTTPHeaders: Sendable {
 
     /// Adds a field that is known to be valid by where it stands in bytes that `adopt` will bring.
     mutating func append(name: Range<Int>, value: Range<Int>) {
+        if fields.isEmpty { fields.reserveCapacity(8) }
         fields.append(
             Field(
                 nameStart: UInt32(name.lowerBound), nameEnd: UInt32(name.upperBound),

@@ -70,7 +70,7 @@ struct FieldSection {
         }
         let name = line.lowerBound..<colon
         let value = input.trimmed(colon + 1..<line.upperBound)
-        guard input.allSatisfy(in: value, isFieldValueByte) else {
+        guard input.isFieldValue(value) else {
             throw HTTPWireError(.malformed, "a header field's value has a control character")
         }
         headers.append(name: name, value: value)
