@@ -1,0 +1,93 @@
+import Base
+
+/// The actions on tags.
+extension Region {
+    func tags(_ parameters: QueryParameters, _ prefix: String) -> [String: String] {
+        var tags: [String: String] = [:]
+        for index in parameters.indices(prefix) {
+            guard let key = parameters["\(prefix).\(index).Key"] else { continue }
+            tags[key] = parameters["\(prefix).\(index).Value"] ?? ""
+        }
+        return tags
+    }
+
+    mutating func changeTags(
+        _ parameters: QueryParameters, at now: Moment, create: Bool
+    ) throws(APIError) -> [XMLNode] {
+        let resources = parameters.list("ResourceId")
+        guard !resources.isEmpty else { throw .missingParameter("resourceIdSet") }
+        for resource in resources { try requireTaggable(resource) }
+        let indices = parameters.indices("Tag")
+        if create, indices.isEmpty { throw .missingParameter("tagSet") }
+        for index in indices where parameters["Tag.\(index).Key"]?.hasPrefix("aws:") ?? false {
+            throw APIError(
+                "InvalidParameterValue",
+                "Tag keys starting with 'aws:' are reserved for internal use")
+        }
+        try refuseDryRun(parameters)
+        for resource in resources {
+            change(tagsOf: resource, at: now) { tags in
+                if !create, indices.isEmpty { tags = [:] }
+                for index in indices {
+                    guard let key = parameters["Tag.\(index).Key"] else { continue }
+                    let value = parameters["Tag.\(index).Value"]
+                    if create {
+                        tags[key] = value ?? ""
+                    } else if value == nil || tags[key] == value {
+                        // With a value given, a tag goes only if it still has that value.
+                        tags[key] = nil
+                    }
+                }
+            }
+        }
+        return [XMLNode("return", "true")]
+    }
+
+    private func requireTaggable(_ resource: String) throws(APIError) {
+        if let id = VolumeID(resource) {
+            guard volumes[id] != nil else { throw .volumesNotFound([resource]) }
+        } else if let id = InstanceID(resource) {
+            guard instances[id] != nil else { throw .instancesNotFound([resource]) }
+        } else {
+            throw APIError("InvalidID", "The ID '\(resource)' is not valid")
+        }
+    }
+
+    private mutating func change(
+        tagsOf resource: String, at now: Moment, _ body: (inout [String: String]) -> Void
+    ) {
+        if let id = VolumeID(resource) {
+            change(id, at: now) { (volume: inout Volume) in body(&volume.tags) }
+        } else if let id = InstanceID(resource), var instance = instances[id] {
+            body(&instance.tags)
+            instances[id] = instance
+        }
+    }
+
+    func describeTags(_ parameters: QueryParameters) throws(APIError) -> [XMLNode] {
+        let filters = try Filters(parameters)
+        var rows: [(resource: String, type: String, key: String, value: String)] = []
+        for volume in volumes.values {
+            rows += volume.tags.map { ("\(volume.id)", "volume", $0.key, $0.value) }
+        }
+        for instance in instances.values {
+            rows += instance.tags.map { ("\(instance.id)", "instance", $0.key, $0.value) }
+        }
+        rows.sort { ($0.resource, $0.key) < ($1.resource, $1.key) }
+        var items: [[XMLNode]] = []
+        for row in rows {
+            let values = [
+                "key": row.key, "value": row.value, "resource-id": row.resource,
+                "resource-type": row.type,
+            ]
+            guard try filters.accept(tags: [row.key: row.value], { values[$0].map { [$0] } })
+            else { continue }
+            items.append([
+                XMLNode("resourceId", row.resource), XMLNode("resourceType", row.type),
+                XMLNode("key", row.key), XMLNode("value", row.value),
+            ])
+        }
+        let page = try Page(items, parameters, max: 1000)
+        return [.list("tagSet", page.elements)] + page.tokenMember
+    }
+}
