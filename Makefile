@@ -12,8 +12,8 @@ COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
 # One set of flags for every release build: another set would compile all of it again.
-RELEASE := -c release -Xswiftc -static-executable -Xlinker --gc-sections --disable-local-rpath \
-    $(IMPORTS)
+RELEASE := -c release -Xswiftc -static-executable -Xlinker --gc-sections -Xlinker --icf=safe \
+    --disable-local-rpath $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
 # Where `make dev` listens and `make health-check` asks.

@@ -28,6 +28,7 @@ VOLUMES = [
     volume(EXT4, content="ext4"),
     volume(OTHER_ZONE, availabilityZone="eu-central-1b"),
 ]
+BOLD, FAINT = 1, 2
 # Milliseconds, of the size that EC2 has.
 LATENCY = {"api": 40, "device": 600, "attached": 1500, "detach": 1200}
 STEPS = [("attach_ms", "attach accepted"), ("device_ms", "device seen"), ("probe_ms", "probed"),
@@ -40,7 +41,7 @@ class Demo:
         self.told = 0
 
     def section(self, text):
-        print(f"\n\033[1m{text}\033[0m", flush=True)
+        print("\n" + styled(text, BOLD), flush=True)
 
     def docker(self, *arguments, fails=False):
         """Runs docker; shows the command, what it prints, and the timelines of its mounts."""
@@ -60,7 +61,7 @@ class Demo:
     def tell_timelines(self):
         timelines = self.host.timelines()
         for timeline in timelines[self.told:]:
-            print(f"  \033[2m{timeline_text(timeline)}\033[0m")
+            print("  " + styled(timeline_text(timeline), FAINT))
         self.told = len(timelines)
 
     def show(self):
@@ -88,14 +89,18 @@ class Demo:
             print(f"  {name} is available")
 
 
+def styled(text, code):
+    return f"\033[{code}m{text}\033[0m" if sys.stdout.isatty() else text
+
+
 def timeline_text(timeline):
     """The daemon logs how long each step took; shown is when it was done."""
     passed, steps = 0.0, []
     for field, step in STEPS:
         if field in timeline:
             passed += timeline[field]
-            steps.append(f"{step} {passed:.1f}")
-    return "; ".join([*steps, f"answered {timeline['total_ms']:.1f} ms"])
+            steps.append(f"{step} {passed:.0f}")
+    return "; ".join([*steps, f"answered {timeline['total_ms']:.0f} ms"])
 
 
 def quoted(word):

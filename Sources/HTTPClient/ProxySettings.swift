@@ -1,3 +1,4 @@
+import Base
 import Ring
 
 /// HTTPS_PROXY and NO_PROXY: through which proxy, if any, an origin is reached.
@@ -54,7 +55,7 @@ extension ProxySettings.Proxy {
     /// `http://user:password@host:port`; the scheme may be left out.
     init?(url: String) {
         var rest = url[...]
-        if let mark = url.firstRange(of: "://") {
+        if let mark = url.range(ofFirst: "://") {
             guard url[..<mark.lowerBound].lowercased() == "http" else { return nil }
             rest = url[mark.upperBound...]
         }

@@ -64,7 +64,7 @@ package final class FileSystems: Sendable {
         throw OperationError(
             .system, doing: doing,
             found: "\(run) \(result.ending): "
-                + result.output.replacing(target, with: device.path).oneLine,
+                + result.output.replacingAll(target, by: device.path).oneLine,
             advice: "the volume may hold a part of a file system and is not formatted again then")
     }
 

@@ -108,7 +108,7 @@ package enum AttachRefusal: Sendable, Equatable {
     /// Codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
     package init(code: String, message: String) {
         switch code {
-        case "InvalidParameterValue" where message.contains("already in use"),
+        case "InvalidParameterValue" where message.range(ofFirst: "already in use") != nil,
             "InvalidDevice.InUse":
             self = .nameInUse
         case "VolumeInUse", "IncorrectState": self = .volumeChanged

@@ -67,7 +67,7 @@ struct LineLog: LogHandler {
     private static func textValue(_ value: String) -> String {
         let text = printable(value)
         guard text.isEmpty || text.contains(where: { " \"=".contains($0) }) else { return text }
-        return "\"" + text.replacing("\"", with: "'") + "\""
+        return "\"" + text.replacingAll("\"", by: "'") + "\""
     }
 
     private static func json(
