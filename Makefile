@@ -76,5 +76,5 @@ health-check:
 	    http://localhost/health && echo
 
 clean:
-	rm -rf .build $(NAME)*.tar.gz $(SOCK)
+	rm -rf .build $(NAME)*.tar.gz $(SOCK) $(SOCK).lock
 	find . -name __pycache__ -o -name .pytest_cache | xargs rm -rf

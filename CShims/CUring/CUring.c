@@ -112,6 +112,12 @@ bool CUring_cancel(struct CUring *ring, uint64_t tag, uint64_t target) {
 int CUring_eventfd(void) { return eventfd(0, EFD_CLOEXEC); }
 
 // glibc has had wrappers for these two only since 2.36.
+pid_t CUring_peer_pid(int fd) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.pid : 0;
+}
+
 int CUring_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 int CUring_pidfd_send_signal(int pidfd, int signal) {

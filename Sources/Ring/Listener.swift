@@ -10,6 +10,8 @@ package final class Listener {
     package let address: SocketAddress
 
     private var descriptor: SharedDescriptor
+    /// Of a unix socket: locked as long as this listens.
+    private var lock: Descriptor?
     /// The socket file's device and inode, so that another's file is not removed in its stead.
     private var file: FileIdentity?
 
@@ -25,9 +27,14 @@ package final class Listener {
     /// Listens on a unix socket, made with the given permissions. The file that a dead process left
     /// is replaced; one that a live process listens on is refused, and so is a file that is no
     /// socket.
+    ///
+    /// A lock on `PATH.lock`, which stays, tells the two apart: for some milliseconds after a kill
+    /// the kernel still takes the dead process's ring down, and with it the socket, which accepts
+    /// connections until then.
     package init(unixPath path: String, mode: UInt32) throws(OperationError) {
         let doing = "listen on \(path)"
         address = .unix(path: path)
+        lock = try takeLock("\(path).lock", doing: doing)
         try removeStaleSocket(path, doing: doing)
         do throws(Errno) {
             let descriptor = try address.makeSocket()
@@ -79,6 +86,7 @@ package final class Listener {
     package func close() {
         if let file { file.unlink(address) }
         file = nil
+        lock = nil
         descriptor.close()
     }
 
@@ -127,7 +135,30 @@ private func listen(_ descriptor: borrowing Descriptor, at address: SocketAddres
     guard Glibc.listen(fd, Int32(Limit.connectionsMax)) == 0 else { throw .current }
 }
 
-/// Removes the socket file of a process that has ended: one that nothing listens on.
+/// Takes the lock that goes with a socket file; another process's ends with that process.
+private func takeLock(_ path: String, doing: String) throws(OperationError) -> Descriptor {
+    let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+    guard fd >= 0 else {
+        throw OperationError(.system, doing: doing, found: "\(path): \(Errno.current)")
+    }
+    let descriptor = Descriptor(owning: fd)
+    guard flock(fd, LOCK_EX | LOCK_NB) == 0 else {
+        let error = Errno.current
+        guard error == .wouldBlock else {
+            throw OperationError(.system, doing: doing, found: "\(path): \(error)")
+        }
+        throw inUse(doing)
+    }
+    return descriptor
+}
+
+private func inUse(_ doing: String) -> OperationError {
+    OperationError(
+        .system, doing: doing, found: "another process listens on it",
+        advice: "stop the other one, or set another path")
+}
+
+/// Removes the socket file of a process that has ended.
 private func removeStaleSocket(_ path: String, doing: String) throws(OperationError) {
     var status = stat()
     if lstat(path, &status) < 0 {
@@ -139,32 +170,30 @@ private func removeStaleSocket(_ path: String, doing: String) throws(OperationEr
             .system, doing: doing, found: "a file that is no socket is in its place",
             advice: "move it away, or set another path")
     }
-    switch probe(path) {
-    case .connectionRefused:
+    switch listeningProcess(path) {
+    case .failure(.connectionRefused), .success(false):
         guard unlink(path) == 0 || errno == ENOENT else {
             throw OperationError(.system, doing: doing, found: "\(Errno.current)")
         }
-    case .noSuchFileOrDirectory: return
-    case nil, .resourceTemporarilyUnavailable:
-        throw OperationError(
-            .system, doing: doing, found: "another process listens on it",
-            advice: "stop the other one, or set another path")
-    case .some(let error):
+    case .failure(.noSuchFileOrDirectory): return
+    case .success(true), .failure(.resourceTemporarilyUnavailable): throw inUse(doing)
+    case .failure(let error):
         throw OperationError(.system, doing: doing, found: "\(error)")
     }
 }
 
-/// Connects and closes again; the error, or nil when something accepts connections.
-private func probe(_ path: String) -> Errno? {
+/// Connects and closes again: whether the process that listens lives, as far as this PID namespace can tell.
+private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
     let address = SocketAddress.unix(path: path)
     do throws(Errno) {
         let raw = try RawSocketAddress(address)
         // In non-blocking mode a full backlog is EAGAIN, not a wait.
         let descriptor = try address.makeSocket(nonBlocking: true)
         guard connect(descriptor.rawValue, raw.pointer, raw.length) == 0 else { throw .current }
-        return nil
+        let process = CUring_peer_pid(descriptor.rawValue)
+        return .success(process > 0 && (kill(process, 0) == 0 || errno == EPERM))
     } catch {
-        return error
+        return .failure(error)
     }
 }
 
