@@ -182,7 +182,8 @@ private func removeStaleSocket(_ path: String, doing: String) throws(OperationEr
     }
 }
 
-/// Connects and closes again: whether the process that listens lives, as far as this PID namespace can tell.
+/// Connects and closes again: whether the process that listens lives, as far as this PID namespace
+/// can tell.
 private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
     let address = SocketAddress.unix(path: path)
     do throws(Errno) {

@@ -182,6 +182,10 @@ class Simulator:
     def volume(self, id):
         return next(v for v in self.state()["volumes"] if v["id"] == id)
 
+    def backing(self, id):
+        """The sparse file that holds the volume's bytes."""
+        return self.directory / "state" / "volumes" / id
+
     def instance(self, id):
         return next(i for i in self.state()["instances"] if i["id"] == id)
 

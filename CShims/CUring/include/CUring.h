@@ -80,8 +80,8 @@ bool CUring_cancel(struct CUring *, uint64_t tag, uint64_t target);
 int CUring_eventfd(void);
 /// A descriptor that polls readable once the child has ended. Since 5.3.
 int CUring_pidfd_open(pid_t pid);
-/// The process at the other end of a connected unix socket; 0 when it is in no PID namespace below the caller's, or not
-/// known. struct ucred is a GNU extension.
+/// The process at the other end of a connected unix socket; 0 when the caller's PID namespace does
+/// not show it. struct ucred is a GNU extension.
 pid_t CUring_peer_pid(int fd);
 /// Since 5.1.
 int CUring_pidfd_send_signal(int pidfd, int signal);

@@ -1,0 +1,187 @@
+"""The daemon as a process: its start, its end, its log, and EC2's faults seen from its socket."""
+
+import json
+import os
+import socket
+import subprocess
+
+import pytest
+
+import engine
+from conftest import HERE
+from daemon import PluginError, executable
+from simulator import SECRET_KEY
+
+
+def test_it_has_one_thread_before_the_first_mount_and_after_the_last(daemon, new_volume):
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    daemon.wait_until(lambda d: d.status("Threads") == 1)
+    volume = new_volume()
+    daemon.create(volume)
+    daemon.mount(volume)
+    daemon.unmount(volume)
+    daemon.wait_until(lambda d: d.status("Threads") == 1)
+
+
+def test_an_idle_daemon_does_not_wake_up(daemon):
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    daemon.wait_until(lambda d: d.is_asleep())
+    before = daemon.status("voluntary_ctxt_switches")
+    # Nothing can be waited for where nothing must happen: the time itself is the test.
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(3)
+    assert daemon.status("voluntary_ctxt_switches") == before
+
+
+@pytest.mark.parametrize("name, value", [
+    ("DETACH_AFTER", "soon"), ("INSTANCE_ID", "me"), ("LOG_LEVEL", "loud"),
+    ("AWS_MAX_ATTEMPTS", "0"), ("HTTPS_PROXY", "socks5://x")])
+def test_a_wrong_setting_is_refused_with_its_name(tmp_path, name, value):
+    ended = subprocess.run(
+        [executable()], env={"SOCK_PATH": str(tmp_path / "s"), name: value}, timeout=20,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert name in ended.stderr and ended.stderr.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(start, daemon, tmp_path):
+    assert os.stat(daemon.socket).st_mode & 0o777 == 0o660
+    with pytest.raises(RuntimeError, match="does not answer"):
+        start("i-0bbbbbbbbbbbbbbb2", "second", SOCK_PATH=str(daemon.socket))
+    daemon.kill()
+    assert daemon.socket.exists()
+    daemon.start()
+
+
+def test_without_metadata_the_socket_answers_and_health_recovers(simulator, start, new_volume):
+    simulator.fault("IMDS", "error", status=503, count=1000)
+    volume = new_volume()
+    daemon = start()
+    daemon.wait_until(lambda d: d.health().get("reason", "starting") != "starting")
+    health = daemon.health()
+    assert health["status"] == "degraded" and "503" in health["reason"]
+    assert set(health) >= {"status", "timestamp", "commit"}
+    with pytest.raises(PluginError, match="503"):
+        daemon.create(volume)
+    simulator.clear_faults()
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    daemon.create(volume)
+    daemon.mount(volume)
+
+
+@pytest.mark.parametrize("kind", ["lostBefore", "lostAfter", "reset", "truncated"])
+def test_a_broken_answer_to_attach_is_survived_with_one_attachment(
+        simulator, daemon, new_volume, kind):
+    volume = new_volume(content="xfs")
+    daemon.create(volume)
+    simulator.fault("AttachVolume", kind)
+    mountpoint = daemon.mount(volume)
+    assert os.path.ismount(mountpoint)
+    assert len(simulator.volume(volume)["attachments"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["lostBefore", "lostAfter", "reset", "truncated"])
+def test_a_broken_answer_to_describe_is_asked_again(simulator, daemon, new_volume, kind):
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    simulator.fault("DescribeVolumes", kind)
+    daemon.create(new_volume())
+
+
+def test_throttling_is_waited_out(simulator, daemon, new_volume):
+    volume = new_volume(content="xfs")
+    simulator.fault("DescribeVolumes", "error", code="RequestLimitExceeded", count=2)
+    simulator.fault("AttachVolume", "error", code="RequestLimitExceeded", count=2)
+    daemon.create(volume)
+    assert os.path.ismount(daemon.mount(volume))
+
+
+def test_a_refusal_reaches_the_caller_with_volume_instance_and_code(
+        simulator, daemon, new_volume):
+    volume = new_volume()
+    daemon.create(volume)
+    simulator.fault("AttachVolume", "error", code="AttachmentLimitExceeded", message="28 of 28")
+    with pytest.raises(PluginError) as error:
+        daemon.mount(volume)
+    for part in [volume, HERE, "AttachmentLimitExceeded", "28 of 28"]:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_mounts_and_counts_outlive_the_process(simulator, daemon, new_volume, end):
+    volume = new_volume()
+    daemon.create(volume)
+    mountpoint = daemon.mount(volume, "a")
+    daemon.mount(volume, "b")
+    (mountpoint / "file").write_text("kept")
+    state = daemon.mount_path / ".polarity-ecs-ebs-plugin" / "volumes.json"
+    daemon.wait_until(lambda d: '"b"' in state.read_text())
+    getattr(daemon, end)()
+    assert (mountpoint / "file").read_text() == "kept"
+    daemon.start()
+    daemon.unmount(volume, "a")
+    assert (mountpoint / "file").read_text() == "kept"
+    daemon.unmount(volume, "b")
+    assert not os.path.ismount(mountpoint)
+    simulator.wait_for_volume(volume, "available")
+
+
+def test_a_state_file_that_is_torn_is_kept_aside_and_the_mounts_are_found(daemon, new_volume):
+    volume = new_volume()
+    daemon.create(volume)
+    mountpoint = daemon.mount(volume)
+    daemon.stop()
+    state = daemon.mount_path / ".polarity-ecs-ebs-plugin" / "volumes.json"
+    state.write_bytes(state.read_bytes()[:-9])
+    daemon.environment["DETACH_AFTER"] = "never"
+    daemon.start()
+    assert daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Mountpoint"] == str(mountpoint)
+    assert state.with_name("volumes.json.unreadable").exists()
+
+
+def test_it_ends_in_time_while_a_mount_is_under_way(simulator, daemon, new_volume):
+    volume = new_volume()
+    daemon.create(volume)
+    simulator.fault("AttachVolume", "hang")
+    connection = daemon.start_call("VolumeDriver.Mount", Name=volume, ID="x")
+    daemon.wait_until(lambda d: d.phase(volume) == "mounting")
+    assert daemon.stop(timeout=10) == 0
+    connection.close()
+
+
+def test_no_secret_is_in_the_log(simulator, start, new_volume):
+    daemon = start(LOG_LEVEL="trace")
+    volume = new_volume()
+    simulator.fault("DescribeVolumes", "error", code="SignatureDoesNotMatch")
+    with pytest.raises(PluginError):
+        daemon.create(volume)
+    daemon.create(volume)
+    daemon.mount(volume)
+    daemon.unmount(volume)
+    log = daemon.log()
+    assert volume in log
+    secrets = [SECRET_KEY, "Signature=", "AWS4-HMAC", "X-Amz-Security-Token", "SecretAccessKey"]
+    secrets += [c["secretAccessKey"] for c in simulator.state().get("credentials", [])]
+    assert not [secret for secret in secrets if secret in log]
+
+
+def test_a_request_that_is_none_of_the_protocol_is_told_so(daemon):
+    assert daemon.request("GET", "/nothing")[0] == 404
+    assert daemon.request("GET", "/VolumeDriver.Get")[0] == 405
+    assert daemon.request("DELETE", "/health")[0] == 405
+    assert daemon.request("POST", "/health")[0] == 200
+    assert daemon.request("POST", "/VolumeDriver.Get", "x" * 200_000)[0] == 413
+    status, body = daemon.request("POST", "/VolumeDriver.Get", "{")
+    assert status == 200 and "JSON" in json.loads(body)["Err"]
+
+
+def test_a_client_that_stalls_does_not_keep_others_waiting(daemon):
+    stalled = socket.socket(socket.AF_UNIX)
+    stalled.connect(str(daemon.socket))
+    stalled.sendall(b"POST /VolumeDriver.Get HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+    connection = engine.UnixConnection(daemon.socket, timeout=5)
+    for _ in range(100):
+        connection.request("POST", "/VolumeDriver.List", "{}")
+        assert connection.getresponse().read()
+    connection.close()
+    stalled.close()
