@@ -134,8 +134,9 @@ package enum ContentDecision: Sendable, Equatable {
     case mount(type: String)
     case format
 
-    /// The file systems that are mounted as they are.
-    package static let mountable = ["xfs", "ext4", "ext3", "ext2", "btrfs"]
+    /// The file systems that are mounted as they are. Not btrfs: what it mounts cannot be proved to
+    /// be this device.
+    package static let mountable = ["xfs", "ext4", "ext3", "ext2"]
 
     /// Throws for anything that may neither be mounted nor formatted.
     ///
