@@ -125,11 +125,11 @@ class Bench:
         self.daemon.call("VolumeDriver.Create", Name=name)
         return name
 
-    def device(self, name):
-        """The volume's node here and when it appeared, in milliseconds."""
-        event = [e for e in self.simulator.events() if e["event"] == "device-created"
-                 and e.get("volume") == name and e.get("instance") == HERE][-1]
-        return event["detail"], milliseconds(event["ns"])
+    def appeared(self, name):
+        """When the volume's node appeared here last, in milliseconds."""
+        return [milliseconds(e["ns"]) for e in self.simulator.events()
+                if e["event"] == "device-created" and e["volume"] == name
+                and e["instance"] == HERE][-1]
 
     def bare_mount(self, node):
         """mount(2) alone of a volume that lies ready here."""
@@ -144,11 +144,8 @@ class Bench:
 
     def floor(self, name, fresh=False):
         """The floor on the same volume, attached here without the daemon."""
-        ec2 = self.simulator.ec2()
-        ec2.attach_volume(VolumeId=name, InstanceId=HERE, Device="/dev/sdp")
-        self.simulator.wait_for_volume(name, "in-use")
-        self.simulator.wait_until(lambda _: os.path.exists(self.device(name)[0]), what="device")
-        node = self.device(name)[0]
+        self.attached_to(name, HERE)
+        node = self.simulator.volume(name)["attachments"][0]["node"]
         made = 0.0
         if fresh:
             begin = milliseconds()
@@ -157,7 +154,7 @@ class Bench:
                 raise SystemExit(f"bench: mkfs.xfs {node} failed")
             made = milliseconds() - begin
         taken = self.bare_mount(node)
-        ec2.detach_volume(VolumeId=name)
+        self.simulator.ec2().detach_volume(VolumeId=name)
         self.simulator.wait_for_volume(name, "available")
         return made + taken
 
@@ -169,8 +166,7 @@ class Bench:
             self.simulator.reset_counters()
             answered, asked = self.daemon.mount(name)
             calls.append(sum(self.simulator.counters()["calls"].values()))
-            _, appeared = self.device(name)
-            taken.append(answered - (asked if attached else appeared))
+            taken.append(answered - (asked if attached else self.appeared(name)))
             self.daemon.give_back(name)
             floors.append(self.floor(prepare() if fresh else name, fresh))
         self.rows.append((case, taken, floors, calls))
@@ -208,8 +204,8 @@ at the end: {self.footprint()}""")
     def attached_to(self, name, owner):
         self.simulator.ec2().attach_volume(VolumeId=name, InstanceId=owner, Device="/dev/sdp")
         self.simulator.wait_until(
-            lambda s: [a["state"] for a in s.volume(name)["attachments"]] == ["attached"],
-            what="attached")
+            lambda s: all(a["state"] == "attached" and a["node"]
+                          for a in s.volume(name)["attachments"]), what="attached")
         return name
 
     def measure_together(self):
