@@ -20,8 +20,11 @@ final class Connection {
     private var isBufferGrown = false
     private var isRetired = false
     private var parser: RequestParser
-    private var handling: Task<Void, Never>?
-    private var response: HTTPResponse?
+    /// How many requests were handled.
+    private var answered = 0
+    private var watch: Task<Void, Never>?
+    /// The task of `serve`.
+    var task: Task<Void, Never>?
 
     init(_ stream: ByteStream, of server: HTTPServer) {
         self.stream = stream
@@ -29,18 +32,37 @@ final class Connection {
         parser = RequestParser(bodyMax: server.bounds.bodyMax)
     }
 
-    /// Serves the connection to its end.
+    /// Serves the connection to its end, in a task of its own.
+    ///
+    /// Nothing here waits that need not: each call that may wait costs a request about as much as
+    /// parsing a header field.
     func serve() async {
         if await shakeHands() {
             while let request = await nextRequest() {
-                let response = await handle(request)
+                server.watchUnlessAnswered(self, handling: answered)
+                let response = await server.handler(request)
+                answered += 1
+                watch?.cancel()
+                watch = nil
                 let isLast = !parser.keepsAlive || isRetired || server.isStopping
-                guard await send(response, method: request.method, closing: isLast), !isLast
-                else { break }
+                let sent = sendNow(response, method: request.method, closing: isLast)
+                if case .all = sent {} else { guard await complete(sent) else { break } }
+                if isLast { break }
             }
         }
         stream.close()
+        task = nil
         server.ended(self)
+    }
+
+    /// Cancels the connection's task once its client hangs up, if it is still handling the request
+    /// after so many others.
+    func watchClient(handling number: Int) {
+        guard number == answered, let task else { return }
+        let stream = stream
+        watch = RingActor.spawn {
+            if (try? await stream.hangUp()) != nil { task.cancel() }
+        }
     }
 
     /// Ends the connection if it is idle, and otherwise after the request that is here already.
@@ -53,7 +75,7 @@ final class Connection {
     /// Ends the connection now. A handler that runs is cancelled.
     func cut() {
         isIdle = false
-        handling?.cancel()
+        task?.cancel()
         stream.close()
     }
 
@@ -73,7 +95,10 @@ final class Connection {
                 guard await sendContinue() else { return nil }
             }
             if buffer.isEmpty && !parser.isWithinRequest {
-                guard await receiveWhileIdle() else { return nil }
+                guard beginIdling() else { return nil }
+                let count = (try? await stream.receive(into: buffer)) ?? 0
+                isIdle = false
+                guard count > 0 else { return nil }
             } else {
                 let by = deadline ?? RingActor.ring.now + server.bounds.receiveTimeMax
                 deadline = by
@@ -90,17 +115,17 @@ final class Connection {
         return step.request
     }
 
-    /// Waits for a request's first bytes, for as long as it takes; false when the client has gone.
-    private func receiveWhileIdle() async -> Bool {
+    /// Makes the connection ready to wait for a request for as long as it takes, with as little
+    /// memory as it can; false when it is to end instead.
+    private func beginIdling() -> Bool {
+        if isRetired || server.isStopping { return false }
         if isBufferGrown {
             buffer = ByteBuffer(capacity: Self.idleBufferSize, max: Limit.requestHeadMax)
             isBufferGrown = false
         }
-        if isRetired || server.isStopping { return false }
         isIdle = true
         idleOrder = server.becameIdle()
-        defer { isIdle = false }
-        return ((try? await stream.receive(into: buffer)) ?? 0) > 0
+        return true
     }
 
     /// Waits for more of a request that has begun; false when the client has gone or was too slow.
@@ -136,38 +161,10 @@ final class Connection {
         }
     }
 
-    // MARK: Handling
-
-    /// Runs the handler. Only if it waits for something is the client watched meanwhile: most
-    /// requests are answered from memory, and cost no operation for it.
-    private func handle(_ request: HTTPRequest) async -> HTTPResponse {
-        response = nil
-        let handling = RingActor.spawnImmediately { [self] in
-            response = await server.handler(request)
-        }
-        if response == nil {
-            self.handling = handling
-            let stream = stream
-            let watch = RingActor.spawn {
-                if (try? await stream.hangUp()) != nil { handling.cancel() }
-            }
-            await handling.value
-            watch.cancel()
-            self.handling = nil
-        }
-        guard let response else { preconditionFailure("the handler has returned") }
-        self.response = nil
-        return response
-    }
-
     // MARK: Sending
 
-    /// False when the client has gone or does not read.
-    private func send(
-        _ response: HTTPResponse, method: String?, closing: Bool
-    ) async -> Bool {
-        await complete(
-            server.withSerialised(response, method: method, closing: closing, sendNow))
+    private func sendNow(_ response: HTTPResponse, method: String?, closing: Bool) -> Sent {
+        server.withSerialised(response, method: method, closing: closing, sendNow)
     }
 
     private func sendContinue() async -> Bool {
@@ -181,7 +178,7 @@ final class Connection {
     /// the answer with it (RFC 9112 section 9.6), so what comes is dropped for a while.
     private func refuse(_ status: Int, _ reason: String) async {
         let response = HTTPResponse(status: status, text: reason + "\n")
-        guard await send(response, method: nil, closing: true) else { return }
+        guard await complete(sendNow(response, method: nil, closing: true)) else { return }
         stream.endSending()
         let stream = stream
         let deadline = RingActor.ring.now + Limit.lingerTimeMax

@@ -32,6 +32,8 @@ package final class HTTPServer {
     private let listener: Listener
     private let tls: TLSContext?
     private var connections: [ObjectIdentifier: Connection] = [:]
+    /// The connections whose handler was called in this turn of the loop, for its how manieth time.
+    private var handling: [(connection: Connection, number: Int)] = []
     /// Resumed when a connection ends or becomes idle, while a new one waits for its place.
     private var placeWaiter: UnsafeContinuation<Void, Never>?
     /// Resumed when the last connection has ended, or the deadline to stop by has passed.
@@ -73,12 +75,14 @@ package final class HTTPServer {
     }
 
     /// Stops accepting, closes idle connections, and lets the requests that are being received or
-    /// handled finish. At the deadline what is left is cut, its handlers' tasks cancelled.
+    /// handled finish. At the deadline what is left is cut, its handlers' tasks cancelled. Not to be
+    /// called again before it has returned.
     package func stop(by deadline: Instant) async {
         isStopping = true
         listener.close()
         for connection in connections.values where connection.isIdle { connection.retire() }
         guard !connections.isEmpty else { return }
+        precondition(endWaiter == nil, "stopped twice at once")
         let alarm = RingActor.spawn {
             do { try await RingActor.ring.sleep(until: deadline) } catch { return }
             for connection in self.connections.values { connection.cut() }
@@ -89,19 +93,15 @@ package final class HTTPServer {
     }
 
     private func serve(_ socket: Socket) {
-        let stream: ByteStream
-        do throws(TLSError) {
-            stream =
-                try tls.map { context throws(TLSError) in
-                    ByteStream(socket, try TLSSession.server(context))
-                } ?? ByteStream(socket)
-        } catch {
-            // OpenSSL has no memory for a session.
-            return socket.close()
+        var stream = ByteStream(socket)
+        if let tls {
+            // Fails only where OpenSSL has no memory for a session.
+            guard let session = try? TLSSession.server(tls) else { return socket.close() }
+            stream = ByteStream(socket, session)
         }
         let connection = Connection(stream, of: self)
         connections[ObjectIdentifier(connection)] = connection
-        RingActor.spawn { await connection.serve() }
+        connection.task = RingActor.spawn { await connection.serve() }
     }
 
     /// Asks the connection that has been idle for longest to end, and waits for any to end or
@@ -119,6 +119,19 @@ package final class HTTPServer {
         idleCount += 1
         resumePlaceWaiter()
         return idleCount
+    }
+
+    /// Has the connection's client watched if its handler has not answered by the loop's next turn.
+    ///
+    /// Most requests are answered from memory at once, and need no watch, which would cost two
+    /// operations each.
+    func watchUnlessAnswered(_ connection: Connection, handling number: Int) {
+        handling.append((connection, number))
+        guard handling.count == 1 else { return }
+        RingActor.spawn {
+            for (connection, number) in self.handling { connection.watchClient(handling: number) }
+            self.handling.removeAll(keepingCapacity: true)
+        }
     }
 
     func ended(_ connection: Connection) {

@@ -3,7 +3,7 @@ import Base
 /// Decodes the chunked transfer coding, RFC 9112 section 7.1, from bytes that come bit by bit.
 ///
 /// Chunk extensions and trailers are checked, bounded by `Limit`, and dropped.
-package struct ChunkedDecoder: Sendable {
+struct ChunkedDecoder: Sendable {
     private enum State {
         case size, afterSize, extensions, sizeEnd
         case data, dataEnd, dataFeed
@@ -19,16 +19,16 @@ package struct ChunkedDecoder: Sendable {
     private let bodyMax: Int
 
     /// - Parameter bodyMax: The most bytes that all chunks' data may have together.
-    package init(bodyMax: Int) { self.bodyMax = bodyMax }
+    init(bodyMax: Int) { self.bodyMax = bodyMax }
 
     /// Whether the last chunk and the trailers have been read.
-    package var isDone: Bool {
+    var isDone: Bool {
         if case .done = state { true } else { false }
     }
 
     /// Appends the data in `input` to `body`, and returns how many bytes of `input` it took: all of
     /// them unless the message ends before.
-    package mutating func decode(
+    mutating func decode(
         _ input: Span<UInt8>, into body: inout [UInt8]
     ) throws(HTTPWireError) -> Int {
         var position = 0

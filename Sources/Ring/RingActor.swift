@@ -29,17 +29,4 @@
     ) -> Task<T, any Error> {
         Task(executorPreference: ring, operation: body)
     }
-
-    /// Starts a task on the ring whose first part, until it waits for something, runs here and now.
-    ///
-    /// Not by `Task.immediate`, which with an executor preference only enqueues (Swift 6.3).
-    @RingActor
-    @discardableResult
-    package static func spawnImmediately(
-        _ body: @escaping @RingActor @Sendable () async -> Void
-    ) -> Task<Void, Never> {
-        let task = spawn(body)
-        ring.runNewestJob()
-        return task
-    }
 }

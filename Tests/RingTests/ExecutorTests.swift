@@ -21,27 +21,6 @@ import Testing
         }
     }
 
-    @Test func `an immediate task runs at once as far as it need not wait`() async throws {
-        try await onRing {
-            let steps = Steps()
-            let ready = RingActor.spawn { steps.done.append("ready") }
-            let immediate = RingActor.spawnImmediately {
-                steps.done.append("first part")
-                RingActor.spawnImmediately { steps.done.append("nested") }
-                await Task.yield()
-                steps.done.append("second part")
-            }
-            steps.done.append("caller")
-            #expect(!Task.isCancelled)
-            await ready.value
-            await immediate.value
-            let order = ["first part", "nested", "caller", "ready", "second part"]
-            #expect(steps.done == order)
-        }
-    }
-
-    @RingActor private final class Steps { var done: [String] = [] }
-
     @Test func `no wake-up from other threads is lost`() async throws {
         let count = try await onRing {
             await withTaskGroup(of: Int.self) { group in
