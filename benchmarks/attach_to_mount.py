@@ -10,12 +10,9 @@ and judges nothing.
 import concurrent.futures
 import contextlib
 import ctypes
-import json
 import os
 import pathlib
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,10 +22,10 @@ sys.path.insert(0, str(ROOT / "Tests" / "Rig"))
 sys.dont_write_bytecode = True
 
 import engine  # noqa: E402
+from daemon import Daemon  # noqa: E402
 from simulator import Simulator, instance, volume  # noqa: E402
 
 HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
-DAEMON = ROOT / ".build" / "release" / "polarity-ecs-ebs-plugin"
 ROUNDS = 15
 CYCLES = 100
 TOGETHER = 8
@@ -36,74 +33,6 @@ TOGETHER = 8
 LATENCY = {"api": 40, "device": 300, "attached": 400, "detach": 200}
 NO_LATENCY = dict.fromkeys(LATENCY, 0)
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class Daemon:
-    """The daemon as a child process, and calls of its socket."""
-
-    def __init__(self, simulator, folder):
-        self.simulator = simulator
-        self.folder = folder
-        self.socket = folder / "pl-ebs.sock"
-        environment = {
-            "PATH": os.environ["PATH"], **simulator.environment(HERE), "DETACH_AFTER": "0s",
-            "SOCK_PATH": str(self.socket), "MOUNT_PATH": str(folder / "mnt"),
-        }
-        (folder / "mnt").mkdir()
-        self.log = open(folder / "daemon.log", "wb")
-        self.process = subprocess.Popen(
-            [DAEMON], env=environment, stdin=subprocess.DEVNULL, stdout=self.log,
-            stderr=self.log, process_group=0)
-        self._wait_until_it_answers()
-
-    def _wait_until_it_answers(self):
-        deadline = time.monotonic() + 10
-        while True:
-            with contextlib.suppress(OSError):
-                self.call("VolumeDriver.Capabilities")
-                return
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit("bench: the daemon does not answer:\n" + self.output())
-            time.sleep(0.002)
-
-    def output(self):
-        return (self.folder / "daemon.log").read_text(errors="replace")[-2000:]
-
-    def call(self, path, **body):
-        with contextlib.closing(engine.UnixConnection(self.socket, timeout=120)) as connection:
-            connection.request("POST", "/" + path, json.dumps(body))
-            answer = json.loads(connection.getresponse().read())
-        if answer.get("Err"):
-            raise SystemExit(f"bench: {path} {body}: {answer['Err']}\n{self.output()}")
-        return answer
-
-    def mount(self, name):
-        """(answered, asked) by the monotonic clock, in milliseconds."""
-        asked = milliseconds()
-        self.call("VolumeDriver.Mount", Name=name, ID="bench")
-        return milliseconds(), asked
-
-    def unmount(self, name):
-        self.call("VolumeDriver.Unmount", Name=name, ID="bench")
-
-    def give_back(self, name):
-        self.unmount(name)
-        self.simulator.wait_for_volume(name, "available")
-
-    def status(self, field):
-        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
-        for mountpoint in reversed(engine.mounts_below(self.folder)):
-            subprocess.run(["umount", mountpoint], check=True, timeout=60)
 
 
 def milliseconds(nanoseconds=None):
@@ -119,10 +48,20 @@ class Bench:
         self.rows = []
         self.numbers = iter(range(0xBE7C4, 0xFFFFF))
 
+    def mount(self, name):
+        """(answered, asked) by the monotonic clock, in milliseconds."""
+        asked = milliseconds()
+        self.daemon.mount(name)
+        return milliseconds(), asked
+
+    def give_back(self, name):
+        self.daemon.unmount(name)
+        self.simulator.wait_for_volume(name, "available")
+
     def new_volume(self, **fields):
         name = f"vol-{next(self.numbers):017x}"
         self.simulator.create_volume(name, **fields)
-        self.daemon.call("VolumeDriver.Create", Name=name)
+        self.daemon.create(name)
         return name
 
     def appeared(self, name):
@@ -164,10 +103,10 @@ class Bench:
         for _ in range(ROUNDS):
             name = prepare()
             self.simulator.reset_counters()
-            answered, asked = self.daemon.mount(name)
+            answered, asked = self.mount(name)
             calls.append(sum(self.simulator.counters()["calls"].values()))
             taken.append(answered - (asked if attached else self.appeared(name)))
-            self.daemon.give_back(name)
+            self.give_back(name)
             floors.append(self.floor(prepare() if fresh else name, fresh))
         self.rows.append((case, taken, floors, calls))
 
@@ -175,7 +114,7 @@ class Bench:
         """A volume that the daemon formatted before."""
         name = self.new_volume()
         self.daemon.mount(name)
-        self.daemon.give_back(name)
+        self.give_back(name)
         return name
 
     def run(self):
@@ -214,11 +153,11 @@ at the end: {self.footprint()}""")
         self.simulator.latency(**LATENCY)
         singles, lasts = [], []
         for _ in range(3):
-            answered, asked = self.daemon.mount(names[0])
+            answered, asked = self.mount(names[0])
             singles.append(answered - asked)
-            self.daemon.give_back(names[0])
+            self.give_back(names[0])
             with concurrent.futures.ThreadPoolExecutor(TOGETHER) as pool:
-                times = list(pool.map(self.daemon.mount, names))
+                times = list(pool.map(self.mount, names))
             lasts.append(max(t[0] for t in times) - min(t[1] for t in times))
             for name in names:
                 self.daemon.unmount(name)
@@ -231,7 +170,7 @@ at the end: {self.footprint()}""")
         self.simulator.reset_counters()
         for _ in range(CYCLES):
             self.daemon.mount(name)
-            self.daemon.give_back(name)
+            self.give_back(name)
         return self.simulator.counters()["handshakes"]
 
     def print_table(self):
@@ -252,8 +191,8 @@ def main():
         folder = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
         simulator = cleanup.enter_context(Simulator(
             instances=[instance(HERE), instance(ELSEWHERE)], latency=NO_LATENCY, buckets=False))
-        daemon = Daemon(simulator, folder)
-        cleanup.callback(daemon.stop)
+        daemon = cleanup.enter_context(
+            Daemon(simulator.environment(HERE), folder, DETACH_AFTER="0s"))
         Bench(simulator, daemon, folder).run()
 
 
