@@ -42,24 +42,14 @@ static inline void COpenSSL_keep_no_server_sessions(SSL_CTX *context) {
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 }
 
-/* OPENSSL_INIT_NO_LOAD_CONFIG is a macro with an L suffix for a uint64_t parameter. */
-static inline int COpenSSL_initialise_without_configuration(void) {
-    return OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
-}
-
 /* BIO_pending is a macro over BIO_ctrl with a cast. */
 static inline int COpenSSL_bio_pending(BIO *bio) {
     return (int)BIO_pending(bio);
 }
 
-/* ERR_SYSTEM_ERROR is a macro: the errno that an entry of the error queue carries, or 0. */
+/* ERR_SYSTEM_ERROR is a function-like macro: the errno that an entry of the error queue carries, or 0. */
 static inline int COpenSSL_errno_of(unsigned long error) {
     return ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
-}
-
-/* ERR_TXT_STRING is a plain macro, but the flags it is tested against are of another type. */
-static inline int COpenSSL_has_text(int flags) {
-    return (flags & ERR_TXT_STRING) != 0;
 }
 
 #endif

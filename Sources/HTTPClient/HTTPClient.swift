@@ -11,7 +11,8 @@ package import TLS
 @RingActor
 package final class HTTPClient {
     /// Loads what TLS trusts; called when it is first needed, and again after it has failed.
-    /// Reading CA files takes 30 ms: within `Ring.blocking`.
+    /// Reading CA files takes 30 ms: within `Ring.blocking`. A request waits for it beyond its
+    /// deadline if need be.
     package typealias TrustLoader = @RingActor @Sendable () async throws -> TLSContext
 
     /// How long the parts of a request may take; the caller's deadline counts besides.

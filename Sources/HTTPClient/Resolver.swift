@@ -137,9 +137,8 @@ package final class Resolver {
     }
 }
 
-/// ARES_GETSOCK_MAXNUM: how many sockets ares_getsock tells of.
-private let socketsMax = 16
-private let ARES_SOCKET_BAD: ares_socket_t = -1
+/// How many sockets ares_getsock tells of.
+private let socketsMax = Int(ARES_GETSOCK_MAXNUM)
 private let libraryStatus = ares_library_init(ARES_LIB_INIT_ALL)
 
 /// What c-ares found; it is on the ring's thread that it calls back.

@@ -15,7 +15,8 @@ package final class TLSContext: @unchecked Sendable {
 
     private init(_ role: Role, method: OpaquePointer?) throws(TLSError) {
         ERR_clear_error()
-        guard COpenSSL_initialise_without_configuration() == 1, let pointer = SSL_CTX_new(method)
+        guard OPENSSL_init_ssl(UInt64(OPENSSL_INIT_NO_LOAD_CONFIG), nil) == 1,
+            let pointer = SSL_CTX_new(method)
         else { throw TLSError(.files, "OpenSSL does not start: \(drainErrorQueue())") }
         self.role = role
         self.pointer = pointer

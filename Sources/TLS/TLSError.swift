@@ -35,7 +35,7 @@ func drainErrorQueue() -> String {
         let error = ERR_get_error_all(nil, nil, nil, &data, &flags)
         if error == 0 { break }
         var entry = reasonText(error)
-        if let data, COpenSSL_has_text(flags) != 0 {
+        if let data, flags & ERR_TXT_STRING != 0 {
             let text = String(cString: data)
             if !text.isEmpty { entry += " (\(text))" }
         }

@@ -72,7 +72,10 @@ struct ConnectionReuseTests {
                 peer.close()
             }
             defer { server.stop() }
+            let other = try ScriptedServer { try await $0.serve() }
+            defer { other.stop() }
             let client = try makeClient()
+            let otherOrigin = try origin(.http, "127.0.0.1", other.port)
             let origin = try origin(scheme, "localhost", server.port)
             for round in 1...3 {
                 // POST: it must be found out before the request is sent.
@@ -81,6 +84,9 @@ struct ConnectionReuseTests {
                 #expect(response.status == 200)
                 await server.settle()
                 #expect(server.connections == round)
+                // The kernel may still have the end of the connection on the way: it comes before
+                // what is sent later.
+                _ = try await client.get(otherOrigin)
             }
             if scheme == .https { #expect(client.statistics.resumedHandshakes == 2) }
         }
