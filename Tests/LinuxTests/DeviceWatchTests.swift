@@ -59,9 +59,8 @@ struct DeviceWatchTests {
         try await withBench { bench in
             let disk = try bench.disk(mebibytes: 1)
             let arrival = try await bench.awaiting(volume(1))
-            let made = bench.plugIn(disk, as: "nvme1n1-new", of: nil)
+            let made = bench.makeNode("../made-elsewhere", disk.number)
             bench.showInSysfs("nvme1n1", disk.number, serial: volume(1).nvmeSerial)
-            try await bench.untilLookedAt()
             rename(made.path, "\(bench.devPath)/nvme1n1")
             #expect(try await arrival.value.path == "\(bench.devPath)/nvme1n1")
         }
