@@ -273,19 +273,13 @@ def sweep():
 
 def remove_folder(directory):
     """Ends the processes that an engine in `directory` left, unmounts, removes the folder."""
-    for attempt in range(50):
-        left = processes_of(directory)
-        for process in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM if attempt == 0 else signal.SIGKILL)
-        _reap_orphans()
-        if not left:
-            break
-        time.sleep(0.1)
-    for mountpoint in reversed(mounts_below(directory)):
-        # Lazily as a last resort only: a busy mount would be left for good otherwise.
-        if subprocess.run(["umount", mountpoint], capture_output=True, timeout=60).returncode != 0:
-            _run("umount", "--lazy", mountpoint)
+    end_processes(directory, seconds=5)
+    while mounted := mounts_below(directory):
+        # One at a time, for others may go with it: they are peers. Lazily as a last resort only: a
+        # busy mount would be left for good otherwise.
+        subprocess.run(["umount", mounted[-1]], capture_output=True, timeout=60)
+        if mounts_below(directory) == mounted:
+            _run("umount", "--lazy", mounted[-1])
     for path in glob.glob(f"/sys/fs/cgroup/*/{directory.name}") + [
             f"/sys/fs/cgroup/{directory.name}"]:
         for folder, _, _ in os.walk(path, topdown=False):
@@ -295,6 +289,24 @@ def remove_folder(directory):
     for plugin in glob.glob(f"{directory}/root/plugins/" + "[0-9a-f]" * 64):
         shutil.rmtree(f"/run/docker/plugins/{os.path.basename(plugin)}", ignore_errors=True)
     shutil.rmtree(directory)
+
+
+def end_processes(directory, seconds):
+    """Ends processes_of(directory): SIGTERM, and after `seconds` SIGKILL."""
+    deadline = time.monotonic() + seconds
+    told = set()
+    while left := processes_of(directory):
+        late = time.monotonic() > deadline
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                if late or process not in told:
+                    os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
+        told.update(left)
+        if time.monotonic() > deadline + 10:
+            raise RuntimeError(f"processes that do not end: {left}")
+        _reap_orphans()
+        time.sleep(0.05)
+    _reap_orphans()
 
 
 def processes_of(directory):

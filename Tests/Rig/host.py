@@ -167,6 +167,8 @@ def sweep():
     engine.sweep()
     for path in glob.glob(f"{SHARED}/{PREFIX}*"):
         if not os.path.exists("/proc/" + os.path.basename(path)[len(PREFIX):].split("-")[0]):
+            # One that still runs cleans up by itself.
+            engine.end_processes(pathlib.Path(path), seconds=20)
             killed = Simulator(directory=path)
             if killed.configuration_file.exists():
                 killed.clean()
