@@ -22,9 +22,9 @@ struct ConnectTests {
                 resolver: Resolver(servers: names.servers), limits: limits)
             let start = RingActor.ring.now
             #expect(try await client.get(origin(.https, "api.test", server.port)) == "hello")
-            // The dead one was tried, and had half of the time.
-            let elapsed = RingActor.ring.now - start
-            #expect(elapsed > .milliseconds(900) && elapsed < .milliseconds(1900))
+            // The dead one was tried, and had half of the time that connecting may take: with all
+            // of it the answer would be an error.
+            #expect(RingActor.ring.now - start > .milliseconds(900))
         }
     }
 
