@@ -35,7 +35,8 @@ def config(version, commit, debug):
         filled["description"] += " (debug)"
         filled["mounts"].append({
             "name": "log", "description": "where the log file is written", "source": "/var/log",
-            "destination": "/var/log", "type": "bind", "options": ["rbind"]})
+            "destination": "/var/log", "type": "bind", "options": ["rbind"],
+            "settable": ["source"]})
         for variable in filled["env"]:
             if variable["name"] == "LOG_LEVEL":
                 variable["value"] = "debug"

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import engine
-from host import PLUGIN, TARBALL, readme_commands
+from host import PLUGIN, ROOT, TARBALL, readme_commands
 
 
 def health(host):
@@ -60,6 +60,25 @@ def test_the_tarball_holds_a_static_daemon_and_no_shell(host, tmp_path):
     assert "INTERP" not in headers
     assert daemon.stat().st_size <= 14 << 20
     assert TARBALL.stat().st_size <= 12 << 20
+
+
+def test_the_debug_build_also_logs_to_a_file_on_the_host(host, tmp_path):
+    name, tarball = f"{PLUGIN}-debug", tmp_path / "debug.tar.gz"
+    subprocess.run(
+        [ROOT / "plugin" / "package.py", "--daemon", ROOT / ".build" / "release" / PLUGIN,
+         "--version", "0", "--commit", "abc", "--debug", "--output", tarball], check=True)
+    with tarfile.open(tarball) as tar:
+        tar.extractall(tmp_path / "plugin")
+    config = json.loads((tmp_path / "plugin" / "config.json").read_text())
+    assert [m["source"] for m in config["mounts"] if m["name"] == "log"] == ["/var/log"]
+    # Docker 20.10 refuses a second plugin whose root file system is the same to the byte.
+    (tmp_path / "plugin" / "rootfs" / "etc" / "debug").touch()
+    host.engine.docker("plugin", "create", name, tmp_path / "plugin")
+    host.engine.docker("plugin", "set", name, f"log.source={tmp_path}", "INSTANCE_ID=i-0123abcd",
+                       "REGION=us-east-1", "AVAILABILITY_ZONE=us-east-1a")
+    host.engine.docker("plugin", "enable", name)
+    host.engine.docker("plugin", "rm", "--force", name)
+    assert "listening" in (tmp_path / "polarity-ecs-ebs.log").read_text()
 
 
 def test_an_idle_daemon_has_one_thread(host):
