@@ -117,6 +117,24 @@ extension SimulatedCloud: EC2Port {
         }
     }
 
+    package func setTag(
+        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    ) async throws {
+        try await call("CreateTags", "\(volume) \(key)=\(value)") {
+            guard volumes[volume] != nil else { throw notFound(volume) }
+            volumes[volume]?.tags[key] = value
+        }
+    }
+
+    package func removeTag(
+        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+    ) async throws {
+        try await call("DeleteTags", "\(volume) \(key)") {
+            guard let tags = volumes[volume]?.tags else { throw notFound(volume) }
+            if value == nil || tags[key] == value { volumes[volume]?.tags[key] = nil }
+        }
+    }
+
     private func call<T>(
         _ action: String, _ subject: String, _ apply: () throws -> T
     ) async throws -> T {

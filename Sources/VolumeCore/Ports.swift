@@ -24,6 +24,16 @@ package protocol EC2Port: Sendable {
     func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
     ) async throws -> VolumeAttachment
+
+    /// Sets a tag, in place of one with that key.
+    func setTag(
+        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    ) async throws
+
+    /// Removes a tag, with a value only if it has that value; one that is not there is no error.
+    func removeTag(
+        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+    ) async throws
 }
 
 /// The block devices of this instance. Calls throw `OperationError`.
