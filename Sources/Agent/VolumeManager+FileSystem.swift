@@ -5,8 +5,21 @@ import VolumeCore
 // What is on a volume's device, and making a file system where there is provably nothing.
 
 extension VolumeManager {
+    /// Mounts the volume's file system, made before where there is provably nothing; its type.
+    func mountFileSystem(
+        of volume: Volume, on device: BlockDevice, by deadline: Instant,
+        _ timeline: inout MountTimeline
+    ) async throws -> String {
+        let type = try await fileSystemType(of: volume, on: device, by: deadline, &timeline)
+        try await ports.fileSystems.mount(
+            device, of: volume.id, type: type, at: mountpoint(of: volume.id),
+            readOnly: volume.record.options.readOnly, options: [])
+        timeline.mark(.mount, at: ports.time.now)
+        return type
+    }
+
     /// The type to mount the device as, after making a file system where there is provably nothing.
-    func fileSystemType(
+    private func fileSystemType(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String {

@@ -78,11 +78,7 @@ extension VolumeManager {
         var timeline = MountTimeline(since: ports.time.now)
         do {
             let device = try await bringDevice(of: volume, by: deadline, &timeline)
-            let type = try await fileSystemType(of: volume, on: device, by: deadline, &timeline)
-            try await ports.fileSystems.mount(
-                device, of: id, type: type, at: mountpoint(of: id),
-                readOnly: volume.record.options.readOnly, options: [])
-            timeline.mark(.mount, at: ports.time.now)
+            let type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
             volume.phase = .mounted(device)
             log.info(
                 "mounted",

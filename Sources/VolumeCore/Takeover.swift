@@ -25,44 +25,38 @@ package enum Lease {
 /// What to do about a volume that is attached elsewhere.
 package enum TakeoverDecision: Sendable, Equatable {
     case detach(force: Bool)
+    /// The owner bears the lease: whether it is alive decides.
+    case askOwner
     /// The owner is on its way down: it is looked at again.
     case wait
 
-    /// - Parameters:
-    ///   - ownerState: nil for an instance that EC2 does not know any more. Needed only where
-    ///     `TakeoverDecision.dependsOnOwner`; the answer to "is it running" else is yes.
+    /// Throws where the policy refuses, whatever the owner's state.
     package init(
-        of volume: VolumeDescription, from owner: InstanceID,
-        ownerState: InstanceDescription.State?, policy: TakeoverPolicy
+        of volume: VolumeDescription, from owner: InstanceID, policy: TakeoverPolicy
     ) throws(OperationError) {
-        switch ownerState {
-        // Its kernel is gone, and with it whatever was not written: nothing is left to be gentle to.
-        case .stopped, .terminated, nil:
-            guard policy != .never else { throw Self.refusal(volume.id, owner, policy) }
-            self = .detach(force: true)
-        case .stopping, .shuttingDown:
-            guard policy != .never else { throw Self.refusal(volume.id, owner, policy) }
-            self = policy == .always ? .detach(force: false) : .wait
-        case .pending, .running, .other:
-            switch policy {
-            case .always: self = .detach(force: false)
-            case .unlessMounted where !Lease.isHeld(by: owner, on: volume):
-                self = .detach(force: false)
-            case .never, .unlessMounted: throw Self.refusal(volume.id, owner, policy)
-            }
+        switch policy {
+        case .always: self = .detach(force: false)
+        case .unlessMounted:
+            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach(force: false)
+        case .never:
+            throw unusable(
+                volume.id, "it is attached to \(owner), and takeover is never",
+                advice: "detach it there, or create it with -o takeover=unless-mounted")
         }
     }
 
-    private static func refusal(
-        _ id: VolumeID, _ owner: InstanceID, _ policy: TakeoverPolicy
-    ) -> OperationError {
-        switch policy {
-        case .never:
-            unusable(
-                id, "it is attached to \(owner), and takeover is never",
-                advice: "detach it there, or create it with -o takeover=unless-mounted")
-        case .unlessMounted, .always:
-            unusable(
+    /// The answer to `askOwner`. Throws for an owner that runs.
+    ///
+    /// - Parameter state: nil for an instance that EC2 does not know any more.
+    package init(
+        of id: VolumeID, from owner: InstanceID, in state: InstanceDescription.State?
+    ) throws(OperationError) {
+        switch state {
+        // Its kernel is gone, and with it what it had not written: there is nothing to be gentle to.
+        case .stopped, .terminated, nil: self = .detach(force: true)
+        case .stopping, .shuttingDown: self = .wait
+        case .pending, .running, .other:
+            throw unusable(
                 id, "it is mounted on \(owner), which is running",
                 advice: "stop the task there; takeover=always takes it from a running instance, "
                     + "which then loses what it has not written")
