@@ -11,6 +11,8 @@ from host import HERE, PLUGIN
 def refused(host):
     """Runs docker, which must fail with words that say why, and change nothing in EC2 or here."""
     def check(*arguments, words):
+        # What earlier tests have used is detached in the background.
+        host.simulator.wait_until(nothing_attached, what="the end of earlier detachments")
         host.simulator.reset_counters()
         mounts = host.mounts("")
         result = host.engine.docker(*arguments, check=False)
@@ -21,6 +23,10 @@ def refused(host):
         assert not set(calls) & {"AttachVolume", "DetachVolume", "CreateTags"}, calls
         assert host.mounts("") == mounts
     return check
+
+
+def nothing_attached(simulator):
+    return not any(volume["attachments"] for volume in simulator.state()["volumes"])
 
 
 def run_arguments(volume):
