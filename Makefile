@@ -67,7 +67,8 @@ deps:
 .PHONY: dev health-check clean
 dev:
 	swift build $(IMPORTS) --product $(NAME)
-	REGION=us-east-1 AVAILABILITY_ZONE=us-east-1a INSTANCE_ID=i-0123456789abcdef0 \
+	AWS_EC2_METADATA_DISABLED=true REGION=us-east-1 AVAILABILITY_ZONE=us-east-1a \
+	    INSTANCE_ID=i-0123456789abcdef0 \
 	    BUILD_VERSION=$(VERSION) BUILD_COMMIT=$(COMMIT) SOCK_PATH=$(SOCK) \
 	    $$(swift build --show-bin-path)/$(NAME)
 

@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True
 
 import engine  # noqa: E402
 from daemon import Daemon  # noqa: E402
-from simulator import Simulator, instance, volume  # noqa: E402
+from simulator import Simulator, instance  # noqa: E402
 
 HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
 ROUNDS = 15

@@ -35,7 +35,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -161,14 +160,6 @@ class Engine:
         return subprocess.Popen(
             ["docker", *map(str, arguments)], env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def api(self, method, path, body=None):
-        """A call that the docker command would not make: the status and the parsed answer."""
-        with contextlib.closing(UnixConnection(self.socket, timeout=120)) as connection:
-            connection.request(
-                method, path, json.dumps(body), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read() or b"null")
 
     def import_image(self, name, files=None):
         """An image of busybox and `files` (path -> text), without a registry."""
