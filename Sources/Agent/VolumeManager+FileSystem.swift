@@ -2,55 +2,78 @@ import Base
 import Logging
 import VolumeCore
 
-// What is on a volume's device, and making a file system where there is provably nothing.
+// What is on a volume's device, making a file system where there is provably nothing, and mounting.
 
 extension VolumeManager {
-    /// Mounts the volume's file system, made before where there is provably nothing; its type.
+    /// Mounts the volume's file system, which is made where there is provably nothing, repaired
+    /// where it asks for it, and grown where it is smaller than its device. Returns its type.
+    ///
+    /// Read-only, none of these three is done.
     func mountFileSystem(
-        of volume: Volume, on device: BlockDevice, by deadline: Instant,
+        of volume: Volume, on disk: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String {
-        let type = try await fileSystemType(of: volume, on: device, by: deadline, &timeline)
+        let options = volume.record.options
+        let device = try await fileSystemDevice(of: volume, on: disk, by: deadline)
+        let (type, isNew) = try await fileSystem(of: volume, on: device, by: deadline, &timeline)
+        let mountOptions = try options.mountOptions(for: type)
+        if !isNew && !options.readOnly {
+            try await repair(volume, on: device, type: type, by: deadline)
+        }
+        let mountpoint = mountpoint(of: volume.id)
         try await ports.fileSystems.mount(
-            device, of: volume.id, type: type, at: mountpoint(of: volume.id),
-            readOnly: volume.record.options.readOnly, options: [])
+            device, of: volume.id, type: type, at: mountpoint, readOnly: options.readOnly,
+            options: mountOptions)
+        if isNew { try await setOwnership(of: volume) }
         timeline.mark(.mount, at: ports.time.now)
+        if !isNew && !options.readOnly { await grow(volume, on: device, type: type) }
         return type
     }
 
-    /// The type to mount the device as, after making a file system where there is provably nothing.
-    private func fileSystemType(
+    /// The device that bears the file system: the volume's own, or the partition that is asked for.
+    private func fileSystemDevice(
+        of volume: Volume, on disk: BlockDevice, by deadline: Instant
+    ) async throws -> BlockDevice {
+        guard let number = volume.record.options.partition else { return disk }
+        return try await ports.devices.partition(
+            number, of: disk, volume: volume.id,
+            by: min(deadline, ports.time.now + Limit.partitionTimeMax))
+    }
+
+    /// The type to mount the device as, and whether the file system was made just now.
+    private func fileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
-    ) async throws -> String {
+    ) async throws -> (type: String, isNew: Bool) {
         let description = try await currentDescription(of: volume, by: deadline)
         let options = volume.record.options
         func decide() async throws -> ContentDecision {
             let content = try await ports.fileSystems.probe(device, of: volume.id)
-            return try ContentDecision(
-                content, on: device, of: description, readOnly: options.readOnly)
+            return try ContentDecision(content, on: device, of: description, options: options)
         }
         let first = try await decide()
         timeline.mark(.probe, at: ports.time.now)
-        if case .mount(let type) = first { return type }
+        if case .mount(let type) = first { return (type, false) }
 
+        let plan = FormatPlan(
+            options.fileSystem ?? settings.fileSystem,
+            kernelRelease: await ports.fileSystems.kernelRelease(), legacy: options.legacyFormat)
         log.notice(
-            "the volume is blank: making an XFS",
-            metadata: ["volume": "\(volume.id)", "device": "\(device.path)"])
-        let release = await ports.fileSystems.kernelRelease()
-        let formatDeadline = min(deadline, ports.time.now + Limit.formatTimeMax)
+            "the volume is blank: making a file system",
+            metadata: [
+                "volume": "\(volume.id)", "device": "\(device.path)", "fs": "\(plan.type)",
+            ])
         try await ports.fileSystems.format(
-            device, of: volume.id,
-            arguments: xfsArguments(kernelRelease: release, legacy: options.legacyFormat),
-            by: formatDeadline)
+            device, of: volume.id, plan: plan,
+            by: min(deadline, ports.time.now + Limit.formatTimeMax))
         timeline.mark(.format, at: ports.time.now)
         guard case .mount(let type) = try await decide() else {
             throw OperationError(
                 .content, doing: "mount \(volume.id) from \(device.path)",
-                found: "it is still empty after mkfs.xfs said that it had made a file system",
+                found: "it is still empty after mkfs said that it had made a file system",
                 advice: "see the kernel's log for errors of the device")
         }
-        return type
+        return (type, true)
     }
 
     private func currentDescription(
@@ -60,5 +83,50 @@ extension VolumeManager {
         let description = try await describe(volume.id, by: deadline)
         volume.description = description
         return description
+    }
+
+    private func repair(
+        _ volume: Volume, on device: BlockDevice, type: String, by deadline: Instant
+    ) async throws {
+        let done = try await ports.fileSystems.repair(
+            device, of: volume.id, type: type, by: deadline)
+        guard let done else { return }
+        log.notice(
+            "the file system was checked before mounting",
+            metadata: ["volume": "\(volume.id)", "fs": "\(type)", "result": "\(done)"])
+    }
+
+    /// For a new file system alone: what its users change later stays.
+    private func setOwnership(of volume: Volume) async throws {
+        let options = volume.record.options
+        guard options.uid != nil || options.gid != nil || options.mode != nil else { return }
+        let mountpoint = mountpoint(of: volume.id)
+        do {
+            try await ports.fileSystems.setOwnership(
+                of: mountpoint, volume: volume.id, uid: options.uid, gid: options.gid,
+                mode: options.mode)
+        } catch {
+            try? await ports.fileSystems.unmount(mountpoint, of: volume.id)
+            throw error
+        }
+    }
+
+    /// One that cannot be grown serves as it is.
+    private func grow(_ volume: Volume, on device: BlockDevice, type: String) async {
+        do {
+            let growth = try await ports.fileSystems.grow(
+                device, of: volume.id, type: type, at: mountpoint(of: volume.id))
+            guard let growth else { return }
+            log.notice(
+                "the file system was grown to its device's size",
+                metadata: [
+                    "volume": "\(volume.id)", "fs": "\(type)", "from_bytes": "\(growth.from)",
+                    "to_bytes": "\(growth.to)",
+                ])
+        } catch {
+            log.warning(
+                "the file system is smaller than its device and could not be grown",
+                metadata: ["volume": "\(volume.id)", "fs": "\(type)", "error": "\(error)"])
+        }
     }
 }

@@ -34,10 +34,15 @@ package actor VolumeManager {
         package var mountRoot: String
         /// How long an unused volume stays attached; nil for ever.
         package var detachAfter: Duration?
+        /// What a blank volume is given whose options do not tell.
+        package var fileSystem: FileSystemType
 
-        package init(mountRoot: String, detachAfter: Duration?) {
+        package init(
+            mountRoot: String, detachAfter: Duration?, fileSystem: FileSystemType = .xfs
+        ) {
             self.mountRoot = mountRoot
             self.detachAfter = detachAfter
+            self.fileSystem = fileSystem
         }
     }
 

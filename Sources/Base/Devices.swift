@@ -36,6 +36,34 @@ package enum DeviceContent: Sendable, Equatable {
     case blank
 }
 
+/// A file system that a blank volume can be given; the raw value is what mount(2) takes.
+package enum FileSystemType: String, Sendable, CaseIterable {
+    case xfs, ext4
+}
+
+/// How to make a file system.
+package struct FormatPlan: Sendable, Equatable {
+    package var type: FileSystemType
+    /// For `mkfs.xfs` or `mkfs.ext4`, without the device.
+    package var arguments: [String]
+
+    package init(type: FileSystemType, arguments: [String]) {
+        self.type = type
+        self.arguments = arguments
+    }
+}
+
+/// A file system that was made as large as its device. Sizes are in bytes.
+package struct Growth: Sendable, Equatable {
+    package var from: UInt64
+    package var to: UInt64
+
+    package init(from: UInt64, to: UInt64) {
+        self.from = from
+        self.to = to
+    }
+}
+
 /// A line of /proc/self/mountinfo, the fields that matter here.
 package struct MountedFileSystem: Sendable, Equatable {
     package var mountpoint: String

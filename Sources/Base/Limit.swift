@@ -97,6 +97,8 @@ package enum Limit {
     package static let formatTimeMax: Duration = .seconds(90)
 
     // Devices and file systems.
+    /// How long a partition is waited for once its disk is there.
+    package static let partitionTimeMax: Duration = .seconds(5)
     /// How much is read at each end of a device to prove that it is blank.
     package static let blankProofEdge = 1024 * 1024
     package static let signaturesNamedMax = 8

@@ -96,6 +96,12 @@ package final class DeviceWatch: Sendable {
         }
     }
 
+    package func partition(
+        _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws -> BlockDevice {
+        throw OperationError(.device, doing: "use partition \(number)", found: "not supported")
+    }
+
     /// Calls `look` with what sysfs shows, now and after each change, until it returns a value.
     private func watching<T: Sendable>(
         doing: String, _ look: @RingActor (DeviceTree.Census) -> T?

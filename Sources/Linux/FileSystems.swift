@@ -11,13 +11,14 @@ import SystemPackage
 @RingActor
 package final class FileSystems: Sendable {
     private let tree: DeviceTree
-    private let mkfsPath: String
+    private let toolPath: String
 
+    /// `toolPath` is the folder of mkfs.xfs, mkfs.ext4 and e2fsck.
     package init(
-        devPath: String = "/dev", sysPath: String = "/sys", mkfsPath: String = "/sbin/mkfs.xfs"
+        devPath: String = "/dev", sysPath: String = "/sys", toolPath: String = "/sbin"
     ) {
         tree = DeviceTree(devPath: devPath, sysPath: sysPath)
-        self.mkfsPath = mkfsPath
+        self.toolPath = toolPath
     }
 
     /// What is on `device`. A read that fails is an error, never a blank device.
@@ -30,12 +31,12 @@ package final class FileSystems: Sendable {
         }
     }
 
-    /// Makes an xfs on a device that is proved to be the volume, held by nothing, and blank.
-    /// `arguments` are further ones for mkfs.xfs, `["-m", "bigtime=0"]`. Probe again afterwards.
+    /// Makes a file system on a device that is proved to be the volume, held by nothing, and blank.
+    /// Probe again afterwards.
     ///
     /// When the deadline cuts it short, mkfs is killed and the device is no longer blank.
     package func format(
-        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+        _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
         let doing = "format \(volume) on \(device.path)"
         let tree = tree
@@ -46,6 +47,7 @@ package final class FileSystems: Sendable {
         // mkfs opens what is held here, whatever its path has come to stand for meanwhile. Without
         // -f it refuses by itself what it recognises.
         let target = "/proc/\(getpid())/fd/\(held.descriptor.rawValue)"
+        let (mkfsPath, arguments) = ("\(toolPath)/mkfs.\(plan.type)", plan.arguments)
         let run = "\(mkfsPath) \((arguments + [device.path]).joined(separator: " "))"
         let result: ChildResult
         do {
@@ -85,6 +87,18 @@ package final class FileSystems: Sendable {
             try mountProven(proven, type: type, at: mountpoint, options: options)
         }
     }
+
+    package func repair(
+        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
+    ) async throws -> String? { nil }
+
+    package func grow(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
+    ) async throws -> Growth? { nil }
+
+    package func setOwnership(
+        of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
+    ) async throws {}
 
     /// Unmounts, never lazily, and removes the directory where it is empty. Where nothing is
     /// mounted there is nothing to do, and that is no error. A busy mount is one that names who

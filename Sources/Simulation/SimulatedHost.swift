@@ -11,6 +11,17 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Devices that something else holds open.
     package var held: Set<VolumeID> = []
     package var mountTime: Duration = .milliseconds(5)
+    /// The partitions of volumes that have some, and what each partition holds.
+    package var partitions: [VolumeID: [Int: BlockDevice]] = [:]
+    package var partitionContent: [BlockDevice: DeviceContent] = [:]
+    /// Volumes whose file system is smaller than the device, by that much less.
+    package var ungrown: Set<VolumeID> = []
+    /// Volumes whose ext file system asks for a repair.
+    package var unclean: Set<VolumeID> = []
+    /// What was done to file systems beside formatting and mounting: `repair ext4`, `own 1000:-`.
+    package private(set) var deeds: [String] = []
+    /// Taken by the next call: growing fails.
+    package var failGrowth = false
 
     private let cloud: SimulatedCloud
     private var time: SimulatedExecutor { cloud.time }
@@ -38,6 +49,17 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         while cloud.device(of: volume) == device { try await tick(by: deadline, "\(volume) to go") }
     }
 
+    package func partition(
+        _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws -> BlockDevice {
+        try check(device, volume)
+        guard let partition = partitions[volume]?[number] else {
+            throw OperationError(
+                .device, doing: "find partition \(number) of \(volume)", found: "there is none")
+        }
+        return partition
+    }
+
     private func tick(by deadline: Instant, _ what: String) async throws {
         guard time.now < deadline else {
             throw OperationError(.deadline, doing: "wait for \(what)", found: "it did not happen")
@@ -49,15 +71,45 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
         try check(device, volume)
-        return cloud.content[volume] ?? .blank
+        return partitionContent[device] ?? cloud.content[volume] ?? .blank
     }
 
     package func format(
-        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+        _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
         try check(device, volume)
         formatted.append(volume)
-        cloud.content[volume] = .fileSystem(type: "xfs", label: nil, uuid: nil)
+        cloud.content[volume] = .fileSystem(type: plan.type.rawValue, label: nil, uuid: nil)
+    }
+
+    package func repair(
+        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
+    ) async throws -> String? {
+        try check(device, volume)
+        guard type.hasPrefix("ext"), unclean.remove(volume) != nil else { return nil }
+        deeds.append("repair \(type)")
+        return "repaired"
+    }
+
+    package func grow(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
+    ) async throws -> Growth? {
+        precondition(mounts[mountpoint] != nil, "\(mountpoint) grown but not mounted")
+        if failGrowth {
+            failGrowth = false
+            throw OperationError(.system, doing: "grow \(volume)", found: "ENOSPC")
+        }
+        guard ungrown.remove(volume) != nil else { return nil }
+        deeds.append("grow \(type)")
+        return Growth(from: 1 << 30, to: 2 << 30)
+    }
+
+    package func setOwnership(
+        of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
+    ) async throws {
+        precondition(mounts[mountpoint] != nil, "\(mountpoint) is not mounted")
+        let parts = [uid.map { "\($0)" }, gid.map { "\($0)" }, mode.map { String($0, radix: 8) }]
+        deeds.append("own " + parts.map { $0 ?? "-" }.joined(separator: ":"))
     }
 
     package func mount(
@@ -90,7 +142,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func kernelRelease() async -> String { "6.1.0" }
 
     private func check(_ device: BlockDevice, _ volume: VolumeID) throws {
-        guard cloud.device(of: volume) == device else {
+        let isPartition = partitions[volume]?.values.contains(device) ?? false
+        guard isPartition || cloud.device(of: volume) == device else {
             throw OperationError(
                 .device, doing: "use \(device.path)", found: "it is not \(volume)")
         }

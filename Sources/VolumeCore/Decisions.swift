@@ -144,7 +144,7 @@ package enum ContentDecision: Sendable, Equatable {
     ///   is no new volume, whatever its first and last MiB hold.
     package init(
         _ content: DeviceContent, on device: BlockDevice, of description: VolumeDescription,
-        readOnly: Bool
+        options: VolumeOptions
     ) throws(OperationError) {
         func refuse(_ found: String, _ advice: String) -> OperationError {
             OperationError(
@@ -161,12 +161,19 @@ package enum ContentDecision: Sendable, Equatable {
         case .signature(let kind):
             throw refuse(
                 "it holds \(kind), and only an empty volume is formatted",
-                "use a volume whose file system is on the whole device; nothing was changed")
+                kind.range(ofFirst: "partition table") == nil
+                    ? "use a volume whose file system is on the whole device; nothing was changed"
+                    : "create it with -o partition=1, or 2 …, to mount that partition; nothing was "
+                        + "changed")
         case .unknownData:
             throw refuse(
                 "it holds data without a known file system, and only an empty volume is formatted",
                 "zero its first and last MiB if the data is worthless; nothing was changed")
-        case .blank where readOnly:
+        case .blank where options.partition != nil:
+            throw refuse(
+                "the partition is empty, and no partition is ever formatted",
+                "make a file system on it by hand; nothing was changed")
+        case .blank where options.readOnly:
             throw refuse("it is empty, and is to be mounted read-only", "mount it writable once")
         case .blank where description.snapshotID != nil:
             throw refuse(
@@ -175,25 +182,4 @@ package enum ContentDecision: Sendable, Equatable {
         case .blank: self = .format
         }
     }
-}
-
-/// The arguments for mkfs.xfs that keep a new file system mountable by the running kernel.
-///
-/// - Parameter kernelRelease: as `uname -r` gives it; one that cannot be read counts as old.
-/// Sources: mkfs.xfs(8); bigtime and inobtcount came with Linux 5.10, reflink by default is safe
-/// since 4.16, nrext64 came with 5.19.
-package func xfsArguments(kernelRelease: String, legacy: Bool) -> [String] {
-    let numbers = kernelRelease.split(whereSeparator: { !$0.isNumber && $0 != "." }).first ?? ""
-    let version = numbers.split(separator: ".").prefix(2).compactMap { Int($0) }
-    let major = version.first ?? 0
-    let minor = version.dropFirst().first ?? 0
-    func since(_ wantedMajor: Int, _ wantedMinor: Int) -> Bool {
-        !legacy && (major, minor) >= (wantedMajor, wantedMinor)
-    }
-    var metadata: [String] = []
-    if !since(5, 10) { metadata += ["bigtime=0", "inobtcount=0"] }
-    if !since(4, 16) { metadata.append("reflink=0") }
-    var arguments = metadata.isEmpty ? [] : ["-m", metadata.joined(separator: ",")]
-    if !since(5, 19) { arguments += ["-i", "nrext64=0"] }
-    return arguments
 }

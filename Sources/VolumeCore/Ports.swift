@@ -51,6 +51,12 @@ package protocol DevicePort: Sendable {
     func departure(
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws
+
+    /// The volume's partition of that number, 1 the first. Waits until the kernel shows it, and
+    /// throws at the deadline.
+    func partition(
+        _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws -> BlockDevice
 }
 
 /// File systems on this instance's devices. Calls throw `OperationError`.
@@ -58,15 +64,33 @@ package protocol FileSystemPort: Sendable {
     /// What is on the device, after its identity was proved on the open device.
     func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent
 
-    /// Makes an XFS on a device that is proved to be the volume, unheld and blank.
+    /// Makes a file system on a device that is proved to be the volume, unheld and blank.
     func format(
-        _ device: BlockDevice, of volume: VolumeID, arguments: [String], by deadline: Instant
+        _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws
+
+    /// Repairs a file system of `type` that is not mounted, where that is done before mounting
+    /// (e2fsck -p) and the file system asks for it. Returns what was done, for the log; nil where
+    /// there was nothing to do.
+    func repair(
+        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
+    ) async throws -> String?
 
     /// Mounts at a folder that it creates.
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
+    ) async throws
+
+    /// Makes the file system of `type` that is mounted at `mountpoint` as large as its device.
+    /// Returns nil where it already is.
+    func grow(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
+    ) async throws -> Growth?
+
+    /// Sets what is not nil of the mounted file system's root.
+    func setOwnership(
+        of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
     ) async throws
 
     /// Unmounts, never lazily, and removes the folder.

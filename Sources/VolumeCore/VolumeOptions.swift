@@ -2,10 +2,24 @@ package import Base
 
 /// What `docker volume create -o` says of a volume.
 package struct VolumeOptions: Sendable, Equatable {
-    /// Mount it read-only; a blank volume is then refused instead of formatted.
-    package var readOnly: Bool
+    /// The volume that is meant, where its name is one of the user's own choice.
+    package var volumeID: VolumeID?
+    /// The file system that a blank volume is given; the setting's where nil.
+    package var fileSystem: FileSystemType?
     /// Make the file system so that every kernel since 4.14 mounts it.
     package var legacyFormat: Bool
+    /// Owner and permissions of a new file system's root; as mkfs makes them where nil.
+    package var uid: UInt32?
+    package var gid: UInt32?
+    package var mode: UInt32?
+    /// Mount it read-only; a blank volume is then refused instead of formatted.
+    package var readOnly: Bool
+    /// As mount(8) names them, each one that `MountOption` allows.
+    package var mountOptions: [String] = []
+    /// The setting's where nil.
+    package var takeover: TakeoverPolicy?
+    /// The partition to mount, 1 the first; the whole device where nil.
+    package var partition: Int?
 
     package init(readOnly: Bool = false, legacyFormat: Bool = false) {
         self.readOnly = readOnly
@@ -13,15 +27,27 @@ package struct VolumeOptions: Sendable, Equatable {
     }
 
     /// The names that `-o` takes.
-    package static let known = ["mkfs-legacy", "read-only"]
+    package static let known = [
+        "fs-type", "gid", "mkfs-legacy", "mode", "mount-options", "partition", "read-only",
+        "takeover", "uid", "volume-id",
+    ]
 
     /// Throws for an option that is not known or has a value that it does not take.
     package init(_ options: [String: String]) throws(OperationError) {
         self.init()
-        for (name, value) in options.sorted(by: { $0.key < $1.key }) {
+        for (name, text) in options.sorted(by: { $0.key < $1.key }) {
+            let value = OptionValue(name: name, text: text)
             switch name {
-            case "read-only": readOnly = try Self.flag(name, value)
-            case "mkfs-legacy": legacyFormat = try Self.flag(name, value)
+            case "fs-type": fileSystem = try value.oneOf(FileSystemType.self)
+            case "gid": gid = try value.id()
+            case "mkfs-legacy": legacyFormat = try value.flag()
+            case "mode": mode = try value.mode()
+            case "mount-options": mountOptions = try value.mountOptions()
+            case "partition": partition = try value.partition()
+            case "read-only": readOnly = try value.flag()
+            case "takeover": takeover = try value.oneOf(TakeoverPolicy.self)
+            case "uid": uid = try value.id()
+            case "volume-id": volumeID = try value.volumeID()
             default:
                 throw OperationError(
                     .invalidInput, doing: "use the option \(quoted(name))",
@@ -31,23 +57,103 @@ package struct VolumeOptions: Sendable, Equatable {
         }
     }
 
-    private static func flag(_ name: String, _ value: String) throws(OperationError) -> Bool {
-        switch value {
-        case "", "true": return true
-        case "false": return false
-        default:
-            throw OperationError(
-                .invalidInput, doing: "use the option \(name)=\(quoted(value))",
-                found: "the value is neither true nor false")
-        }
-    }
-
     /// The options as `-o` would give them; what is as it is by default is left out.
     package var dictionary: [String: String] {
         var options: [String: String] = [:]
-        if readOnly { options["read-only"] = "true" }
+        options["fs-type"] = fileSystem?.rawValue
+        options["gid"] = gid.map { "\($0)" }
         if legacyFormat { options["mkfs-legacy"] = "true" }
+        options["mode"] = mode.map { String($0, radix: 8) }
+        if !mountOptions.isEmpty {
+            options["mount-options"] = mountOptions.joined(separator: ",")
+        }
+        options["partition"] = partition.map { "\($0)" }
+        if readOnly { options["read-only"] = "true" }
+        options["takeover"] = takeover?.rawValue
+        options["uid"] = uid.map { "\($0)" }
+        options["volume-id"] = volumeID.map { "\($0)" }
         return options
+    }
+}
+
+/// An option's value, and the kinds of value there are.
+private struct OptionValue {
+    var name: String
+    var text: String
+
+    func flag() throws(OperationError) -> Bool {
+        switch text {
+        case "", "true": return true
+        case "false": return false
+        default: throw refused("the value is neither true nor false")
+        }
+    }
+
+    func oneOf<T>(_ type: T.Type) throws(OperationError) -> T
+    where T: RawRepresentable<String> & CaseIterable {
+        if let value = T(rawValue: text) { return value }
+        let values = T.allCases.map(\.rawValue).joined(separator: ", ")
+        throw refused("there is no such value", advice: "the values are \(values)")
+    }
+
+    /// A user's or group's number. The largest is chown(2)'s word for "leave it".
+    func id() throws(OperationError) -> UInt32 {
+        guard let id = number(radix: 10), id < UInt32.max else {
+            throw refused(
+                "the value is no number from 0 to \(UInt32.max - 1)",
+                advice: "names are not known here: give the number that the container uses")
+        }
+        return id
+    }
+
+    func mode() throws(OperationError) -> UInt32 {
+        guard text.utf8.count <= 5, let mode = number(radix: 8), mode <= 0o7777 else {
+            throw refused(
+                "the value is no octal number up to 7777", advice: "0755 or 2770, for instance")
+        }
+        return mode
+    }
+
+    func partition() throws(OperationError) -> Int {
+        guard let number = number(radix: 10), (1...128).contains(number) else {
+            throw refused("the value is no number from 1 to 128")
+        }
+        return Int(number)
+    }
+
+    func volumeID() throws(OperationError) -> VolumeID {
+        guard let id = VolumeID(text) else {
+            throw refused(
+                "it is no EBS volume id",
+                advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits")
+        }
+        return id
+    }
+
+    func mountOptions() throws(OperationError) -> [String] {
+        let options = text.split(separator: ",").map { String($0) }
+        for option in options {
+            guard MountOption(option) != nil else {
+                throw refused(
+                    "the mount option \(quoted(option)) is not allowed",
+                    advice: MountOption.advice(about: option))
+            }
+        }
+        return options
+    }
+
+    /// Digits alone: `Int` would take a sign.
+    private func number(radix: Int) -> UInt32? {
+        guard text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else {
+            return nil
+        }
+        return UInt32(text, radix: radix)
+    }
+
+    private func refused(_ found: String, advice: String? = nil) -> OperationError {
+        OperationError(
+            .invalidInput, doing: "use the option \(name)=\(quoted(text))", found: found,
+            advice: advice)
     }
 }
 

@@ -46,7 +46,8 @@ final class Daemon {
                 state: StateFile(path: settings.statePath, log: log),
                 host: HostIdentity(settings: settings, metadata: metadata), time: ring),
             settings: VolumeManager.Settings(
-                mountRoot: settings.mountPath, detachAfter: settings.detachAfter),
+                mountRoot: settings.mountPath, detachAfter: settings.detachAfter,
+                fileSystem: settings.fileSystem),
             executor: ring, log: log)
         driver = VolumeDriver(volumes: volumes)
     }

@@ -13,6 +13,8 @@ struct Settings: Sendable {
     var statePath = ""
     /// Nil: for ever.
     var detachAfter: Duration? = .seconds(15)
+    /// What a blank volume is given whose options do not tell.
+    var fileSystem = FileSystemType.xfs
 
     /// Each of these three that is set is not asked of the metadata service.
     var region: String?
@@ -55,6 +57,13 @@ extension Settings {
         try readLog(variables)
         if let text = variables["DETACH_AFTER"] {
             detachAfter = try Self.duration("DETACH_AFTER", text)
+        }
+        if let text = variables["FS_TYPE"] {
+            guard let type = FileSystemType(rawValue: text) else {
+                let types = FileSystemType.allCases.map(\.rawValue).joined(separator: " and ")
+                throw SettingError(variable: "FS_TYPE", problem: "the types are \(types)")
+            }
+            fileSystem = type
         }
         version = variables["BUILD_VERSION"] ?? version
         commit = variables["BUILD_COMMIT"] ?? commit

@@ -67,7 +67,7 @@ struct FormatTests {
             let (device, _) = try bench.volumeOne()
             let error = try await failure {
                 try await bench.fileSystems.format(
-                    device, of: volume(2), arguments: [], by: bench.after(.seconds(60)))
+                    device, of: volume(2), plan: .xfs, by: bench.after(.seconds(60)))
             }
             #expect(error.reason == .device)
             #expect(try await bench.fileSystems.probe(device, of: volume(1)) == .blank)
@@ -94,16 +94,16 @@ struct FormatTests {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne()
             let other = bench.makeNode("other", try bench.disk().number)
-            let mkfs = "\(bench.path)/mkfs"
+            let mkfs = "\(bench.path)/mkfs.xfs"
             bench.write(
                 """
                 #!/bin/sh
                 mv \(other.path) \(device.path)
                 exec /sbin/mkfs.xfs "$@"
                 """, to: mkfs)
-            let fileSystems = bench.fileSystems(mkfs: mkfs)
+            let fileSystems = bench.fileSystems(tools: bench.path)
             try await fileSystems.format(
-                device, of: volume(1), arguments: [], by: bench.after(.seconds(60)))
+                device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
             bench.showInSysfs("nvme1n1", other.number, serial: volume(1).nvmeSerial)
             let swapped = BlockDevice(path: device.path, number: other.number)
             #expect(try await fileSystems.probe(swapped, of: volume(1)) == .blank)
@@ -114,8 +114,8 @@ struct FormatTests {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne(mebibytes: 1)
             let error = try await failure {
-                try await bench.fileSystems(mkfs: "/nowhere/mkfs.xfs").format(
-                    device, of: volume(1), arguments: [], by: bench.after(.seconds(60)))
+                try await bench.fileSystems(tools: "/nowhere").format(
+                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("/nowhere/mkfs.xfs"))
@@ -126,11 +126,11 @@ struct FormatTests {
     @Test func `mkfs is killed at the deadline`() async throws {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne(mebibytes: 1)
-            let mkfs = "\(bench.path)/mkfs"
+            let mkfs = "\(bench.path)/mkfs.xfs"
             bench.write("#!/bin/sh\nexec sleep 1000\n", to: mkfs)
             let error = try await failure {
-                try await bench.fileSystems(mkfs: mkfs).format(
-                    device, of: volume(1), arguments: [], by: bench.after(.milliseconds(50)))
+                try await bench.fileSystems(tools: bench.path).format(
+                    device, of: volume(1), plan: .xfs, by: bench.after(.milliseconds(50)))
             }
             #expect(error.reason == .deadline)
         }
@@ -155,12 +155,17 @@ struct FormatTests {
 }
 
 extension Bench {
-    fileprivate func fileSystems(mkfs: String) -> FileSystems {
-        FileSystems(devPath: devPath, sysPath: sysPath, mkfsPath: mkfs)
+    fileprivate func fileSystems(tools: String) -> FileSystems {
+        FileSystems(devPath: devPath, sysPath: sysPath, toolPath: tools)
     }
 
     fileprivate func format(_ device: BlockDevice, _ arguments: [String] = []) async throws {
         try await fileSystems.format(
-            device, of: volume(1), arguments: arguments, by: after(.seconds(60)))
+            device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: arguments),
+            by: after(.seconds(60)))
     }
+}
+
+extension FormatPlan {
+    static let xfs = FormatPlan(type: .xfs, arguments: [])
 }

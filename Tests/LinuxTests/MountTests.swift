@@ -230,7 +230,7 @@ struct MountTests {
             #expect(holders.contains { $0.contains("has it mounted at \(inside)") })
             let error = try await failure {
                 try await bench.fileSystems.format(
-                    device, of: volume(1), arguments: [], by: bench.after(.seconds(60)))
+                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
             }
             #expect(error.found.contains("EBUSY"))
 

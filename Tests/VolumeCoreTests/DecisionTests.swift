@@ -74,10 +74,10 @@ private func situation(
 
 @Suite struct ContentDecisionTests {
     private func decide(
-        _ content: DeviceContent, snapshot: String? = nil, readOnly: Bool = false
+        _ content: DeviceContent, snapshot: String? = nil,
+        options: VolumeOptions = VolumeOptions()
     ) throws(OperationError) -> ContentDecision {
-        try ContentDecision(
-            content, on: device, of: volume(snapshot: snapshot), readOnly: readOnly)
+        try ContentDecision(content, on: device, of: volume(snapshot: snapshot), options: options)
     }
 
     @Test(arguments: ["xfs", "ext4", "ext3", "ext2"])
@@ -100,28 +100,25 @@ private func situation(
         #expect(error?.reason == .content)
     }
 
+    @Test func `a partition is mounted if it has a file system, and never formatted`() throws {
+        let options = try VolumeOptions(["partition": "1"])
+        let xfs = DeviceContent.fileSystem(type: "xfs", label: nil, uuid: nil)
+        #expect(try decide(xfs, options: options) == .mount(type: "xfs"))
+        #expect(throws: OperationError.self) { try decide(.blank, options: options) }
+    }
+
+    @Test func `the error about a partitioned volume names the option for it`() {
+        let error = #expect(throws: OperationError.self) {
+            try decide(.signature("gpt partition table"))
+        }
+        #expect(error?.description.contains("partition=") == true)
+    }
+
     @Test func `a blank volume is not formatted from a snapshot or to be read`() {
         #expect(throws: OperationError.self) { try decide(.blank, snapshot: "snap-1") }
-        #expect(throws: OperationError.self) { try decide(.blank, readOnly: true) }
-    }
-}
-
-@Suite struct FormatTests {
-    @Test(arguments: [
-        ("4.14.355-275.570.amzn2", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
-        ("5.4.0", ["-m", "bigtime=0,inobtcount=0", "-i", "nrext64=0"]),
-        ("5.10.0-30-amd64", ["-i", "nrext64=0"]),
-        ("6.1.0", []), ("6.18.44-x", []),
-        ("", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
-    ])
-    func `the file system is one that the kernel mounts`(release: String, arguments: [String]) {
-        #expect(xfsArguments(kernelRelease: release, legacy: false) == arguments)
-    }
-
-    @Test func `a volume meant for older kernels is made for them`() {
-        #expect(
-            xfsArguments(kernelRelease: "6.18.0", legacy: true)
-                == xfsArguments(kernelRelease: "4.14.0", legacy: false))
+        #expect(throws: OperationError.self) {
+            try decide(.blank, options: VolumeOptions(readOnly: true))
+        }
     }
 }
 
