@@ -41,9 +41,13 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test check fmt demo bench
+.PHONY: test soak check fmt demo bench
 test: deps tar
 	@$(PYTHON) Tests/run
+
+# The long forms: the daemon killed at every one of its steps.
+soak: deps tar
+	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/Integration/test_crash.py
 
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift

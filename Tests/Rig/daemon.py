@@ -46,13 +46,15 @@ class Daemon:
             "PATH": os.environ["PATH"], **environment, "SOCK_PATH": str(self.socket),
             "MOUNT_PATH": str(self.mount_path), **settings,
         }
+        # What is run in the daemon's place, such as a tracer of it.
+        self.wrapper = []
         self.process = None
 
     def start(self):
         with open(self.folder / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [executable()], env=self.environment, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, process_group=0)
+                [*self.wrapper, executable()], env=self.environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, process_group=0)
         deadline = time.monotonic() + 10
         while True:
             with contextlib.suppress(OSError):
