@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/blkpg.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -18,7 +19,7 @@ static int bind_to(int number, int backing) {
        queue once more. */
     struct loop_config config = {
         .fd = (uint32_t)backing,
-        .info = {.lo_flags = LO_FLAGS_AUTOCLEAR},
+        .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN},
     };
     if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
         return device;
@@ -46,6 +47,14 @@ int CLinux_loop_bind(int backing, uint32_t *minor) {
 
 int CLinux_loop_resize(int device) {
     return ioctl(device, LOOP_SET_CAPACITY, 0) == 0 ? 0 : errno;
+}
+
+int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length) {
+    struct blkpg_partition partition = {
+        .pno = number, .start = (long long)start, .length = (long long)length};
+    struct blkpg_ioctl_arg request = {
+        .op = BLKPG_ADD_PARTITION, .datalen = sizeof partition, .data = &partition};
+    return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
 }
 
 int CLinux_loop_tear(int device) {

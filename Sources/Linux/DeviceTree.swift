@@ -63,18 +63,42 @@ struct DeviceTree: Sendable {
             node.blockDevice == device.number
         else { return false }
         let name = baseName(of: device.path)
-        guard isNVMe(name) else { return true }
+        guard isNVMe(diskName(of: name)) else { return true }
         return serial(of: name) == volume.nvmeSerial && number(of: name) == device.number
     }
 
-    /// The serial number of an NVMe namespace's controller, without the padding.
-    func serial(of disk: String) -> String? {
-        let serial = attribute("\(disk)/device/serial")
+    /// The partition of that number of `disk`, which is `volume`'s.
+    func partition(_ number: Int, of disk: BlockDevice, volume: VolumeID) -> Sighting {
+        guard isPresent(disk, of: volume) else {
+            return .absent("\(disk.path) is no longer the device of \(volume)")
+        }
+        let diskName = baseName(of: disk.path)
+        let name = partitionName(number, of: diskName)
+        guard let known = self.number(of: name),
+            attribute("\(diskName)/\(name)/partition") == "\(number)"
+        else {
+            let all = (try? names(in: "\(sysPath)/block/\(diskName)")) ?? []
+            let others = all.filter { $0 != diskName && Linux.diskName(of: $0) == diskName }
+            return .absent("the kernel shows no \(name) (it shows: \(list(others.sorted())))")
+        }
+        let path = "\(devPath)/\(name)"
+        guard let node = try? Node(path, following: false), node.blockDevice == known else {
+            return .absent("sysfs has \(known) for \(name), but \(path) is not that device")
+        }
+        return .present(BlockDevice(path: path, number: known))
+    }
+
+    /// The serial number of the controller of an NVMe namespace or one of its partitions, without
+    /// the padding.
+    func serial(of name: String) -> String? {
+        let serial = attribute("\(diskName(of: name))/device/serial")
         return serial?.isEmpty == false ? serial : nil
     }
 
-    func number(of disk: String) -> DeviceNumber? {
-        attribute("\(disk)/dev").flatMap { DeviceNumber($0) }
+    /// The number of a disk or a partition.
+    func number(of name: String) -> DeviceNumber? {
+        let text = attribute("\(name)/dev") ?? attribute("\(diskName(of: name))/\(name)/dev")
+        return text.flatMap { DeviceNumber($0) }
     }
 
     private func attribute(_ path: String) -> String? {
@@ -142,6 +166,21 @@ func isNVMe(_ name: String) -> Bool {
     let numbers = name.dropFirst(4).split(separator: "n", omittingEmptySubsequences: false)
     return numbers.count == 2
         && numbers.allSatisfy { !$0.isEmpty && $0.utf8.allSatisfy(isDigit) }
+}
+
+/// `nvme1n1` of its partition `nvme1n1p2`, `xvdf` of `xvdf2`; another name as it is.
+///
+/// Source: disk_name in the kernel's block/partitions/core.c.
+func diskName(of name: String) -> String {
+    var disk = name[...]
+    while let last = disk.utf8.last, isDigit(last) { disk.removeLast() }
+    guard disk.count < name.count else { return name }
+    if disk.hasSuffix("p"), isNVMe(String(disk.dropLast())) { return String(disk.dropLast()) }
+    return disk.hasPrefix("xvd") || disk.hasPrefix("sd") ? String(disk) : name
+}
+
+func partitionName(_ number: Int, of disk: String) -> String {
+    isNVMe(disk) ? "\(disk)p\(number)" : "\(disk)\(number)"
 }
 
 /// What the kernel may name a volume on Xen that was attached as `name`: `/dev/sdf` becomes `xvdf`

@@ -96,10 +96,33 @@ package final class DeviceWatch: Sendable {
         }
     }
 
+    /// Returns when the partition of that number of `device` is there, at once if it is already:
+    /// the kernel shows a disk before its partitions. 1 is the first.
     package func partition(
         _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws -> BlockDevice {
-        throw OperationError(.device, doing: "use partition \(number)", found: "not supported")
+        let doing = "find partition \(number) of \(volume) on \(device.path)"
+        let tree = tree
+        do {
+            return try await RingActor.ring.withDeadline(deadline) {
+                try await self.watching(doing: doing) { _ in
+                    guard
+                        case .present(let found) = tree.partition(
+                            number, of: device, volume: volume)
+                    else { return nil }
+                    return found
+                }
+            }
+        } catch is DeadlineExceeded {
+            switch tree.partition(number, of: device, volume: volume) {
+            case .present(let found): return found
+            case .absent(let found), .ambiguous(let found):
+                throw OperationError(
+                    .device, doing: doing, found: found,
+                    advice: "see 'lsblk' on the instance, and create the volume with the number of "
+                        + "a partition that it has, or without partition=")
+            }
+        }
     }
 
     /// Calls `look` with what sysfs shows, now and after each change, until it returns a value.

@@ -10,8 +10,8 @@ import SystemPackage
 /// overlap: the proof that nothing holds it claims it for a moment. Linux 4.11.
 @RingActor
 package final class FileSystems: Sendable {
-    private let tree: DeviceTree
-    private let toolPath: String
+    let tree: DeviceTree
+    let toolPath: String
 
     /// `toolPath` is the folder of mkfs.xfs, mkfs.ext4 and e2fsck.
     package init(
@@ -31,45 +31,6 @@ package final class FileSystems: Sendable {
         }
     }
 
-    /// Makes a file system on a device that is proved to be the volume, held by nothing, and blank.
-    /// Probe again afterwards.
-    ///
-    /// When the deadline cuts it short, mkfs is killed and the device is no longer blank.
-    package func format(
-        _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
-    ) async throws {
-        let doing = "format \(volume) on \(device.path)"
-        let tree = tree
-        let held = try await RingActor.ring.blocking { () throws(OperationError) in
-            try openBlank(device, of: volume, in: tree, doing: doing)
-        }
-        defer { withExtendedLifetime(held) {} }
-        // mkfs opens what is held here, whatever its path has come to stand for meanwhile. Without
-        // -f it refuses by itself what it recognises.
-        let target = "/proc/\(getpid())/fd/\(held.descriptor.rawValue)"
-        let (mkfsPath, arguments) = ("\(toolPath)/mkfs.\(plan.type)", plan.arguments)
-        let run = "\(mkfsPath) \((arguments + [device.path]).joined(separator: " "))"
-        let result: ChildResult
-        do {
-            result = try await ChildProcess.run(mkfsPath, arguments + [target], by: deadline)
-        } catch let error as Errno {
-            throw OperationError(
-                .system, doing: doing, found: "\(run) does not start: \(refusal(of: "exec", error))"
-            )
-        } catch is DeadlineExceeded {
-            throw OperationError(
-                .deadline, doing: doing, found: "\(run) had not ended in time and was killed",
-                advice: "the volume may hold a part of a file system and is not formatted again; "
-                    + "where it is new, delete it and take another")
-        }
-        guard result.end != .exited(0) else { return }
-        throw OperationError(
-            .system, doing: doing,
-            found: "\(run) \(result.ending): "
-                + result.output.replacingAll(target, by: device.path).oneLine,
-            advice: "the volume may hold a part of a file system and is not formatted again then")
-    }
-
     /// Mounts the `type` file system of a device that is proved to be the volume, and proves that
     /// it is this device's that is mounted. The directory is made, mode 0755, where it is missing;
     /// its parent must be there, and its path free of links. Refused where the mountpoint or the device is mounted already.
@@ -87,18 +48,6 @@ package final class FileSystems: Sendable {
             try mountProven(proven, type: type, at: mountpoint, options: options)
         }
     }
-
-    package func repair(
-        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
-    ) async throws -> String? { nil }
-
-    package func grow(
-        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
-    ) async throws -> Growth? { nil }
-
-    package func setOwnership(
-        of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
-    ) async throws {}
 
     /// Unmounts, never lazily, and removes the directory where it is empty. Where nothing is
     /// mounted there is nothing to do, and that is no error. A busy mount is one that names who
@@ -146,60 +95,6 @@ package final class FileSystems: Sendable {
         uname(&name)
         return withUnsafeBytes(of: &name.release) { release in
             String(decoding: release.prefix { $0 != 0 }, as: UTF8.self)
-        }
-    }
-}
-
-/// An open device that outlives the worker's call. While it is open, the kernel gives the device's
-/// number to no other device.
-private final class HeldDevice: Sendable {
-    let descriptor: Descriptor
-
-    init(_ descriptor: consuming Descriptor) { self.descriptor = descriptor }
-}
-
-/// Proves on an exclusive open that the volume is blank and held by nothing, and returns the device
-/// opened anew, but not exclusively, which would bar mkfs.
-private func openBlank(
-    _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, doing: String
-) throws(OperationError) -> HeldDevice {
-    let shared = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
-    let content = try ProvenDevice.open(
-        device, of: volume, in: tree, exclusive: true, doing: doing
-    ).anyContent()
-    guard content == .blank else {
-        throw OperationError(
-            .content, doing: doing, found: "the device is not blank: it has \(content.text)",
-            advice: "nothing was written to it; if its data are not wanted, wipe the volume")
-    }
-    return HeldDevice(shared.descriptor)
-}
-
-extension ChildResult {
-    fileprivate var ending: String {
-        switch end {
-        case .exited(let code): "failed with exit status \(code)"
-        case .signaled(let number): "was ended by signal \(number)"
-        }
-    }
-}
-
-extension String {
-    /// A program's output in one line of text.
-    fileprivate var oneLine: String {
-        split(whereSeparator: \.isNewline).joined(separator: " / ")
-    }
-}
-
-extension DeviceContent {
-    /// As the object of "it has".
-    fileprivate var text: String {
-        switch self {
-        case .fileSystem(let type, let label, _):
-            "a file system of type \(type)" + (label.map { ", labelled '\($0)'" } ?? "")
-        case .signature(let name): "the signature of \(name)"
-        case .unknownData: "data of an unknown kind"
-        case .blank: "nothing"
         }
     }
 }

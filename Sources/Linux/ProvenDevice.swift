@@ -4,7 +4,8 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// A volume's device, held open, whose identity was proved on the open descriptor.
+/// A volume's device, or a partition of it, held open, whose identity was proved on the open
+/// descriptor.
 ///
 /// While it is open the kernel gives its number to no other device, so that what is done by its
 /// path or number until it is closed is done to this volume or to none. Every call on it may block:
@@ -38,7 +39,7 @@ struct ProvenDevice: ~Copyable {
         let proven = ProvenDevice(descriptor, device, doing: doing)
         try proven.proveNumber()
         let name = baseName(of: device.path)
-        if isNVMe(name) {
+        if isNVMe(diskName(of: name)) {
             try proven.proveSerial(name, of: volume, in: tree)
         } else {
             try proven.proveXen(name, in: tree)
@@ -49,7 +50,8 @@ struct ProvenDevice: ~Copyable {
     /// A Xen device carries nothing of the volume: its name, by which it was found, and its number
     /// are all there is.
     private func proveXen(_ name: String, in tree: DeviceTree) throws(OperationError) {
-        guard xenNames(for: name).contains(name) else {
+        let disk = diskName(of: name)
+        guard xenNames(for: disk).contains(disk) else {
             throw mismatch("\(name) is neither an NVMe disk's name nor a Xen disk's")
         }
         if let number = tree.number(of: name), number != device.number {

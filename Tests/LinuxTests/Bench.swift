@@ -77,6 +77,31 @@ final class Bench {
         return (plugIn(disk, as: "nvme1n1", of: volume(1)), disk)
     }
 
+    /// Makes the disk's device that much larger.
+    func enlarge(_ disk: Disk, toMebibytes mebibytes: Int) {
+        precondition(truncate(disk.file, off_t(mebibytes) << 20) == 0)
+        precondition(CLinux_loop_resize(disk.descriptor) == 0)
+    }
+
+    /// Makes a partition of all but the first and last MiB, and returns its number.
+    func partition(_ disk: Disk, _ number: Int, mebibytes: Int = 320) throws -> DeviceNumber {
+        let code = CLinux_add_partition(
+            disk.descriptor, Int32(number), 1 << 20, UInt64(mebibytes - 2) << 20)
+        guard code == 0 else { throw Errno(rawValue: code) }
+        let loop = "loop\(disk.number.minor)"
+        let text = try contents(of: "/sys/block/\(loop)/\(loop)p\(number)/dev", limit: 64)
+        let line = String(decoding: text.dropLast(), as: UTF8.self)
+        return try #require(DeviceNumber(line))
+    }
+
+    /// Shows a partition as the kernel does, without its node.
+    func showPartition(_ name: String, _ number: Int, of disk: String, _ device: DeviceNumber) {
+        let entry = "\(sysPath)/block/\(disk)/\(name)"
+        mkdir(entry, 0o755)
+        write("\(device)\n", to: "\(entry)/dev")
+        write("\(number)\n", to: "\(entry)/partition")
+    }
+
     func showInSysfs(_ name: String, _ number: DeviceNumber, serial: String?) {
         let entry = "\(sysPath)/block/\(name)"
         mkdir(entry, 0o755)
@@ -124,9 +149,12 @@ final class Bench {
     }
 
     /// Runs a program that has to succeed.
-    func run(_ path: String, _ arguments: String...) async throws {
-        let result = try await ChildProcess.run(path, arguments, by: after(.seconds(60)))
-        try #require(result.end == .exited(0), "\(path): \(result)")
+    func run(_ command: String...) async throws { try await run(command) }
+
+    func run(_ command: [String]) async throws {
+        let result = try await ChildProcess.run(
+            command[0], Array(command.dropFirst()), by: after(.seconds(60)))
+        try #require(result.end == .exited(0), "\(command): \(result)")
     }
 
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }

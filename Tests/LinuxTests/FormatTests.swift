@@ -19,6 +19,28 @@ struct FormatTests {
         }
     }
 
+    @Test func `a blank volume becomes an ext4 that the kernel mounts`() async throws {
+        try await withBench { bench in
+            let (device, _) = try bench.volumeOne()
+            let plan = FormatPlan(
+                type: .ext4,
+                arguments: [
+                    "-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-O",
+                    "^metadata_csum_seed,^orphan_file",
+                ])
+            try await bench.fileSystems.format(
+                device, of: volume(1), plan: plan, by: bench.after(.seconds(60)))
+            guard
+                case .fileSystem("ext4", _, _) = try await bench.fileSystems.probe(
+                    device, of: volume(1))
+            else {
+                Issue.record("no ext4 was found")
+                return
+            }
+            _ = try await bench.mountOne(device, type: "ext4")
+        }
+    }
+
     @Test func `a volume with a file system is refused and left as it is`() async throws {
         try await expectRefusal("a file system of type ext4, labelled 'keep'") { bench, path, _ in
             try await bench.run("/sbin/mkfs.ext4", "-q", "-L", "keep", path)

@@ -1,3 +1,4 @@
 #pragma once
 #include "CLinuxDevices.h"
+#include "CLinuxGrow.h"
 #include "CLinuxLoop.h"

@@ -4,11 +4,17 @@
 
 /* Binds a free loop device to `backing`, an open file, and returns its open descriptor (close on
    exec), its minor number in `minor`; or a negated errno. The kernel unbinds it by itself once
-   nothing has it open or mounted, so that a process that dies leaves no loop device behind. Linux 5.8. */
+   nothing has it open or mounted, so that a process that dies leaves no loop device behind. Its
+   partitions are shown as far as the kernel reads their tables, and go with it. Linux 5.8. */
 int CLinux_loop_bind(int backing, uint32_t *minor);
 
 /* Makes the device as large as its backing file is now. Returns 0 or an errno. */
 int CLinux_loop_resize(int device);
+
+/* Shows a part of the device, in bytes, as its partition of that number, whatever is on it: a kernel
+   may be built without any code that reads partition tables. Returns 0 or an errno; EBUSY where that
+   partition, or one that overlaps, is shown already. */
+int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length);
 
 /* Tears the device away under whoever holds it: from now on every read and write fails. Dirty
    blocks of the device itself are written first, those of a mounted file system are lost, as at a
