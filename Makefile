@@ -41,7 +41,7 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test soak check fmt demo bench
+.PHONY: test soak check fmt demo bench sim
 test: deps tar
 	@$(PYTHON) Tests/run
 
@@ -55,6 +55,13 @@ check:
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
+
+# Seeded lives of volumes in virtual time, without root. `make sim SEED=n RUNS=1` tells one again.
+SEED ?= 1
+RUNS ?= 20000
+sim: deps
+	@swift build $(RELEASE) --product life-simulator
+	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
 demo: deps tar
 	@$(PYTHON) demo/demo.py

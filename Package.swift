@@ -62,7 +62,7 @@ let package = Package(
         pure("AWSWire", ["Base", "JSON", "XML"]),
         pure("VolumeCore", ["Base"]),
         pure("Agent", ["Base", "JSON", "VolumeCore", log]),
-        pure("Simulation", ["Base", "VolumeCore", "Agent"]),
+        pure("Simulation", ["Base", "VolumeCore", "Agent", log]),
         pure("EC2Model", ["Base"]),
 
         edge("Ring", ["Base", "CUring", "CLinux", system]),
@@ -90,6 +90,10 @@ let package = Package(
             ],
             swiftSettings: common),
 
+        .executableTarget(
+            name: "life-simulator", dependencies: ["Simulation", arguments],
+            swiftSettings: common),
+
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: common),
         tests("BaseTests", ["Base"]),
         tests("JSONTests", ["JSON"]),
@@ -98,6 +102,7 @@ let package = Package(
         tests("AWSWireTests", ["Base", "JSON", "AWSWire", "TLS"]),
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
         tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation", log]),
+        tests("SimulationTests", ["Simulation"]),
         tests("RingTests", ["Base", "Ring", "CUring", "CLinux", system]),
         tests("TLSTests", ["TLS", "TestSupport"]),
         tests("LinuxTests", ["Base", "Ring", "Linux", "CLinux", system]),

@@ -21,7 +21,8 @@ extension VolumeManager {
             volume.phase = .mounted(BlockDevice(path: mount.source, number: mount.device))
             volume.isHere = true
         }
-        for volume in volumes.values {
+        // In one order, so that a simulated start is the same each time.
+        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
             if volume.device == nil { volume.record.mounts = MountCounts() }
             if let name = volume.record.deviceName {
                 deviceNames.claim(name)

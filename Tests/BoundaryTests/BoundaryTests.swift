@@ -13,7 +13,7 @@ import Testing
         "AWSWire": ["Base", "JSON", "XML"],
         "VolumeCore": ["Base"],
         "Agent": ["Base", "JSON", "VolumeCore", "Logging"],
-        "Simulation": ["Base", "VolumeCore", "Agent"],
+        "Simulation": ["Base", "VolumeCore", "Agent", "Logging"],
         "EC2Model": ["Base"],
     ]
 
@@ -30,7 +30,9 @@ import Testing
 
     private static let edgeLibraries: Set<String> = ["Glibc", "SystemPackage", "Synchronization"]
 
-    private static let programs: Set<String> = ["polarity-ecs-ebs-plugin", "ec2-simulator"]
+    private static let programs: Set<String> = [
+        "polarity-ecs-ebs-plugin", "ec2-simulator", "life-simulator",
+    ]
 
     @Test func `every module is known to this test`() throws {
         let found = try FileManager.default.contentsOfDirectory(atPath: sources.path)

@@ -1,0 +1,325 @@
+import Base
+import VolumeCore
+
+/// EC2 as the hosts of one life share it.
+final class LifeCloud: @unchecked Sendable {
+    static let zone = "eu-west-1a"
+    static let lease = "polarity-ecs-ebs-plugin:mounted-on"
+
+    final class Attachment {
+        let host: Int
+        let name: String
+        var state = VolumeAttachment.State.attaching
+        var leavingSince: Instant?
+        /// Who asked for its end.
+        var endedBy: Int?
+        var force = false
+        /// It never gets any further than `attaching`.
+        var isStuck = false
+
+        init(host: Int, name: String) {
+            self.host = host
+            self.name = name
+        }
+
+        var isLeaving: Bool { leavingSince != nil }
+    }
+
+    final class Volume {
+        let index: Int
+        let id: VolumeID
+        let snapshotID: String?
+        var attachment: Attachment?
+        var tags: [String: String] = [:]
+        /// Since when the tags name the host that they name now.
+        var leaseSince: Instant?
+        var content: DeviceContent
+        /// Acknowledged writes on it, by host.
+        var data: [Int] = []
+        var hadContent: Bool
+        fileprivate var history: [(at: Instant, description: VolumeDescription)] = []
+        fileprivate var first: VolumeDescription?
+
+        init(index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent) {
+            self.index = index
+            self.id = id
+            self.snapshotID = snapshotID
+            self.content = content
+            hadContent = content != .blank || snapshotID != nil
+        }
+    }
+
+    private(set) var volumes: [Volume] = []
+    private(set) var instances: [InstanceID] = []
+    var states: [InstanceDescription.State] = []
+    /// Calls that each host made.
+    private(set) var calls: [Int] = []
+    var faultsAreOn = true
+    unowned let world: LifeWorld
+    private var scheduler: Scheduler { world.scheduler }
+
+    init(world: LifeWorld) { self.world = world }
+
+    func addInstance(_ id: InstanceID) {
+        instances.append(id)
+        states.append(.running)
+        calls.append(0)
+    }
+
+    func addVolume(_ id: VolumeID, snapshotID: String?, content: DeviceContent) {
+        let volume = Volume(
+            index: volumes.count, id: id, snapshotID: snapshotID, content: content)
+        volumes.append(volume)
+        changed(volume)
+    }
+
+    func volume(_ id: VolumeID) -> Volume {
+        guard let volume = volumes.first(where: { $0.id == id }) else {
+            preconditionFailure("\(id) is in no life")
+        }
+        return volume
+    }
+
+    func host(of id: InstanceID) -> Int? { instances.firstIndex(of: id) }
+
+    // MARK: What DescribeVolumes tells
+
+    private func describe(_ volume: Volume) -> VolumeDescription {
+        let attachments = volume.attachment.map {
+            [
+                VolumeAttachment(
+                    volume: volume.id, instance: instances[$0.host], device: $0.name,
+                    state: $0.state)
+            ]
+        }
+        return VolumeDescription(
+            id: volume.id, state: volume.attachment == nil ? .available : .inUse,
+            availabilityZone: Self.zone, size: 1, snapshotID: volume.snapshotID,
+            attachments: attachments ?? [], tags: volume.tags)
+    }
+
+    private func changed(_ volume: Volume) {
+        volume.history.append((scheduler.now, describe(volume)))
+        if volume.history.count > 12 { volume.history.removeFirst() }
+    }
+
+    /// What is told of the volume, by a look that may be late.
+    func told(_ volume: Volume) -> VolumeDescription {
+        let random = scheduler.random.chance(faultsAreOn ? 250 : 0)
+        let lag =
+            random
+            ? scheduler.random.duration(0...max(1, Int(world.plan.lagMax.milliseconds))) : .zero
+        let seen = volume.history.last { $0.at + lag <= scheduler.now } ?? volume.history[0]
+        var description = world.plan.lagMax == .zero ? describe(volume) : seen.description
+        if world.fault == .staleDescribe {
+            if volume.first == nil { volume.first = description }
+            description = volume.first ?? description
+        }
+        if world.fault == .snapshotForgotten { description.snapshotID = nil }
+        if world.fault == .leaseIgnored { description.tags = [:] }
+        return description
+    }
+
+    // MARK: Calls
+
+    private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter }
+
+    private func fate() -> Fate {
+        guard faultsAreOn, scheduler.random.chance(world.plan.cloudFaults) else { return .done }
+        switch scheduler.random.below(5) {
+        case 0: return .refused("RequestLimitExceeded")
+        case 1: return .refused("InternalError")
+        case 2: return .notSent
+        case 3: return .lostBefore
+        default: return .lostAfter
+        }
+    }
+
+    /// One call: it takes effect and is answered some time later, and takes effect also when the
+    /// caller has ended meanwhile.
+    func call<T: Sendable>(
+        _ kind: LifeEvent.Kind, of host: Int, on volume: Int, by process: SimulatedProcess,
+        _ apply: @escaping () -> Result<T, EC2Failure>
+    ) async throws -> T {
+        calls[host] += 1
+        world.checkBudget(of: host)
+        let fate = fate()
+        let delay = scheduler.random.duration(5...60)
+        world.trace.note(kind, host: host, volume: volume, 0, "\(fate)")
+        return try await process.wait { reply in
+            scheduler.after(delay) { [self] in
+                let (result, more) = Self.end(fate, apply)
+                let back = scheduler.random.duration(5...40) + more
+                scheduler.after(back) { reply.end(result.mapError { $0 }) }
+            }
+        }
+    }
+
+    /// What the caller gets to see, and how much later than usual.
+    private static func end<T>(
+        _ fate: Fate, _ apply: () -> Result<T, EC2Failure>
+    ) -> (Result<T, EC2Failure>, Duration) {
+        switch fate {
+        case .done: return (apply(), .zero)
+        case .refused(let code):
+            return (
+                .failure(.refused(code: code, message: "simulated", requestID: "r")), .seconds(1)
+            )
+        case .notSent:
+            return (
+                .failure(.unanswered(reason: "no connection", mayHaveApplied: false)), .seconds(3)
+            )
+        case .lostBefore:
+            return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
+        case .lostAfter:
+            _ = apply()
+            return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
+        }
+    }
+
+    static func refusal(_ code: String, _ message: String) -> EC2Failure {
+        .refused(code: code, message: message, requestID: "r")
+    }
+
+    // MARK: Attaching and detaching
+
+    func attach(_ volume: Volume, to host: Int, as name: String) -> Result<
+        VolumeAttachment, EC2Failure
+    > {
+        if let attachment = volume.attachment {
+            return .failure(
+                Self.refusal("VolumeInUse", "\(volume.id) is attached to host \(attachment.host)"))
+        }
+        let isTaken =
+            world.otherNames.contains(name)
+            || volumes.contains { $0.attachment?.host == host && $0.attachment?.name == name }
+        guard !isTaken else {
+            return .failure(Self.refusal("InvalidParameterValue", "\(name) is already in use"))
+        }
+        guard states[host] == .running else {
+            return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
+        }
+        let attachment = Attachment(host: host, name: name)
+        volume.attachment = attachment
+        world.trace.note(.attaching, host: host, volume: volume.index, 0, name)
+        changed(volume)
+        comeUp(volume, attachment)
+        return .success(answer(volume, attachment))
+    }
+
+    private func answer(_ volume: Volume, _ attachment: Attachment) -> VolumeAttachment {
+        VolumeAttachment(
+            volume: volume.id, instance: instances[attachment.host], device: attachment.name,
+            state: attachment.state)
+    }
+
+    private func comeUp(_ volume: Volume, _ attachment: Attachment) {
+        let isFaulty = faultsAreOn && scheduler.random.chance(world.plan.cloudFaults / 2)
+        var device: Duration? = scheduler.random.duration(300...2500)
+        if isFaulty {
+            switch scheduler.random.below(3) {
+            case 0:
+                attachment.isStuck = true
+                device = nil
+            case 1: device = nil
+            default: device = scheduler.random.duration(5_000...40_000)
+            }
+        }
+        if !attachment.isStuck {
+            scheduler.after(scheduler.random.duration(300...2500)) { [self] in
+                guard volume.attachment === attachment, !attachment.isLeaving else { return }
+                attachment.state = .attached
+                changed(volume)
+            }
+        }
+        guard let device else { return }
+        scheduler.after(device) { [self] in
+            guard volume.attachment === attachment, !attachment.isLeaving,
+                states[attachment.host] == .running
+            else { return }
+            world.hosts[attachment.host].kernel.plug(volume)
+        }
+    }
+
+    func detach(
+        _ volume: Volume, from host: Int, force: Bool, by caller: Int?
+    ) -> Result<VolumeAttachment, EC2Failure> {
+        guard let attachment = volume.attachment, attachment.host == host else {
+            return .failure(
+                Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state"))
+        }
+        if force { attachment.force = true }
+        if !attachment.isLeaving {
+            attachment.leavingSince = scheduler.now
+            attachment.endedBy = caller
+            attachment.state = .detaching
+            world.trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
+            changed(volume)
+            leave(volume, attachment, after: scheduler.random.duration(500...4000))
+        } else if force {
+            leave(volume, attachment, after: .seconds(1))
+        }
+        return .success(answer(volume, attachment))
+    }
+
+    /// Ends an attachment once nothing on the host holds its device.
+    private func leave(_ volume: Volume, _ attachment: Attachment, after delay: Duration) {
+        scheduler.after(delay) { [self] in
+            guard volume.attachment === attachment else { return }
+            let kernel = world.hosts[attachment.host].kernel
+            if !attachment.force, kernel.isHeld(volume) {
+                if attachment.state != .busy {
+                    attachment.state = .busy
+                    world.trace.note(.busy, host: attachment.host, volume: volume.index)
+                    changed(volume)
+                }
+                leave(volume, attachment, after: .seconds(3))
+            } else {
+                kernel.unplug(volume)
+                scheduler.after(scheduler.random.duration(100...1500)) { [self] in
+                    free(volume, attachment)
+                }
+            }
+        }
+    }
+
+    private func free(_ volume: Volume, _ attachment: Attachment) {
+        guard volume.attachment === attachment else { return }
+        world.hosts[attachment.host].kernel.unplug(volume)
+        volume.attachment = nil
+        world.trace.note(.free, host: attachment.host, volume: volume.index)
+        changed(volume)
+    }
+
+    /// An instance that is terminated gives its volumes back by itself.
+    func instanceEnded(_ host: Int) {
+        for volume in volumes {
+            guard let attachment = volume.attachment, attachment.host == host else { continue }
+            free(volume, attachment)
+        }
+    }
+
+    /// The volumes that come back with an instance that boots.
+    func instanceBooted(_ host: Int) {
+        for volume in volumes {
+            guard let attachment = volume.attachment, attachment.host == host,
+                !attachment.isLeaving, !attachment.isStuck
+            else { continue }
+            world.hosts[host].kernel.plug(volume)
+        }
+    }
+
+    // MARK: Tags
+
+    func tag(_ volume: Volume, _ key: String, _ value: String?) -> Result<Bool, EC2Failure> {
+        if world.plan.tagsForbidden {
+            return .failure(Self.refusal("UnauthorizedOperation", "tags"))
+        }
+        if volume.tags[key] != value {
+            volume.tags[key] = value
+            if key == Self.lease { volume.leaseSince = value == nil ? nil : scheduler.now }
+            changed(volume)
+        }
+        return .success(true)
+    }
+}

@@ -1,0 +1,388 @@
+import Agent
+import Base
+
+/// Why a call of dockerd's to the plugin has no answer.
+enum CallFailure: Error {
+    /// Nobody listens, or the connection broke.
+    case noConnection
+    /// dockerd's own bound was reached: it hung up.
+    case cut
+}
+
+/// dockerd of one host: containers, and the calls that it makes of the plugin for them.
+final class LifeDocker: @unchecked Sendable {
+    final class Container: @unchecked Sendable {
+        let volume: Int
+        let number: Int
+        var mountID = ""
+        /// Its own reference to what is mounted, while it runs.
+        var superBlock: LifeKernel.SuperBlock?
+        /// An operation on it is under way.
+        var isBusy = false
+        /// The plugin has its Mount and not its Unmount.
+        var isCounted = false
+
+        init(volume: Int, number: Int) {
+            self.volume = volume
+            self.number = number
+        }
+
+        var isRunning: Bool { superBlock != nil }
+    }
+
+    unowned let host: LifeHost
+    private(set) var process: SimulatedProcess
+    private(set) var containers: [Container] = []
+    /// What dockerd was told of the mounts that it has: volume, ID, count.
+    private(set) var ledger: [Int: [String: Int]] = [:]
+    private var operationsLeft: Int
+    private var running = 0
+    private var nextNumber = 0
+    /// The settling has begun: no new work.
+    var isClosing = false
+
+    private var world: LifeWorld { host.world }
+    private var scheduler: Scheduler { world.scheduler }
+
+    init(host: LifeHost) {
+        self.host = host
+        process = host.world.newProcess()
+        operationsLeft = host.world.plan.operations
+    }
+
+    func acknowledged(_ volume: Int, _ id: String) -> Int { ledger[volume]?[id] ?? 0 }
+
+    /// Whether nothing is under way or to come.
+    var isDone: Bool { (operationsLeft == 0 || isClosing) && running == 0 }
+
+    func hasRunning(_ volume: Int) -> Bool {
+        containers.contains { $0.volume == volume && $0.isRunning && $0.isCounted }
+    }
+
+    // MARK: Life of dockerd
+
+    func start() {
+        if !process.isAlive { process = world.newProcess() }
+        world.trace.note(.dockerUp, host: host.index)
+        spawn { [self] in await workload() }
+        for container in containers where container.isCounted && !container.isRunning {
+            // Its Unmount may not have come through.
+            spawn { [self] in await release(container) }
+        }
+    }
+
+    /// dockerd ends at once; containers and plugin go on.
+    func kill() {
+        guard process.isAlive else { return }
+        world.trace.note(.dockerDown, host: host.index)
+        for (volume, ids) in ledger {
+            for (id, count) in ids where count > containers.count(where: { $0.mountID == id }) {
+                host.uncertain.insert(volume)
+            }
+        }
+        running = 0
+        process.kill()
+        for call in host.daemon?.calls.sorted(by: { $0.key < $1.key }) ?? [] {
+            if call.value.mountID != nil, !call.value.isMount {
+                host.uncertain.insert(call.value.volume)
+            }
+            call.value.hangUp()
+        }
+        for container in containers { container.isBusy = false }
+        containers.removeAll { !$0.isCounted }
+    }
+
+    /// What is left of the containers after dockerd was killed without live-restore: they end, and
+    /// their IDs are not given back.
+    func endContainers() {
+        for container in containers {
+            if container.isCounted { host.uncertain.insert(container.volume) }
+            if let superBlock = container.superBlock { host.kernel.release(superBlock) }
+            container.superBlock = nil
+        }
+    }
+
+    /// The host went down.
+    func loseContainers() {
+        containers = []
+        ledger = [:]
+        running = 0
+    }
+
+    private func spawn(_ body: @escaping @Sendable () async -> Void) {
+        running += 1
+        let process = process
+        process.spawn { [self] in
+            await body()
+            if process.isAlive { running -= 1 }
+        }
+    }
+
+    // MARK: Calls
+
+    /// One call, sent again as dockerd does when the connection fails.
+    private func call<T: Sendable>(
+        _ volume: Int, id: String? = nil, isMount: Bool = false, bound: Duration,
+        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+    ) async throws -> T {
+        let giveUp = scheduler.now + .seconds(30)
+        var pause = Duration.seconds(1)
+        while true {
+            do {
+                return try await callOnce(volume, id: id, isMount: isMount, bound: bound, body)
+            } catch CallFailure.noConnection {
+                guard scheduler.now + pause < giveUp else { throw CallFailure.noConnection }
+                try await process.sleep(pause)
+                pause *= 2
+            }
+        }
+    }
+
+    private func callOnce<T: Sendable>(
+        _ volume: Int, id: String?, isMount: Bool, bound: Duration,
+        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+    ) async throws -> T {
+        guard let daemon = host.daemon, daemon.isUp else { throw CallFailure.noConnection }
+        let number = world.nextNumber()
+        return try await process.wait { reply in
+            let task = Task(executorPreference: daemon.process) {
+                let result: Result<T, any Error>
+                do { result = .success(try await body(daemon.manager)) } catch {
+                    result = .failure(error)
+                }
+                guard daemon.process.isAlive else { return }
+                daemon.calls[number] = nil
+                reply.end(result)
+            }
+            daemon.calls[number] = LifeHost.Call(
+                volume: volume, mountID: id, isMount: isMount, hangUp: { task.cancel() },
+                lose: { reply.fail(CallFailure.noConnection) })
+            scheduler.after(bound) { [self] in
+                guard reply.isAwaited else { return }
+                if world.fault != .cutCallCounted { task.cancel() }
+                world.trace.note(.cut, host: host.index, volume: volume)
+                if bound >= .seconds(60) {
+                    world.trace.broke(
+                        "every call is answered within its deadline",
+                        "host \(host.index), volume \(volume), after \(bound)")
+                }
+                reply.fail(CallFailure.cut)
+            }
+        }
+    }
+
+    private func name(_ volume: Int) -> String { "\(world.cloud.volumes[volume].id)" }
+
+    /// docker volume create, where Get does not know the volume.
+    private func ensure(_ volume: Int) async throws {
+        let name = name(volume)
+        let start = scheduler.now
+        do {
+            _ = try await call(volume, bound: world.plan.callTimeout) {
+                try await $0.get(name)
+            }
+            return
+        } catch let failure as CallFailure { throw failure } catch {
+            if scheduler.now > start, host.daemon == nil { throw error }
+        }
+        let options = world.readOnlyVolume == volume ? ["read-only": "true"] : [:]
+        try await call(volume, bound: world.plan.callTimeout) {
+            try await $0.create(name, options: options)
+        }
+        world.trace.note(.create, host: host.index, volume: volume)
+        host.created(volume)
+    }
+
+    private func mount(_ volume: Int, _ id: String) async throws {
+        let name = name(volume)
+        world.trace.note(.mount, host: host.index, volume: volume, 0, id)
+        do {
+            if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
+                ledger[volume, default: [:]][id, default: 0] += 1
+                return
+            }
+            let path = try await call(
+                volume, id: id, isMount: true, bound: world.plan.callTimeout
+            ) { try await $0.mount(name, id: id) }
+            ledger[volume, default: [:]][id, default: 0] += 1
+            world.trace.note(.mounted, host: host.index, volume: volume, 0, id)
+            world.checkMountAnswer(of: volume, on: host.index, at: path)
+        } catch {
+            world.trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
+            world.checkRefusal(error, of: volume, on: host.index)
+            throw error
+        }
+    }
+
+    private func unmount(_ volume: Int, _ id: String) async {
+        let name = name(volume)
+        world.trace.note(.unmount, host: host.index, volume: volume, 0, id)
+        var sent = id
+        if world.fault == .unmountTakesAny, let any = ledger[volume]?.keys.sorted().first {
+            sent = any
+        }
+        do {
+            let id = sent
+            try await call(volume, id: id, bound: .seconds(60)) {
+                try await $0.unmount(name, id: id)
+            }
+            world.trace.note(.unmounted, host: host.index, volume: volume, 0, id)
+        } catch is CallFailure {
+            host.uncertain.insert(volume)
+        } catch is ProcessEnded {
+            return
+        } catch {
+            world.trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
+        }
+        let count = acknowledged(volume, id)
+        ledger[volume]?[id] = count > 1 ? count - 1 : nil
+    }
+
+    // MARK: Containers
+
+    private func newID() -> String { "id\(world.nextNumber())" }
+
+    /// Creates a container and starts it, again if that fails.
+    private func run(_ volume: Int, tries: Int) async -> Bool {
+        let container = Container(volume: volume, number: nextNumber)
+        nextNumber += 1
+        container.isBusy = true
+        containers.append(container)
+        defer { container.isBusy = false }
+        for attempt in 0..<tries {
+            do {
+                if attempt > 0 { try await process.sleep(.seconds(5)) }
+                try await ensure(volume)
+                if scheduler.random.chance(400) {
+                    let id = newID()
+                    try await mount(volume, id)
+                    await unmount(volume, id)
+                }
+                try await begin(container)
+                return true
+            } catch is ProcessEnded { return false } catch {}
+        }
+        containers.removeAll { $0 === container }
+        return false
+    }
+
+    private func begin(_ container: Container) async throws {
+        container.mountID = newID()
+        try await mount(container.volume, container.mountID)
+        container.isCounted = true
+        container.superBlock = host.kernel.hold(world.mountpoint(container.volume))
+        world.trace.note(.containerUp, host: host.index, volume: container.volume)
+        write(container)
+    }
+
+    private func write(_ container: Container) {
+        guard let superBlock = container.superBlock else { return }
+        let isDone = host.kernel.write(superBlock)
+        world.trace.note(isDone ? .write : .writeFailed, host: host.index, volume: container.volume)
+        if isDone { world.acknowledgedWrites[superBlock.device.volume.index] += 1 }
+    }
+
+    private func stop(_ container: Container) async {
+        container.isBusy = true
+        defer { container.isBusy = false }
+        write(container)
+        if let superBlock = container.superBlock { host.kernel.release(superBlock) }
+        container.superBlock = nil
+        world.trace.note(.containerDown, host: host.index, volume: container.volume)
+        await release(container)
+    }
+
+    private func release(_ container: Container) async {
+        container.isBusy = true
+        defer { container.isBusy = false }
+        if container.isCounted {
+            container.isCounted = false
+            await unmount(container.volume, container.mountID)
+        }
+    }
+
+    /// docker cp: the running container's ID once more.
+    private func copy(_ container: Container) async {
+        container.isBusy = true
+        defer { container.isBusy = false }
+        let id = container.mountID
+        guard (try? await mount(container.volume, id)) != nil else { return }
+        if scheduler.random.chance(500) {
+            try? await process.sleep(scheduler.random.duration(1...5000))
+        }
+        await unmount(container.volume, id)
+    }
+
+    // MARK: The workload
+
+    private func workload() async {
+        while operationsLeft > 0, !isClosing {
+            let pause =
+                scheduler.random.chance(300)
+                ? scheduler.random.duration(0...50) : scheduler.random.duration(100...20_000)
+            do { try await process.sleep(pause) } catch { return }
+            guard !isClosing else { return }
+            operationsLeft -= 1
+            spawn { [self] in await operate() }
+        }
+    }
+
+    private func operate() async {
+        let idle = containers.filter { !$0.isBusy }
+        let container = scheduler.random.pick(idle)
+        switch scheduler.random.below(10) {
+        case 0...3:
+            guard containers.count < 4 else { return }
+            _ = await run(
+                scheduler.random.below(world.cloud.volumes.count),
+                tries: 1 + scheduler.random.below(3))
+        case 4...6:
+            guard let container else { return }
+            if container.isRunning {
+                await stop(container)
+                if scheduler.random.chance(700) { containers.removeAll { $0 === container } }
+            } else {
+                container.isBusy = true
+                try? await begin(container)
+                container.isBusy = false
+            }
+        case 7:
+            if let container, container.isRunning { await copy(container) }
+        case 8:
+            if let container { write(container) }
+        default:
+            let volume = scheduler.random.below(world.cloud.volumes.count)
+            let name = name(volume)
+            if containers.contains(where: { $0.volume == volume }) {
+                _ = try? await call(volume, bound: world.plan.callTimeout) { await $0.list() }
+            } else {
+                host.removing(volume)
+                try? await call(volume, bound: world.plan.callTimeout) {
+                    try await $0.remove(name)
+                }
+            }
+        }
+    }
+
+    // MARK: The end
+
+    /// Stops every container. Called once the workload is done.
+    func stopAll() {
+        for container in containers {
+            spawn { [self] in
+                if container.isRunning { await stop(container) } else { await release(container) }
+                containers.removeAll { $0 === container }
+            }
+        }
+    }
+
+    /// Mounts a volume once more, writes and gives it back. True when that went well.
+    func useOnce(_ volume: Int, _ done: @escaping @Sendable (Bool) -> Void) {
+        spawn { [self] in
+            let isUp = await run(volume, tries: 4)
+            if isUp, let container = containers.last { await stop(container) }
+            containers = []
+            done(isUp)
+        }
+    }
+}

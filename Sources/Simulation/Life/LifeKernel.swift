@@ -1,0 +1,172 @@
+import Base
+import VolumeCore
+
+/// The kernel of one host: devices, mounts and who holds them. It outlives the daemon.
+final class LifeKernel: @unchecked Sendable {
+    /// One presence of a volume on this host: a device that went and came back is another one.
+    final class Device {
+        let volume: LifeCloud.Volume
+        let node: BlockDevice
+        var isPresent = true
+
+        init(volume: LifeCloud.Volume, node: BlockDevice) {
+            self.volume = volume
+            self.node = node
+        }
+    }
+
+    /// A file system as the kernel has it mounted, wherever it can be seen.
+    final class SuperBlock {
+        let device: Device
+        let readOnly: Bool
+        /// How many writes it knows of: another number on the volume is somebody else's doing.
+        var view: Int
+        var references = 0
+
+        init(device: Device, readOnly: Bool) {
+            self.device = device
+            self.readOnly = readOnly
+            view = device.volume.data.count
+        }
+    }
+
+    let host: Int
+    unowned let world: LifeWorld
+    private(set) var devices: [Device] = []
+    /// What the plugin's mount namespace has, by mountpoint.
+    private(set) var mounts: [String: SuperBlock] = [:]
+    private var superBlocks: [SuperBlock] = []
+    private var watchers: [SimulatedProcess.Reply<Bool>] = []
+
+    init(host: Int, world: LifeWorld) {
+        self.host = host
+        self.world = world
+    }
+
+    // MARK: Devices
+
+    func device(of volume: LifeCloud.Volume) -> Device? {
+        devices.first { $0.volume === volume && $0.isPresent }
+    }
+
+    func device(_ node: BlockDevice) -> Device? {
+        devices.first { $0.node.number == node.number && $0.isPresent }
+    }
+
+    func plug(_ volume: LifeCloud.Volume) {
+        guard device(of: volume) == nil else { return }
+        // A number is free again once nothing holds the device that had it.
+        let taken = Set(devices.map(\.node.number.minor))
+        var minor = UInt32(world.scheduler.random.below(4) + 1)
+        while taken.contains(minor) { minor += 1 }
+        let node = BlockDevice(
+            path: "/dev/nvme\(minor)n1", number: DeviceNumber(major: 259, minor: minor))
+        devices.append(Device(volume: volume, node: node))
+        world.trace.note(.device, host: host, volume: volume.index, Int(minor))
+        wakeWatchers()
+    }
+
+    func unplug(_ volume: LifeCloud.Volume) {
+        guard let device = device(of: volume) else { return }
+        device.isPresent = false
+        world.trace.note(.deviceGone, host: host, volume: volume.index)
+        forgetUnheld()
+        wakeWatchers()
+    }
+
+    private func forgetUnheld() {
+        superBlocks.removeAll { $0.references == 0 }
+        devices.removeAll { device in
+            !device.isPresent && !superBlocks.contains { $0.device === device }
+        }
+    }
+
+    /// Waits for any device to come or go.
+    func deviceChange(
+        by deadline: Instant, _ process: SimulatedProcess
+    ) async throws {
+        let _: Bool = try await process.wait { reply in
+            watchers.append(reply)
+            world.scheduler.at(deadline) { reply.succeed(false) }
+        }
+    }
+
+    private func wakeWatchers() {
+        let woken = watchers
+        watchers = []
+        for reply in woken { reply.succeed(true) }
+    }
+
+    // MARK: Mounts
+
+    func isHeld(_ volume: LifeCloud.Volume) -> Bool {
+        superBlocks.contains { $0.device.volume === volume && $0.device.isPresent }
+    }
+
+    func mount(_ device: Device, at mountpoint: String, readOnly: Bool) -> Bool {
+        guard mounts[mountpoint] == nil else { return false }
+        let shared = superBlocks.first { $0.device === device }
+        let superBlock = shared ?? SuperBlock(device: device, readOnly: readOnly)
+        if shared == nil { superBlocks.append(superBlock) }
+        mounts[mountpoint] = superBlock
+        superBlock.references += 1
+        return true
+    }
+
+    func unmount(_ mountpoint: String) -> Bool {
+        guard let superBlock = mounts.removeValue(forKey: mountpoint) else { return false }
+        release(superBlock)
+        return true
+    }
+
+    /// A container's own reference to what is mounted there.
+    func hold(_ mountpoint: String) -> SuperBlock? {
+        guard let superBlock = mounts[mountpoint] else { return nil }
+        superBlock.references += 1
+        return superBlock
+    }
+
+    func release(_ superBlock: SuperBlock) {
+        superBlock.references -= 1
+        if superBlock.references == 0 { forgetUnheld() }
+    }
+
+    /// What `docker plugin disable --force` does to the plugin's mounts.
+    func dropMounts() { for mountpoint in mounts.keys.sorted() { _ = unmount(mountpoint) } }
+
+    /// The end of everything that is in memory.
+    func reset() {
+        mounts = [:]
+        superBlocks = []
+        devices = []
+        wakeWatchers()
+    }
+
+    // MARK: Data
+
+    /// A synced write through a mount. False when the device is gone.
+    func write(_ superBlock: SuperBlock) -> Bool {
+        let volume = superBlock.device.volume
+        guard superBlock.device.isPresent, !superBlock.readOnly else { return false }
+        if volume.data.count != superBlock.view {
+            world.trace.broke(
+                "a file system is written by one host at a time",
+                "volume \(volume.index) has \(volume.data.count) writes, host \(host) knows of \(superBlock.view)"
+            )
+        }
+        for other in world.hosts where other.kernel !== self {
+            let isWritable = other.kernel.superBlocks.contains {
+                $0.device.volume === volume && $0.device.isPresent && !$0.readOnly
+            }
+            if isWritable {
+                world.trace.broke(
+                    "a file system is written by one host at a time",
+                    "volume \(volume.index) is mounted on hosts \(host) and \(other.index)")
+            }
+        }
+        volume.data.append(host)
+        volume.hadContent = true
+        superBlock.view = volume.data.count
+        return true
+    }
+}

@@ -1,0 +1,97 @@
+/// What a life is made of, drawn from its seed.
+struct LifePlan {
+    let hosts: Int
+    let volumes: Int
+    /// Calls of docker that each host's workload makes.
+    let operations: Int
+    /// How many of a thousand calls to EC2 go wrong.
+    let cloudFaults: Int
+    /// How many of a thousand steps of the kernel go wrong.
+    let kernelFaults: Int
+    let detachAfter: Duration?
+    /// Docker's own bound on a call, 30 s by default.
+    let callTimeout: Duration
+    let tagsForbidden: Bool
+    /// Only a few device names are free of other things' use.
+    let namesAreScarce: Bool
+    /// How late DescribeVolumes may be.
+    let lagMax: Duration
+    /// Crashes and restarts, whole life.
+    let disasters: Int
+
+    init(_ random: inout SeededRandom) {
+        hosts = random.chance(750) ? 2 : 3
+        volumes = 1 + random.below(3)
+        operations = 8 + random.below(8)
+        cloudFaults = random.pick([0, 0, 20, 60, 150]) ?? 0
+        kernelFaults = random.pick([0, 0, 10, 40]) ?? 0
+        detachAfter =
+            random.pick([.seconds(15), .seconds(15), .seconds(15), .seconds(0), .seconds(60), nil])
+            ?? nil
+        callTimeout = random.chance(600) ? .seconds(30) : .seconds(120)
+        tagsForbidden = random.chance(80)
+        namesAreScarce = random.chance(200)
+        lagMax = random.pick([.zero, .seconds(1), .seconds(3)]) ?? .zero
+        disasters = random.pick([0, 1, 2, 4]) ?? 0
+    }
+}
+
+/// A fault that is put into the parts around the manager, to see that the simulation finds it.
+package enum PlantedFault: String, CaseIterable, Sendable {
+    /// The first device that is here is taken for the volume.
+    case anyDeviceTaken
+    /// The device that the volume had last is taken, whatever it is now.
+    case oldDeviceTaken
+    /// What is no known file system counts as blank.
+    case unknownIsBlank
+    /// A read error counts as blank.
+    case readErrorIsBlank
+    /// Nobody learns that a volume was made from a snapshot.
+    case snapshotForgotten
+    /// Tags are not read.
+    case leaseIgnored
+    /// Tags are not written.
+    case leaseNotWritten
+    /// Tags are not removed.
+    case leaseKept
+    /// DescribeVolumes answers what it answered first.
+    case staleDescribe
+    /// A save returns before it is written.
+    case saveAcknowledgedEarly
+    /// Nothing is ever saved.
+    case nothingSaved
+    /// The records are not read at the start.
+    case nothingLoaded
+    /// Mounts that exist at the start are not seen.
+    case mountsNotAdopted
+    /// The end of a detachment is not awaited.
+    case departureNotAwaited
+    /// A device is never held.
+    case neverHeld
+    /// A failed unmount is no error.
+    case unmountErrorDropped
+    /// Unmounting does nothing.
+    case unmountDropped
+    /// A second Mount of an ID is not counted, its Unmount is.
+    case countsAreASet
+    /// A call that is cut goes on and is counted.
+    case cutCallCounted
+    /// Unmount takes back whichever count there is.
+    case unmountTakesAny
+    /// DetachVolume is answered and not done.
+    case detachDropped
+    /// Every detachment is forced.
+    case detachForced
+    /// Every other instance seems to be stopped.
+    case ownersSeemStopped
+    /// A device is awaited for ever.
+    case arrivalWithoutDeadline
+    /// A lost answer of AttachVolume counts as not applied, with nothing to look up.
+    case lostAnswerIsFinal
+    /// Read-only is not passed to the kernel.
+    case readOnlyDropped
+    /// Waits end at once.
+    case noPatience
+    /// The mount is answered before it is made.
+    case mountAcknowledgedEarly
+}

@@ -1,0 +1,360 @@
+import Agent
+import Base
+import VolumeCore
+
+/// The ports of one run of one host's daemon, onto its host and the EC2 that all share. A planted
+/// fault shows here.
+final class LifePorts: @unchecked Sendable {
+    let world: LifeWorld
+    let host: LifeHost
+    let process: SimulatedProcess
+    /// The device that each volume had last, for a planted fault.
+    private var lastDevices: [VolumeID: BlockDevice] = [:]
+
+    private var scheduler: Scheduler { world.scheduler }
+    private var cloud: LifeCloud { world.cloud }
+    private var kernel: LifeKernel { host.kernel }
+    private var fault: PlantedFault? { world.fault }
+
+    init(host: LifeHost, process: SimulatedProcess) {
+        self.host = host
+        world = host.world
+        self.process = process
+    }
+
+    var all: VolumeManager.Ports {
+        VolumeManager.Ports(
+            ec2: self, devices: self, fileSystems: self, state: self, host: self,
+            time: fault == .noPatience ? Impatient(process: process) : process)
+    }
+
+    /// A step of the kernel's, or of a program's: it takes effect some time later, and of a process
+    /// that was killed meanwhile as chance has it.
+    private func step<T: Sendable>(
+        _ range: ClosedRange<Int>, _ effect: @escaping () -> Result<T, any Error>
+    ) async throws -> T {
+        try await process.wait { reply in
+            scheduler.after(scheduler.random.duration(range)) { [self] in
+                guard process.isAlive || scheduler.random.chance(500) else { return }
+                reply.end(effect())
+            }
+        }
+    }
+
+    private func kernelFails() -> Bool {
+        cloud.faultsAreOn && scheduler.random.chance(world.plan.kernelFaults)
+    }
+}
+
+/// Time for which every wait is over.
+private struct Impatient: TimeSource {
+    let process: SimulatedProcess
+
+    var now: Instant { process.now }
+    var unixSeconds: Int64 { process.unixSeconds }
+
+    func sleep(until instant: Instant) async throws { try await process.sleep(.milliseconds(1)) }
+}
+
+// MARK: EC2
+
+extension LifePorts: EC2Port {
+    func describeVolume(
+        _ id: VolumeID, by deadline: Instant
+    ) async throws -> VolumeDescription? {
+        let volume = cloud.volume(id)
+        return try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
+            [self] in .success(cloud.told(volume))
+        }
+    }
+
+    func describeInstance(
+        _ id: InstanceID, by deadline: Instant
+    ) async throws -> InstanceDescription? {
+        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
+            guard let asked = cloud.host(of: id) else { return .success(nil) }
+            var state = cloud.states[asked]
+            if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
+            let names = cloud.volumes.compactMap(\.attachment).filter { $0.host == asked }
+                .map(\.name)
+            return .success(
+                InstanceDescription(
+                    id: id, state: state, availabilityZone: LifeCloud.zone,
+                    deviceNames: names + world.otherNames.sorted()))
+        }
+    }
+
+    func attach(
+        _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        let volume = cloud.volume(volume)
+        do {
+            return try await cloud.call(
+                .attachVolume, of: host.index, on: volume.index, by: process
+            ) { [self] in cloud.attach(volume, to: host.index, as: deviceName) }
+        } catch EC2Failure.unanswered(let reason, true) where fault == .lostAnswerIsFinal {
+            throw EC2Failure.unanswered(reason: reason, mayHaveApplied: false)
+        }
+    }
+
+    func detach(
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+    ) async throws -> VolumeAttachment {
+        let volume = cloud.volume(volume)
+        let owner = cloud.host(of: instance) ?? -1
+        let force = force || fault == .detachForced
+        return try await cloud.call(.detachVolume, of: host.index, on: volume.index, by: process) {
+            [self] in
+            if fault == .detachDropped {
+                return .success(
+                    VolumeAttachment(
+                        volume: volume.id, instance: instance, device: nil, state: .detaching))
+            }
+            world.checkDetach(of: volume, from: owner, by: host.index, force: force)
+            return cloud.detach(volume, from: owner, force: force, by: host.index)
+        }
+    }
+
+    func setTag(
+        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    ) async throws {
+        let volume = cloud.volume(volume)
+        let _: Bool = try await cloud.call(
+            .createTags, of: host.index, on: volume.index, by: process
+        ) { [self] in
+            fault == .leaseNotWritten ? .success(true) : cloud.tag(volume, key, value)
+        }
+    }
+
+    func removeTag(
+        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+    ) async throws {
+        let volume = cloud.volume(volume)
+        let _: Bool = try await cloud.call(
+            .deleteTags, of: host.index, on: volume.index, by: process
+        ) { [self] in
+            guard fault != .leaseKept, value == nil || volume.tags[key] == value else {
+                return .success(true)
+            }
+            return cloud.tag(volume, key, nil)
+        }
+    }
+}
+
+// MARK: Devices
+
+extension LifePorts: DevicePort {
+    func find(_ volume: VolumeID, attachedAs deviceName: String?) async throws -> BlockDevice? {
+        try await step(1...2) { [self] in .success(present(volume)) }
+    }
+
+    private func present(_ id: VolumeID) -> BlockDevice? {
+        if fault == .anyDeviceTaken { return kernel.devices.first { $0.isPresent }?.node }
+        if fault == .oldDeviceTaken, let last = lastDevices[id] { return last }
+        let node = kernel.device(of: cloud.volume(id))?.node
+        if let node { lastDevices[id] = node }
+        return node
+    }
+
+    func arrival(
+        of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
+    ) async throws -> BlockDevice {
+        while true {
+            if let device = present(volume) { return device }
+            guard scheduler.now < deadline || fault == .arrivalWithoutDeadline else {
+                throw OperationError(
+                    .deadline, doing: "wait for \(volume)", found: "its device did not come")
+            }
+            let end =
+                fault == .arrivalWithoutDeadline ? scheduler.now + .seconds(3600) : deadline
+            try await kernel.deviceChange(by: end, process)
+        }
+    }
+
+    func departure(
+        of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws {
+        if fault == .departureNotAwaited { return }
+        let volume = cloud.volume(volume)
+        while kernel.device(of: volume)?.node == device {
+            guard scheduler.now < deadline else {
+                throw OperationError(
+                    .deadline, doing: "wait for \(volume.id) to go", found: "it is still here")
+            }
+            try await kernel.deviceChange(by: deadline, process)
+        }
+    }
+
+    func partition(
+        _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
+    ) async throws -> BlockDevice { device }
+}
+
+// MARK: File systems
+
+extension LifePorts: FileSystemPort {
+    /// The device, proved to be the volume; with some planted faults, not proved.
+    private func proved(
+        _ node: BlockDevice, _ id: VolumeID
+    ) -> Result<LifeKernel.Device, any Error> {
+        let isProved = fault != .anyDeviceTaken && fault != .oldDeviceTaken
+        guard let device = kernel.device(node), !isProved || device.volume.id == id else {
+            return .failure(
+                OperationError(.device, doing: "open \(node.path)", found: "it is not \(id)"))
+        }
+        return .success(device)
+    }
+
+    func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
+        try await step(2...20) { [self] in
+            let isReadError = kernelFails()
+            return proved(device, volume).flatMap { found in
+                if isReadError {
+                    if fault == .readErrorIsBlank { return .success(.blank) }
+                    return .failure(
+                        OperationError(.system, doing: "read \(device.path)", found: "EIO"))
+                }
+                if fault == .unknownIsBlank {
+                    if case .fileSystem = found.volume.content {} else { return .success(.blank) }
+                }
+                return .success(found.volume.content)
+            }
+        }
+    }
+
+    func format(
+        _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
+    ) async throws {
+        let _: Bool = try await step(200...3000) { [self] in
+            proved(device, volume).map { found in
+                world.checkFormat(of: found.volume, on: host.index)
+                found.volume.content = .fileSystem(
+                    type: plan.type.rawValue, label: nil, uuid: nil)
+                found.volume.data = []
+                return true
+            }
+        }
+    }
+
+    func repair(
+        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
+    ) async throws -> String? { nil }
+
+    func grow(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
+    ) async throws -> Growth? { nil }
+
+    func setOwnership(
+        of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
+    ) async throws {}
+
+    func mount(
+        _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
+        readOnly: Bool, options: [String]
+    ) async throws {
+        if fault == .mountAcknowledgedEarly {
+            process.spawn { [self] in
+                try? await reallyMount(device, volume, mountpoint, readOnly)
+            }
+        } else {
+            try await reallyMount(device, volume, mountpoint, readOnly)
+        }
+    }
+
+    private func reallyMount(
+        _ device: BlockDevice, _ volume: VolumeID, _ mountpoint: String, _ readOnly: Bool
+    ) async throws {
+        let fails = kernelFails()
+        let _: Bool = try await step(fails ? 1000...8000 : 2...60) { [self] in
+            proved(device, volume).flatMap { found in
+                world.checkMount(of: found, for: volume, on: host.index)
+                let isReadOnly = readOnly && fault != .readOnlyDropped
+                guard !fails, kernel.mount(found, at: mountpoint, readOnly: isReadOnly) else {
+                    return .failure(
+                        OperationError(.system, doing: "mount \(mountpoint)", found: "EBUSY"))
+                }
+                world.trace.note(.kernelMount, host: host.index, volume: found.volume.index)
+                return .success(true)
+            }
+        }
+    }
+
+    func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
+        let fails = kernelFails()
+        if fault == .unmountDropped { return }
+        do {
+            let _: Bool = try await step(2...60) { [self] in
+                let index = cloud.volume(volume).index
+                guard !fails else {
+                    world.trace.note(.busyUnmount, host: host.index, volume: index)
+                    return .failure(
+                        OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY"))
+                }
+                world.checkUnmount(of: index, on: host.index)
+                guard kernel.unmount(mountpoint) else {
+                    return .failure(
+                        OperationError(.system, doing: "unmount \(mountpoint)", found: "EINVAL"))
+                }
+                world.trace.note(.kernelUnmount, host: host.index, volume: index)
+                return .success(true)
+            }
+        } catch let error as OperationError {
+            if fault != .unmountErrorDropped { throw error }
+        }
+    }
+
+    func isHeld(_ device: BlockDevice) async throws -> Bool {
+        if fault == .neverHeld { return false }
+        return try await step(1...3) { [self] in
+            guard let found = kernel.device(device) else {
+                return .failure(
+                    OperationError(.device, doing: "open \(device.path)", found: "ENXIO"))
+            }
+            return .success(kernel.isHeld(found.volume))
+        }
+    }
+
+    func mounted() async throws -> [MountedFileSystem] {
+        if fault == .mountsNotAdopted { return [] }
+        return try await step(1...2) { [self] in
+            .success(
+                kernel.mounts.sorted { $0.key < $1.key }.map {
+                    MountedFileSystem(
+                        mountpoint: $0.key, device: $0.value.device.node.number, type: "xfs",
+                        source: $0.value.device.node.path, readOnly: $0.value.readOnly)
+                })
+        }
+    }
+
+    func kernelRelease() async -> String { "6.1.0" }
+}
+
+// MARK: State and host
+
+extension LifePorts: StatePort, HostPort {
+    func load() async throws -> [VolumeRecord] {
+        try await step(1...3) { [self] in
+            .success(fault == .nothingLoaded ? [] : host.disk)
+        }
+    }
+
+    func save(_ records: [VolumeRecord]) async throws {
+        if fault == .nothingSaved { return }
+        if fault == .saveAcknowledgedEarly {
+            process.spawn { [self] in try? await reallySave(records) }
+        } else {
+            try await reallySave(records)
+        }
+    }
+
+    private func reallySave(_ records: [VolumeRecord]) async throws {
+        let _: Bool = try await step(1...30) { [self] in
+            host.disk = records
+            return .success(true)
+        }
+    }
+
+    func host(by deadline: Instant) async throws -> Host {
+        Host(instance: cloud.instances[host.index], availabilityZone: LifeCloud.zone)
+    }
+}

@@ -1,0 +1,113 @@
+import Base
+
+/// The course of a life: work and disasters, peace, and the looks at what is left.
+final class LifeScript: @unchecked Sendable {
+    private unowned let world: LifeWorld
+    private let process: SimulatedProcess
+    private(set) var isOver = false
+
+    init(world: LifeWorld, process: SimulatedProcess) {
+        self.world = world
+        self.process = process
+    }
+
+    func direct() async {
+        do {
+            try await work()
+            try await makePeace()
+            try await settle()
+            checkSettled()
+            try await useEveryVolume()
+            try await settle()
+            checkSettled()
+        } catch {}
+        isOver = true
+    }
+
+    private var liveHosts: [LifeHost] { world.hosts.filter { !$0.isTerminated } }
+
+    private func work() async throws {
+        for _ in 0..<60 {
+            try await process.sleep(.seconds(10))
+            if world.hosts.allSatisfy({ $0.docker.isDone || !$0.isRunning }) { return }
+        }
+    }
+
+    /// No new work and no more faults; whatever is down comes up.
+    private func makePeace() async throws {
+        world.trace.note(.settle)
+        world.cloud.faultsAreOn = false
+        for host in world.hosts {
+            host.docker.isClosing = true
+            host.boot()
+        }
+        try await process.sleep(.seconds(130))
+        for host in liveHosts {
+            if !host.docker.process.isAlive { host.docker.start() }
+            if host.daemon == nil { host.startPlugin() }
+        }
+        try await process.sleep(.seconds(130))
+        for host in liveHosts { host.docker.stopAll() }
+        try await process.sleep(.seconds(130))
+    }
+
+    private func settle() async throws {
+        try await process.sleep((world.plan.detachAfter ?? .zero) + .seconds(150))
+    }
+
+    /// Nothing is used: so nothing is mounted, nothing is held, and nothing stays attached.
+    private func checkSettled() {
+        for host in liveHosts {
+            for volume in world.cloud.volumes where !host.uncertain.contains(volume.index) {
+                checkGivenBack(volume, by: host)
+            }
+        }
+    }
+
+    private func checkGivenBack(_ volume: LifeCloud.Volume, by host: LifeHost) {
+        let what = "host \(host.index), volume \(volume.index)"
+        guard host.daemon?.isUp == true else {
+            world.trace.broke("the daemon is up again", what)
+            return
+        }
+        let isLingering = world.plan.detachAfter == nil
+        if host.kernel.mounts[world.mountpoint(volume.index)] != nil {
+            world.trace.broke("no mount is left without a count", what)
+        }
+        if let attachment = volume.attachment, attachment.host == host.index, !isLingering {
+            world.trace.broke("no attachment is left", "\(what), \(attachment.state)")
+        }
+        if volume.tags[LifeCloud.lease] == "\(world.cloud.instances[host.index])",
+            !world.plan.tagsForbidden
+        {
+            world.trace.broke("no lease is left", what)
+        }
+    }
+
+    /// With faults over, every volume that has a file system or may get one can be mounted.
+    private func useEveryVolume() async throws {
+        for volume in world.cloud.volumes where isUsable(volume) {
+            let holder = liveHosts.first {
+                $0.uncertain.contains(volume.index) && volume.attachment?.host == $0.index
+            }
+            guard let host = holder ?? world.scheduler.random.pick(liveHosts) else { return }
+            let world = world
+            let index = volume.index
+            host.docker.useOnce(volume.index) { isUsed in
+                if !isUsed {
+                    world.trace.broke(
+                        "with faults over, every volume can be mounted again",
+                        "host \(host.index), volume \(index)")
+                }
+            }
+            try await process.sleep(.seconds(5))
+        }
+        try await process.sleep(.seconds(500))
+    }
+
+    private func isUsable(_ volume: LifeCloud.Volume) -> Bool {
+        if case .fileSystem = volume.content { return true }
+        return volume.content == .blank && volume.snapshotID == nil
+            && world.readOnlyVolume != volume.index
+    }
+}

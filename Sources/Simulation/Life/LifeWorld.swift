@@ -1,0 +1,226 @@
+import Base
+import Logging
+import VolumeCore
+
+/// One life: hosts that share an EC2, docker's work on them, disasters, and then peace, after which
+/// everything has to be as if nothing had happened. One seed decides all of it.
+package final class LifeWorld: @unchecked Sendable {
+    let seed: UInt64
+    let scheduler: Scheduler
+    let trace: LifeTrace
+    let plan: LifePlan
+    let fault: PlantedFault?
+    private(set) lazy var cloud = LifeCloud(world: self)
+    private(set) var hosts: [LifeHost] = []
+    /// Device names that other things use, on every host.
+    private(set) var otherNames: Set<String> = []
+    /// The volume that is created read-only, if there is one.
+    private(set) var readOnlyVolume: Int?
+    /// Writes that containers were told are on the disk, by volume.
+    var acknowledgedWrites: [Int] = []
+    private var processes: [SimulatedProcess] = []
+    private var number = 0
+    private let isTold: Bool
+    private var callTokens: [Double] = []
+    private var callTokensAt: [Instant] = []
+
+    package init(seed: UInt64, fault: PlantedFault? = nil, isTold: Bool = false) {
+        self.seed = seed
+        self.fault = fault
+        self.isTold = isTold
+        scheduler = Scheduler(seed: seed)
+        plan = LifePlan(&scheduler.random)
+        trace = LifeTrace(scheduler: scheduler, isTold: isTold)
+        if plan.namesAreScarce {
+            let first = scheduler.random.below(DeviceNames.all.count - Self.scarceNames)
+            let free = first..<first + Self.scarceNames
+            otherNames = Set(
+                DeviceNames.all.enumerated().filter { !free.contains($0.offset) }.map(\.element))
+        }
+        for index in 0..<plan.volumes { addVolume(index) }
+        if scheduler.random.chance(100) { readOnlyVolume = 0 }
+        for index in 0..<plan.hosts {
+            guard let id = InstanceID("i-0000000\(index)") else { preconditionFailure() }
+            cloud.addInstance(id)
+            hosts.append(LifeHost(index: index, world: self))
+            callTokens.append(Self.callsAtOnce)
+            callTokensAt.append(scheduler.now)
+        }
+    }
+
+    /// How many names are free where names are scarce: as many as there may be volumes, and some for
+    /// those that are on their way from one host to another.
+    private static let scarceNames = 6
+
+    private func addVolume(_ index: Int) {
+        guard let id = VolumeID("vol-0000000\(index)") else { preconditionFailure() }
+        let xfs = DeviceContent.fileSystem(type: "xfs", label: nil, uuid: nil)
+        let content =
+            scheduler.random.pick([
+                xfs, xfs, .blank, .blank, .blank, .unknownData, .signature("crypto_LUKS"),
+            ]) ?? .blank
+        let snapshot = scheduler.random.chance(150) ? "snap-1" : nil
+        cloud.addVolume(id, snapshotID: snapshot, content: content)
+        acknowledgedWrites.append(0)
+    }
+
+    // MARK: What the parts ask of the world
+
+    func nextNumber() -> Int {
+        number += 1
+        return number
+    }
+
+    func newProcess() -> SimulatedProcess {
+        let process = SimulatedProcess(number: nextNumber(), scheduler: scheduler)
+        processes.append(process)
+        return process
+    }
+
+    func mountpoint(_ volume: Int) -> String { "/mnt/\(cloud.volumes[volume].id)" }
+
+    func log(of host: Int, _ process: SimulatedProcess) -> Logger {
+        guard isTold else { return Self.silent }
+        let trace = trace
+        return Logger(label: "life") { _ in TraceLog(trace: trace, host: host, process: process) }
+    }
+
+    private static let silent = Logger(label: "life") { _ in SwiftLogNoOpLogHandler() }
+
+    /// Takes one call from a host's budget; false when there is none left.
+    func takeCallToken(of host: Int) -> Bool {
+        let elapsed = (scheduler.now - callTokensAt[host]).milliseconds / 1000
+        callTokensAt[host] = scheduler.now
+        callTokens[host] =
+            min(
+                Self.callsAtOnce, callTokens[host] + elapsed * Self.callsPerSecond) - 1
+        return callTokens[host] >= 0
+    }
+
+    // MARK: Playing
+
+    /// Plays the life to its end. Nil when nothing broke.
+    package func play() -> LifeFailure? {
+        for host in hosts {
+            host.startPlugin()
+            host.docker.start()
+        }
+        for _ in 0..<plan.disasters {
+            scheduler.after(scheduler.random.duration(500...240_000)) { [self] in disaster() }
+        }
+        let director = newProcess()
+        let script = LifeScript(world: self, process: director)
+        director.spawn { await script.direct() }
+        var steps = 0
+        while trace.broken == nil, !script.isOver {
+            steps += 1
+            if !scheduler.step() || steps > 2_000_000 {
+                trace.broke("nothing waits for what never comes", "after \(steps) steps")
+            }
+        }
+        let broken = trace.broken
+        for process in processes { process.kill() }
+        guard let broken else { return nil }
+        return LifeFailure(
+            seed: seed, invariant: broken.invariant, detail: broken.detail,
+            events: trace.lines(last: 60))
+    }
+
+    /// All that happened, of a life that is told.
+    package var story: [String] { trace.lines(last: .max) }
+
+    package var digest: UInt64 { scheduler.digest }
+
+    private func disaster() {
+        guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning else {
+            return
+        }
+        switch scheduler.random.below(12) {
+        case 0...4: crashSoon(host)
+        case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
+        case 6:
+            host.docker.kill()
+            scheduler.after(scheduler.random.duration(500...5000)) {
+                if host.isRunning { host.docker.start() }
+            }
+        case 7:
+            host.docker.kill()
+            host.docker.endContainers()
+            host.killPlugin(thenAfter: .seconds(1))
+            scheduler.after(.seconds(2)) { if host.isRunning { host.docker.start() } }
+        case 8: powerCycle(host)
+        case 9: stopInstance(host)
+        case 10: disableByForce(host)
+        default: outsideDetach()
+        }
+    }
+
+    /// Kills the daemon after some of its next jobs: at any of its awaits.
+    private func crashSoon(_ host: LifeHost) {
+        guard let process = host.daemon?.process else { return }
+        var left = 1 + scheduler.random.below(120)
+        let pause = scheduler.random.duration(200...4000)
+        process.afterJob = {
+            left -= 1
+            if left == 0 { host.killPlugin(thenAfter: pause) }
+        }
+    }
+
+    private func powerCycle(_ host: LifeHost) {
+        host.stop(terminated: false)
+        scheduler.after(.seconds(20)) { host.boot() }
+    }
+
+    private func stopInstance(_ host: LifeHost) {
+        let isTerminated =
+            hosts.count(where: { !$0.isTerminated }) > 1 && scheduler.random.chance(300)
+        host.stop(terminated: isTerminated)
+        cloud.states[host.index] = isTerminated ? .shuttingDown : .stopping
+        scheduler.after(.seconds(15)) { [self] in
+            guard !host.isRunning else { return }
+            cloud.states[host.index] = isTerminated ? .terminated : .stopped
+            if isTerminated { cloud.instanceEnded(host.index) }
+        }
+        if !isTerminated {
+            scheduler.after(scheduler.random.duration(30_000...90_000)) { host.boot() }
+        }
+    }
+
+    /// docker plugin disable --force, and enable: the plugin's mounts go, the containers' stay.
+    private func disableByForce(_ host: LifeHost) {
+        host.killPlugin(thenAfter: scheduler.random.duration(1000...5000))
+        host.kernel.dropMounts()
+        host.unsaved.formUnion(0..<cloud.volumes.count)
+    }
+
+    /// Somebody detaches a volume by hand.
+    private func outsideDetach() {
+        guard let volume = scheduler.random.pick(cloud.volumes), let attachment = volume.attachment
+        else { return }
+        let isForced = scheduler.random.chance(300)
+        trace.note(.fault, host: attachment.host, volume: volume.index, isForced ? 1 : 0)
+        _ = cloud.detach(volume, from: attachment.host, force: isForced, by: nil)
+    }
+}
+
+/// Writes the daemon's log into the trace.
+private struct TraceLog: LogHandler {
+    let trace: LifeTrace
+    let host: Int
+    let process: SimulatedProcess
+    var logLevel = Logger.Level.debug
+    var metadata: Logger.Metadata = [:]
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        guard process.isAlive else { return }
+        let facts = (event.metadata ?? [:]).sorted { $0.key < $1.key }.map {
+            "\($0.key)=\($0.value)"
+        }
+        trace.tell(host: host, "\(event.message) \(facts.joined(separator: " "))")
+    }
+}

@@ -1,0 +1,52 @@
+import ArgumentParser
+import Simulation
+
+/// Plays seeded lives of volumes over simulated hosts, and stops at the first that breaks an
+/// invariant.
+@main struct LifeSimulator: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "life-simulator")
+
+    @Option(help: "The first life's seed.") var seed: UInt64 = 1
+    @Option(help: "How many lives, each with the next seed.") var runs: UInt64 = 20_000
+    @Option(help: "A fault to plant.") var plant: String?
+    @Flag(help: "Print all that happens in the first life.") var tell = false
+    @Flag(help: "Go on after a failure, and count failures by invariant.") var count = false
+
+    func run() throws {
+        var fault: PlantedFault?
+        if let plant {
+            fault = PlantedFault(rawValue: plant)
+            if fault == nil {
+                let known = PlantedFault.allCases.map(\.rawValue).joined(separator: ", ")
+                throw ValidationError("no such fault; there are \(known)")
+            }
+        }
+        if tell {
+            let life = LifeWorld(seed: seed, fault: fault, isTold: true)
+            let failure = life.play()
+            for line in life.story { print(line) }
+            print("broken: \(failure?.invariant ?? "nothing")")
+            return
+        }
+        print("seeds \(seed) to \(seed + runs - 1)")
+        let start = ContinuousClock.now
+        var failures: [String: (count: Int, first: UInt64)] = [:]
+        for seed in seed..<seed + runs {
+            guard let failure = LifeWorld(seed: seed, fault: fault).play() else { continue }
+            failures[failure.invariant, default: (0, seed)].count += 1
+            if !count {
+                // The life again, this time told.
+                let told = LifeWorld(seed: seed, fault: fault, isTold: true).play()
+                print(told ?? failure)
+                throw ExitCode.failure
+            }
+        }
+        let elapsed = start.duration(to: .now)
+        print(
+            "\(runs) lives in \(elapsed), \(Int(Double(runs) / (elapsed / .seconds(1)))) a second")
+        for (invariant, found) in failures.sorted(by: { $0.value.count > $1.value.count }) {
+            print("\(found.count) broke, first seed \(found.first): \(invariant)")
+        }
+        if !failures.isEmpty { throw ExitCode.failure }
+    }
+}
