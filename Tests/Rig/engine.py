@@ -88,8 +88,8 @@ class Engine:
         _run("mount", "--make-rshared", self.root)
         return self.start_daemon()
 
-    def start_daemon(self, timeout=60):
-        """dockerd alone, as after stop_daemon()."""
+    def start_daemon(self, *options, timeout=60):
+        """dockerd alone, as after stop_daemon() or kill_daemon()."""
         # A session of its own: an interrupt typed at the terminal is for this process, which
         # then stops it.
         self.process = subprocess.Popen(
@@ -97,7 +97,7 @@ class Engine:
              "--host", f"unix://{self.socket}", "--pidfile", self.directory / "dockerd.pid",
              # A parent cgroup by its path, which the systemd driver would not take.
              "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", self.cgroup,
-             "--iptables=false", "--bridge=none"],
+             "--iptables=false", "--bridge=none", *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(self.log, "ab"),
             start_new_session=True)
         deadline = time.monotonic() + timeout
@@ -126,6 +126,20 @@ class Engine:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def kill_daemon(self):
+        """kill -9 of dockerd, with which its containerd dies: plugins and containers stay."""
+        containerd = int((self.directory / "exec/containerd/containerd.pid").read_text())
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        # The next dockerd takes one that is not reaped for alive.
+        deadline = time.monotonic() + 20
+        while os.path.exists(f"/proc/{containerd}"):
+            if time.monotonic() > deadline:
+                raise RuntimeError("containerd does not end")
+            _reap_orphans()
+            time.sleep(0.02)
 
     def stop(self):
         """Ends everything and removes the folder. Raises when something cannot be removed."""

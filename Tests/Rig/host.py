@@ -90,11 +90,14 @@ class Host:
                 yield f"docker plugin set {PLUGIN} {values}"
             yield command.replace("amd64", ARCHITECTURE)
 
-    def install(self, echo=lambda command: None):
-        os.symlink(TARBALL, self.engine.directory / TARBALL.name)
+    def install(self, echo=lambda command: None, unpack=True):
+        """Without `unpack`, from the folder that the tarball was unpacked to before."""
+        if unpack:
+            os.symlink(TARBALL, self.engine.directory / TARBALL.name)
         for command in self.install_commands():
-            echo(command)
-            self.shell(command)
+            if unpack or command.startswith("docker "):
+                echo(command)
+                self.shell(command)
 
     def shell(self, command, timeout=120):
         """A command line as an operator types it, with this engine; its standard output."""
