@@ -21,6 +21,12 @@ package struct BlockDevice: Hashable, Sendable {
         self.path = path
         self.number = number
     }
+
+    /// Whether the device itself tells which volume it is, as NVMe controllers do by their serial
+    /// number. On Xen only EC2 knows which volume bears a name.
+    package var bearsVolumeID: Bool {
+        path.split(separator: "/").last?.hasPrefix("nvme") == true
+    }
 }
 
 /// What a probe found on a device.

@@ -73,18 +73,29 @@ package struct InstanceDescription: Sendable, Equatable {
     package var state: State
     package var instanceType: String
     package var availabilityZone: String
-    /// The device names that its block device mappings use, `/dev/sda1`.
-    package var deviceNames: [String]
+    package var mappings: [BlockDeviceMapping]
 
     package init(
         id: InstanceID, state: State, instanceType: String = "", availabilityZone: String = "",
-        deviceNames: [String] = []
+        mappings: [BlockDeviceMapping] = []
     ) {
         self.id = id
         self.state = state
         self.instanceType = instanceType
         self.availabilityZone = availabilityZone
-        self.deviceNames = deviceNames
+        self.mappings = mappings
+    }
+}
+
+/// A name that an instance has a volume attached by, or something else than a volume.
+package struct BlockDeviceMapping: Sendable, Equatable {
+    /// `/dev/sda1`.
+    package var deviceName: String
+    package var volume: VolumeID?
+
+    package init(deviceName: String, volume: VolumeID?) {
+        self.deviceName = deviceName
+        self.volume = volume
     }
 }
 

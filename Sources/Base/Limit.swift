@@ -23,7 +23,7 @@ package enum Limit {
     /// Where RLIMIT_MEMLOCK leaves no room for `ringEntries`.
     package static let ringEntriesMin: UInt32 = 16
     package static let operationsInFlightMax = 16 * 1024
-    package static let blockingThreadsMax = 4
+    package static let blockingThreadsMax = 16
     /// The room that a buffer makes for one receive, as long as it is below its maximum.
     package static let receiveMin = 512
     /// How long a listener waits when descriptors or memory are short.
@@ -112,6 +112,16 @@ package enum Limit {
     package static let lookIntervalMax: Duration = .seconds(3)
     /// While a device is awaited, how often EC2 is asked whether the attachment has failed.
     package static let attachmentCheckInterval: Duration = .seconds(5)
+    /// How long a device may take to come before it is attached by another name.
+    package static let attachingTimeMax: Duration = .seconds(45)
+    /// How long a volume bears its lease after its last Unmount: `docker create` mounts and
+    /// unmounts just before the start.
+    package static let leaseDropDelay: Duration = .seconds(2)
+    /// How long another instance's lease is waited for: longer than `leaseDropDelay`, so that a
+    /// task can move from host to host at once.
+    package static let leaseWaitMax: Duration = .seconds(6)
+    /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
+    package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)
     // The EC2 simulator.
     /// How many events of its log are kept.

@@ -97,7 +97,7 @@ package import Ring
             let lifetime = response.headers["X-aws-ec2-metadata-token-ttl-seconds"].flatMap(
                 Int.init)
             // A minute early, so that a request that is on its way still has a good token.
-            let seconds = min(lifetime ?? Self.tokenLifetime, Self.tokenLifetime) - 60
+            let seconds = min(max(lifetime ?? Self.tokenLifetime, 60), Self.tokenLifetime) - 60
             token = Token(text: text, expiry: asked + .seconds(seconds))
             return text
         }
