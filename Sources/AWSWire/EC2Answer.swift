@@ -112,8 +112,12 @@ private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDe
     return InstanceDescription(
         id: id, state: .init(state), instanceType: item.text(of: "instanceType") ?? "",
         availabilityZone: item["placement"]?.text(of: "availabilityZone") ?? "",
-        deviceNames: items(of: item["blockDeviceMapping"]).compactMap {
-            $0.text(of: "deviceName")
+        mappings: items(of: item["blockDeviceMapping"]).compactMap { mapping in
+            mapping.text(of: "deviceName").map { name in
+                BlockDeviceMapping(
+                    deviceName: name,
+                    volume: mapping["ebs"]?.text(of: "volumeId").flatMap { VolumeID($0) })
+            }
         })
 }
 

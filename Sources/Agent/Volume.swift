@@ -16,8 +16,16 @@ final class Volume {
 
     var record: VolumeRecord
     var phase = Phase.unmounted
-    /// False after Remove: kept only until it is given back.
-    var isKnown = true
+    /// Whether its detachment was asked for here, and EC2 has not said since that it is attached.
+    var isLeaving = false
+    /// Whether the lease is surely there: written here, and no dropping begun since.
+    var isLeaseSure = false
+    /// The dropping of the lease that is under way.
+    var leaseDrop: Task<Void, any Error>?
+    /// Whether the device of a mounted volume has gone.
+    var isLost = false
+    /// Notices when the device of a mounted volume goes.
+    var lossWatch: Task<Void, Never>?
     /// Whether it is attached to this instance, or being attached or detached, as far as is known.
     var isHere = false
     /// What EC2 said last, brought up to date by what was done here since.
@@ -30,6 +38,7 @@ final class Volume {
     init(_ record: VolumeRecord) { self.record = record }
 
     var id: VolumeID { record.id }
+    var isKnown: Bool { !record.isRemoved }
     var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
 
     var device: BlockDevice? {
@@ -41,7 +50,7 @@ final class Volume {
         switch phase {
         case .unmounted: isHere ? "attached" : "detached"
         case .mounting: "mounting"
-        case .mounted: "mounted"
+        case .mounted: isLost ? "lost" : "mounted"
         case .unmounting: "unmounting"
         case .detaching: "detaching"
         }

@@ -5,22 +5,86 @@ import VolumeCore
 // How a volume's device comes to this instance.
 
 extension VolumeManager {
-    /// The volume's device: the one that is here, or else the one that comes by attaching.
-    func bringDevice(
+    /// The volume's device, if it is here already.
+    func presentDevice(
+        of volume: Volume, _ timeline: inout MountTimeline
+    ) async throws -> BlockDevice? {
+        // What is being detached may be here still.
+        guard !volume.isLeaving else { return nil }
+        let known = volume.record.deviceName
+        guard let device = try await ports.devices.find(volume.id, attachedAs: known) else {
+            return nil
+        }
+        volume.isHere = true
+        timeline.mark(.device, at: ports.time.now)
+        return device
+    }
+
+    /// The volume's device, which comes by attaching, here or first away from elsewhere.
+    func attachedDevice(
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
     ) async throws -> BlockDevice {
-        let known = volume.record.deviceName
-        if let device = try await ports.devices.find(volume.id, attachedAs: known) {
-            volume.isHere = true
+        let host = try await ports.host.host(by: deadline)
+        volume.isLeaseSure = false
+        let name = try await attach(volume, to: host, by: deadline)
+        timeline.mark(.attach, at: ports.time.now)
+        let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
+        if let device = try await leasedDevice(of: volume, attachedAs: name, on: host, by: soon) {
             timeline.mark(.device, at: ports.time.now)
             return device
         }
-        let host = try await ports.host.host(by: deadline)
-        let name = try await attach(volume, to: host, by: deadline)
-        timeline.mark(.attach, at: ports.time.now)
-        let device = try await awaitDevice(of: volume.id, attachedAs: name, on: host, by: deadline)
+        // Stuck in `attaching`: another name helps where the kernel still holds the old one.
+        try await detachStuck(volume, from: host, by: deadline)
+        let second = try await attach(volume, to: host, by: deadline)
+        guard
+            let device = try await leasedDevice(
+                of: volume, attachedAs: second, on: host, by: deadline)
+        else {
+            throw OperationError(
+                .deadline, doing: "attach \(volume.id) to \(host.instance)",
+                found: "EC2 accepted it as \(name) and as \(second), and no device came",
+                advice: "see the instance's kernel log; it is detached again, for another try")
+        }
         timeline.mark(.device, at: ports.time.now)
         return device
+    }
+
+    /// The device as it comes, with the lease written meanwhile; nil when it does not come in time.
+    private func leasedDevice(
+        of volume: Volume, attachedAs name: String, on host: Host, by deadline: Instant
+    ) async throws -> BlockDevice? {
+        let id = volume.id
+        let leasing = Task(executorPreference: executor) {
+            try await self.takeLease(of: id, host, by: deadline)
+        }
+        let device: BlockDevice
+        do {
+            device = try await awaitDevice(of: id, attachedAs: name, on: host, by: deadline)
+        } catch let error as OperationError where error.reason == .deadline {
+            _ = await leasing.result
+            return nil
+        } catch {
+            _ = await leasing.result
+            throw error
+        }
+        try await leasing.value
+        return device
+    }
+
+    private func detachStuck(
+        _ volume: Volume, from host: Host, by deadline: Instant
+    ) async throws {
+        log.warning(
+            "the device did not come: detaching the volume, to attach it by another name",
+            metadata: [
+                "volume": "\(volume.id)", "name": "\(volume.record.deviceName ?? "")",
+                "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
+            ])
+        try await detachHere(volume.id, host, by: deadline)
+        if let name = volume.record.deviceName { deviceNames.quarantine(name) }
+        volume.record.deviceName = nil
+        volume.isHere = false
+        volume.description = nil
     }
 
     /// Asks EC2 until it has the volume attached, or being attached, here. Returns its device name.
@@ -30,12 +94,16 @@ extension VolumeManager {
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> String {
+        if volume.isLeaving { volume.description = nil }
         var isNew = false
         var pause = Limit.lookIntervalMin
+        var found = ""
+        let patience = ports.time.now + Limit.leaseWaitMax
         while true {
             if let seen = volume.description, isNew || !seen.isAttached {
                 let situation = try Situation(
                     of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
+                if isNew, !situation.isHere { releaseDeviceName(of: volume) }
                 switch situation {
                 case .here(let name?):
                     claim(name, for: volume)
@@ -43,16 +111,19 @@ extension VolumeManager {
                 case .here(nil):
                     throw unusable(volume.id, "EC2 gives no device name for its attachment here")
                 case .free:
-                    if let name = try await attachOnce(volume, to: host, by: deadline) {
-                        return name
+                    switch try await attachOnce(volume, to: host, by: deadline) {
+                    case .accepted(let name): return name
+                    case .lookAgain(let why): found = why
                     }
                 case .elsewhere(let owner):
-                    try await detachElsewhere(volume.id, from: owner, by: deadline)
+                    try await takeOver(
+                        seen, from: owner, policy(of: volume), patience: patience, by: deadline)
                 case .leaving, .creating: break
                 }
                 // Facts that were new did not let it be attached: EC2 needs time.
                 if isNew {
-                    try await self.pause(pause, by: deadline, volume.id, situation)
+                    if situation != .free { found = "EC2 says that the volume is \(situation)" }
+                    try await self.pause(pause, by: deadline, volume.id, found)
                     pause = min(pause * 3 / 2, Limit.lookIntervalMax)
                 }
             }
@@ -61,10 +132,17 @@ extension VolumeManager {
         }
     }
 
-    /// One AttachVolume by a free name. Nil when the volume is not as it was thought to be.
+    private enum AttachOutcome {
+        /// By this device name.
+        case accepted(String)
+        /// The volume is not as it was thought to be, or EC2's answer was lost.
+        case lookAgain(String)
+    }
+
+    /// One AttachVolume by a free name.
     private func attachOnce(
         _ volume: Volume, to host: Host, by deadline: Instant
-    ) async throws -> String? {
+    ) async throws -> AttachOutcome {
         while true {
             guard let name = deviceNames.take() else {
                 throw OperationError(
@@ -77,10 +155,10 @@ extension VolumeManager {
                     volume.id, to: host.instance, as: name, by: deadline)
                 volume.description?.attachments = [attachment]
                 claim(name, for: volume)
-                return name
+                return .accepted(name)
             } catch let failure as EC2Failure {
                 if try isRetried(failure, volume.id, name, host) { continue }
-                return nil
+                return .lookAgain(failure.description)
             } catch {
                 deviceNames.release(name)
                 throw error
@@ -119,21 +197,61 @@ extension VolumeManager {
             found: failure.description, advice: advice)
     }
 
-    private func claim(_ name: String, for volume: Volume) {
+    func claim(_ name: String, for volume: Volume) {
+        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
+        volume.isLeaving = false
         saveInBackground()
     }
 
+    private func policy(of volume: Volume) -> TakeoverPolicy {
+        volume.record.options.takeover ?? settings.takeover
+    }
+
+    /// Detaches a volume from the instance that has it, if the policy and its lease allow that.
+    private func takeOver(
+        _ volume: VolumeDescription, from owner: InstanceID, _ policy: TakeoverPolicy,
+        patience: Instant, by deadline: Instant
+    ) async throws {
+        var decision = try TakeoverDecision(of: volume, from: owner, policy: policy)
+        if decision == .askOwner {
+            let state = try await state(of: owner, by: deadline)
+            // The owner's task may have just ended: its lease goes soon after.
+            let isPatient = ports.time.now < patience
+            decision =
+                try isPatient
+                ? (try? TakeoverDecision(of: volume.id, from: owner, in: state)) ?? .wait
+                : TakeoverDecision(of: volume.id, from: owner, in: state)
+        }
+        guard case .detach(let force) = decision else { return }
+        try await detachElsewhere(volume.id, from: owner, force: force, by: deadline)
+    }
+
+    /// Nil for an instance that EC2 does not know.
+    private func state(
+        of instance: InstanceID, by deadline: Instant
+    ) async throws -> InstanceDescription.State? {
+        do {
+            return try await ports.ec2.describeInstance(instance, by: deadline)?.state
+        } catch let failure as EC2Failure {
+            throw OperationError(
+                .cloud, doing: "see whether \(instance), which has the volume mounted, is running",
+                found: failure.description,
+                advice: failure.code == "UnauthorizedOperation"
+                    ? "allow ec2:DescribeInstances to the instance's role" : nil)
+        }
+    }
+
     private func detachElsewhere(
-        _ id: VolumeID, from owner: InstanceID, by deadline: Instant
+        _ id: VolumeID, from owner: InstanceID, force: Bool, by deadline: Instant
     ) async throws {
         log.notice(
             "the volume is attached elsewhere: detaching it there",
-            metadata: ["volume": "\(id)", "owner": "\(owner)"])
+            metadata: ["volume": "\(id)", "owner": "\(owner)", "force": "\(force)"])
         do {
-            _ = try await ports.ec2.detach(id, from: owner, force: false, by: deadline)
+            _ = try await ports.ec2.detach(id, from: owner, force: force, by: deadline)
         } catch let failure as EC2Failure {
             if let code = failure.code, isAlreadyDetached(code: code) { return }
             if case .unanswered(_, mayHaveApplied: true) = failure { return }
@@ -162,12 +280,19 @@ extension VolumeManager {
     private func failureOfAttachment(
         of id: VolumeID, on host: Host, by deadline: Instant
     ) async throws -> Never {
+        var misses = 0
         while true {
             try await ports.time.sleep(until: ports.time.now + Limit.attachmentCheckInterval)
             guard let description = try? await describe(id, by: deadline) else { continue }
             // Zone and state are not in question here, and a deleted volume is no attachment.
             let situation = try Situation(of: description, seenFrom: host, readOnly: true)
-            if case .here = situation { continue }
+            if case .here = situation {
+                misses = 0
+                continue
+            }
+            // One answer may be older than the attachment.
+            misses += 1
+            guard misses > 1 else { continue }
             throw OperationError(
                 .device, doing: "attach \(id) to \(host.instance)",
                 found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
@@ -197,25 +322,33 @@ extension VolumeManager {
     /// Pauses between two looks at what EC2 tells no event of. Throws when the deadline is nearer
     /// than the pause is long.
     private func pause(
-        _ pause: Duration, by deadline: Instant, _ id: VolumeID, _ situation: Situation
+        _ pause: Duration, by deadline: Instant, _ id: VolumeID, _ found: String
     ) async throws {
         let end = ports.time.now + pause
         guard end < deadline else {
             throw OperationError(
                 .deadline, doing: "attach \(id)",
-                found: "EC2 still says that the volume is \(situation)",
-                advice: "an instance that has it mounted keeps it: unmount it there")
+                found: "after as long as a mount may take, \(found)",
+                advice: "an instance that has the volume mounted keeps it: unmount it there")
         }
         try await ports.time.sleep(until: end)
     }
 
-    /// Learns which device names this instance's attachments bear. Not needed for correctness:
-    /// EC2 refuses a name that is in use, and another is tried.
-    package func learnDeviceNames() async throws {
+    /// Learns what is attached here: the device names in use, and volumes of the table whose
+    /// attachment an earlier run did not live to note, which are given back. EC2 refuses a name
+    /// that is in use, and another is tried, so a Mount need not wait for this.
+    package func learnAttachments() async throws {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
-        for name in instance?.deviceNames ?? [] { deviceNames.claim(name) }
+        for mapping in instance?.mappings ?? [] {
+            deviceNames.claim(mapping.deviceName)
+            guard let volume = mapping.volume.flatMap({ volumes[$0] }),
+                volume.record.deviceName == nil
+            else { continue }
+            claim(mapping.deviceName, for: volume)
+            if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
+        }
     }
 }
 

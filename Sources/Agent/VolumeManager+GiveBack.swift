@@ -7,13 +7,13 @@ import VolumeCore
 extension VolumeManager {
     /// Starts the linger of a volume that nobody uses. A Mount meanwhile ends it.
     func giveBackWhenUnused(_ volume: Volume) {
-        volume.givingBack?.cancel()
-        volume.givingBack = nil
+        stopGivingBack(volume)
         forgetIfDone(volume)
-        guard let linger = settings.detachAfter, volumes[volume.id] != nil else { return }
+        guard volumes[volume.id] != nil else { return }
         let id = volume.id
+        let lastUse = ports.time.now
         volume.givingBack = Task(executorPreference: executor) {
-            await self.giveBack(id, after: linger)
+            await self.giveBack(id, lastUsed: lastUse)
         }
     }
 
@@ -22,24 +22,45 @@ extension VolumeManager {
         volume.givingBack = nil
     }
 
-    private func giveBack(_ id: VolumeID, after linger: Duration) async {
-        var pause = linger
-        while true {
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
-            guard let volume = volumes[id], !volume.isUsed else { return }
+    /// Takes the steps one after the other, each when it is due, and again after a while where one
+    /// fails.
+    private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
+        var earliest = lastUsed
+        var pause = Limit.leaseDropDelay
+        while let volume = volumes[id], let (step, delay) = nextStep(for: volume) {
             do {
-                try await becomeUnmounted(volume)
-                if !volume.isUsed { try await becomeDetached(volume) }
-                return
-            } catch {
-                pause = Limit.detachRetryInterval
+                try await ports.time.sleep(until: max(earliest, lastUsed + delay))
+            } catch { return }
+            guard !volume.isUsed, !Task.isCancelled else { return }
+            do { try await take(step, for: volume) } catch {
                 log.warning(
-                    "the unused volume is not detached yet",
-                    metadata: [
-                        "volume": "\(id)", "error": "\(error)",
-                        "retry_s": "\(pause.components.seconds)",
-                    ])
+                    "the unused volume is not given back yet",
+                    metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
+                earliest = ports.time.now + pause
+                pause = min(pause * 2, Limit.detachRetryInterval)
             }
+        }
+        guard !Task.isCancelled, let volume = volumes[id] else { return }
+        volume.givingBack = nil
+        forgetIfDone(volume)
+    }
+
+    private func nextStep(for volume: Volume) -> (step: GiveBackStep, after: Duration)? {
+        GiveBackStep.next(
+            isMounted: volume.device != nil, hasLease: volume.record.hasLease,
+            isHere: volume.isHere, linger: settings.detachAfter)
+    }
+
+    private func take(_ step: GiveBackStep, for volume: Volume) async throws {
+        switch step {
+        case .unmount: try await becomeUnmounted(volume)
+        case .dropLease:
+            let name = volume.record.deviceName
+            if let device = try await ports.devices.find(volume.id, attachedAs: name) {
+                try await refuseHeld(device, doing: "drop the lease of \(volume.id)")
+            }
+            try await dropLease(of: volume)
+        case .detach: try await becomeDetached(volume)
         }
     }
 
@@ -63,23 +84,20 @@ extension VolumeManager {
         let host = try await ports.host.host(by: deadline)
         let device = try await ports.devices.find(id, attachedAs: volume.record.deviceName)
         if let device {
-            guard try await !ports.fileSystems.isHeld(device) else {
-                throw OperationError(
-                    .device, doing: "detach \(id) from \(host.instance)",
-                    found: "\(device.path) is mounted in some mount namespace, or open",
-                    advice: "a container that outlived the plugin may hold it: stop that container")
-            }
+            try await refuseHeld(device, doing: "detach \(id) from \(host.instance)")
         } else if volume.record.deviceName == nil {
             volume.isHere = false
             return
         }
+        volume.isLeaving = true
         try await detachHere(id, host, by: deadline)
         if let device {
             try await ports.devices.departure(of: device, volume: id, by: deadline)
         }
-        if let name = volume.record.deviceName { deviceNames.release(name) }
-        volume.record.deviceName = nil
+        releaseDeviceName(of: volume)
         volume.isHere = false
+        volume.isLeaving = false
+        volume.record.hasLease = false
         volume.description?.attachments = []
         volume.description?.state = .available
         saveInBackground()
@@ -88,11 +106,22 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    private func detachHere(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
+    /// Throws where some mount namespace has the device mounted: a container that outlived a
+    /// plugin's removal or crash does.
+    private func refuseHeld(_ device: BlockDevice, doing: String) async throws {
+        guard try await ports.fileSystems.isHeld(device) else { return }
+        throw OperationError(
+            .device, doing: doing, found: "\(device.path) is mounted in some mount namespace",
+            advice: "a container that outlived the plugin may hold it: stop that container")
+    }
+
+    func detachHere(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         do {
             _ = try await ports.ec2.detach(id, from: host.instance, force: false, by: deadline)
         } catch let failure as EC2Failure {
             if let code = failure.code, isAlreadyDetached(code: code) { return }
+            // The device tells whether it was applied.
+            if case .unanswered(_, mayHaveApplied: true) = failure { return }
             throw OperationError(
                 .cloud, doing: "detach \(id) from \(host.instance)", found: failure.description)
         }

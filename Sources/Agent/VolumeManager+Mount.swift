@@ -20,14 +20,19 @@ extension VolumeManager {
         defer { volume.mountsUnderWay -= 1 }
         stopGivingBack(volume)
         do {
-            try await becomeMounted(volume)
+            try await becomeMounted(volume, by: ports.time.now + Limit.mountTimeMax)
             try Task.checkCancellation()
             try volume.record.mounts.add(mountID)
+            await saveCounts()
+            if Task.isCancelled {
+                _ = volume.record.mounts.remove(mountID)
+                await saveCounts()
+                throw CancellationError()
+            }
         } catch {
             if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
             throw error
         }
-        saveInBackground()
         return mountpoint(of: volume.id)
     }
 
@@ -35,29 +40,34 @@ extension VolumeManager {
     package func unmount(_ name: String, id mountID: String) async throws {
         let volume = try known(name)
         while case .mounting(let task) = volume.phase { _ = await task.result }
-        guard volume.record.mounts.remove(mountID) else {
+        if volume.record.mounts.remove(mountID) {
+            await saveCounts()
+        } else {
+            // After a crash Docker may know of a mount that was not remembered here.
             log.notice(
                 "Unmount of an ID that has nothing mounted",
                 metadata: ["volume": "\(volume.id)", "id": "\(quoted(mountID))"])
-            return
         }
-        saveInBackground()
         guard !volume.isUsed else { return }
         defer { giveBackWhenUnused(volume) }
         try await becomeUnmounted(volume)
     }
 
     /// Returns when the volume is mounted, by whichever call's doing.
-    private func becomeMounted(_ volume: Volume) async throws {
+    private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
             switch volume.phase {
-            case .mounted: return
+            case .mounted where volume.isLost:
+                guard volume.record.mounts.isEmpty else { throw lost(volume) }
+                try await becomeUnmounted(volume)
+            case .mounted(let device):
+                if await isMounted(volume, device) { return }
             case .mounting(let task): try await task.value
             case .unmounting(let task), .detaching(let task): _ = await task.result
             case .unmounted:
                 let id = volume.id
                 volume.phase = .mounting(
-                    Task(executorPreference: executor) { try await self.bringUp(id) })
+                    Task(executorPreference: executor) { try await self.bringUp(id, by: deadline) })
             }
         }
     }
@@ -71,22 +81,54 @@ extension VolumeManager {
         try await task.value
     }
 
-    /// Device here, content known, file system mounted: the one path of a Mount.
-    private func bringUp(_ id: VolumeID) async throws {
+    /// Whether what is thought to be mounted is: somebody may have unmounted it by hand.
+    private func isMounted(_ volume: Volume, _ device: BlockDevice) async -> Bool {
+        let mountpoint = mountpoint(of: volume.id)
+        let isMounted = await ports.fileSystems.isMounted(device, at: mountpoint)
+        if !isMounted, volume.device == device {
+            log.error(
+                "the volume is no longer mounted here, though nobody asked for that",
+                metadata: ["volume": "\(volume.id)", "mountpoint": "\(mountpoint)"])
+            stopWatchingForLoss(of: volume)
+            volume.phase = .unmounted
+        }
+        return isMounted
+    }
+
+    private func lost(_ volume: Volume) -> OperationError {
+        OperationError(
+            .device, doing: "mount \(volume.id)",
+            found: "its device has gone while \(volume.record.mounts.total) mounts use it",
+            advice: "stop the containers that use it, which cannot reach their data any more; "
+                + "the next mount attaches it afresh")
+    }
+
+    /// Device here, lease borne, file system mounted: the one path of a Mount.
+    private func bringUp(_ id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounting") }
-        let deadline = ports.time.now + Limit.mountTimeMax
         var timeline = MountTimeline(since: ports.time.now)
         do {
-            let device = try await bringDevice(of: volume, by: deadline, &timeline)
-            let type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+            var device = try await presentDevice(of: volume, &timeline)
+            var type: String?
+            while type == nil {
+                // Without a device here, or with one that another host is taking, EC2 is asked.
+                let here =
+                    if let device { device } else {
+                        try await attachedDevice(of: volume, by: deadline, &timeline)
+                    }
+                type = try await mountLeased(volume, on: here, by: deadline, &timeline)
+                device = type == nil ? nil : here
+            }
+            guard let device, let type else { return }
             volume.phase = .mounted(device)
+            watchForLoss(of: volume, device)
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([
                     "volume": "\(id)", "device": "\(device.path)", "fs": "\(type)",
                 ]) { $1 })
         } catch {
-            volume.phase = .unmounted
+            if case .mounting = volume.phase { volume.phase = .unmounted }
             log.error(
                 "mount failed",
                 metadata: timeline.metadata.merging(["volume": "\(id)", "error": "\(error)"]) { $1 }
@@ -101,6 +143,7 @@ extension VolumeManager {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
             volume.phase = .unmounted
+            stopWatchingForLoss(of: volume)
             log.info(
                 "unmounted",
                 metadata: [

@@ -18,8 +18,10 @@ extension VolumeManager {
                 volumes[id]
                 ?? Volume(VolumeRecord(id: id, createdAt: ports.time.unixSeconds))
             volumes[id] = volume
-            volume.phase = .mounted(BlockDevice(path: mount.source, number: mount.device))
+            let device = BlockDevice(path: mount.source, number: mount.device)
+            volume.phase = .mounted(device)
             volume.isHere = true
+            watchForLoss(of: volume, device)
         }
         // In one order, so that a simulated start is the same each time.
         for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
@@ -34,7 +36,19 @@ extension VolumeManager {
                     "volume": "\(volume.id)", "phase": "\(volume.phaseName)",
                     "mounts": "\(volume.record.mounts.total)",
                 ])
-            if !volume.isUsed && volume.isHere { giveBackWhenUnused(volume) }
+            if volume.device == nil {
+                if try await isPresent(volume) { volume.isHere = true }
+                // Its folder may be there still.
+                try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+            }
+            if !volume.isUsed { giveBackWhenUnused(volume) }
         }
+    }
+
+    /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
+    /// tells later.
+    private func isPresent(_ volume: Volume) async throws -> Bool {
+        let name = volume.record.deviceName
+        return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
 }

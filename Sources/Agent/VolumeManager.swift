@@ -36,13 +36,17 @@ package actor VolumeManager {
         package var detachAfter: Duration?
         /// What a blank volume is given whose options do not tell.
         package var fileSystem: FileSystemType
+        /// For volumes whose options do not say.
+        package var takeover: TakeoverPolicy
 
         package init(
-            mountRoot: String, detachAfter: Duration?, fileSystem: FileSystemType = .xfs
+            mountRoot: String, detachAfter: Duration?, fileSystem: FileSystemType = .xfs,
+            takeover: TakeoverPolicy = .unlessMounted
         ) {
             self.mountRoot = mountRoot
             self.detachAfter = detachAfter
             self.fileSystem = fileSystem
+            self.takeover = takeover
         }
     }
 
@@ -64,9 +68,9 @@ package actor VolumeManager {
     nonisolated let executor: Executor
     var volumes: [VolumeID: Volume] = [:]
     var deviceNames = DeviceNames()
-    /// The save that is under way, and whether another has to follow it.
-    var saving: Task<Void, any Error>?
-    var saveNeeded = false
+    /// Whether EC2 has refused to let this instance write leases. Said once.
+    var leasesForbidden = false
+    var saves: [SavedPart: SaveProgress] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
         // The manager keeps its executor alive, and nobody keeps the reference longer.
@@ -120,7 +124,7 @@ extension VolumeManager {
 
     private func info(_ volume: Volume) -> Info {
         var status = ["phase": volume.phaseName, "mounts": "\(volume.record.mounts.total)"]
-        status["device"] = volume.device?.path
+        status["device"] = volume.isLost ? "lost" : volume.device?.path
         status["attachedAs"] = volume.record.deviceName
         return Info(
             name: volume.id.description,
@@ -144,7 +148,7 @@ extension VolumeManager {
         let description = try await usableDescription(of: id, options: options)
         // The table may have changed meanwhile.
         if let volume = volumes[id] {
-            volume.isKnown = true
+            volume.record.isRemoved = false
             volume.record.options = options
             volume.description = volume.description ?? description
         } else {
@@ -177,7 +181,7 @@ extension VolumeManager {
     package func remove(_ name: String) async throws {
         let volume = try known(name)
         try refuseWhileUsed(volume, doing: "remove \(volume.id)")
-        volume.isKnown = false
+        volume.record.isRemoved = true
         forgetIfDone(volume)
         try await save()
         log.info("removed, its data is kept", metadata: ["volume": "\(volume.id)"])
@@ -197,42 +201,5 @@ extension VolumeManager {
             return
         }
         volumes[volume.id] = nil
-    }
-}
-
-// MARK: What is remembered on the disk
-
-extension VolumeManager {
-    /// Returns when everything that the table holds now is on the disk. Saves that are asked for
-    /// while one is written become one more.
-    package func save() async throws {
-        saveNeeded = true
-        while saveNeeded || saving != nil {
-            if let running = saving {
-                // Its error is its own caller's; this call's records are in the next save.
-                _ = await running.result
-            } else {
-                try await saveOnce()
-            }
-        }
-    }
-
-    private func saveOnce() async throws {
-        saveNeeded = false
-        let records = volumes.values.filter { $0.isKnown || $0.isHere }
-            .map(\.record).sorted { $0.id.description < $1.id.description }
-        let task = Task(executorPreference: executor) { try await self.ports.state.save(records) }
-        saving = task
-        defer { saving = nil }
-        try await task.value
-    }
-
-    /// Saves without keeping anybody waiting; a failure is logged.
-    func saveInBackground() {
-        Task(executorPreference: executor) {
-            do { try await self.save() } catch {
-                self.log.error("the state could not be saved", metadata: ["error": "\(error)"])
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-import Base
+package import Base
 package import JSON
 package import VolumeCore
 
@@ -11,6 +11,21 @@ package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
 
 package func stateDocument(of records: [VolumeRecord]) -> JSONValue {
     ["version": 1, "volumes": .array(records.map(\.json))]
+}
+
+/// The counts' document: `{"vol-…":{"ID":2}}`.
+package func countsDocument(of records: [VolumeRecord]) -> JSONValue {
+    var members: [String: JSONValue] = [:]
+    for record in records where !record.mounts.isEmpty {
+        members["\(record.id)"] = .object(record.mounts.counts.mapValues { .integer(Int64($0)) })
+    }
+    return .object(members)
+}
+
+/// The counts of one volume in their document. What is not understood is no count.
+package func counts(of id: VolumeID, in document: JSONValue) -> MountCounts {
+    let counts = document["\(id)"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
+    return MountCounts(counts ?? [:])
 }
 
 package func records(from document: JSONValue) throws(StateError) -> [VolumeRecord] {
@@ -32,9 +47,11 @@ extension VolumeRecord {
     fileprivate var json: JSONValue {
         var members: [String: JSONValue] = [
             "id": .string("\(id)"),
+            "name": .string(name),
             "options": .object(options.dictionary.mapValues { .string($0) }),
             "createdAt": .integer(createdAt),
-            "mounts": .object(mounts.counts.mapValues { .integer(Int64($0)) }),
+            "hasLease": .bool(hasLease),
+            "isRemoved": .bool(isRemoved),
         ]
         members["deviceName"] = deviceName.map { .string($0) }
         return .object(members)
@@ -44,14 +61,15 @@ extension VolumeRecord {
         guard let id = json["id"]?.string.flatMap({ VolumeID($0) }) else {
             throw StateError(description: "a volume has no id")
         }
-        guard let createdAt = json["createdAt"]?.integer,
-            let mounts = json["mounts"]?.object?.compactMapValues({ $0.integer.map { Int($0) } }),
+        guard let name = json["name"]?.string, let hasLease = json["hasLease"]?.bool,
+            let isRemoved = json["isRemoved"]?.bool, let createdAt = json["createdAt"]?.integer,
             let options = json["options"]?.object?.compactMapValues(\.string)
         else { throw StateError(description: "the entry of \(id) is incomplete") }
         do {
             self.init(
-                id: id, options: try VolumeOptions(options), createdAt: createdAt,
-                mounts: MountCounts(mounts), deviceName: json["deviceName"]?.string)
+                id: id, name: name, options: try VolumeOptions(options), createdAt: createdAt,
+                deviceName: json["deviceName"]?.string,
+                hasLease: hasLease, isRemoved: isRemoved)
         } catch { throw StateError(description: "the options of \(id): \(error)") }
     }
 }

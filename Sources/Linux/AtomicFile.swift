@@ -43,17 +43,19 @@ package struct AtomicFile: Sendable {
         }
     }
 
-    /// Returns when the contents are on the disk. Makes the folder where there is none.
+    /// Returns when the contents are on the disk; without `syncing`, when they outlive the process,
+    /// while a crash of the machine may leave any part of them. Makes the folder where there is none.
     @RingActor
-    package func replace(with bytes: [UInt8]) async throws {
+    package func replace(with bytes: [UInt8], syncing: Bool = true) async throws {
         try await RingActor.ring.blocking { () throws(OperationError) in
             let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             if mkdir(folder, 0o700) != 0 && errno != EEXIST {
                 throw failure("make the folder \(folder)", "mkdir")
             }
             let new = path + ".new"
-            try write(bytes, to: new)
+            try write(bytes, to: new, syncing: syncing)
             if rename(new, path) != 0 { throw failure("replace \(path)", "rename") }
+            guard syncing else { return }
             let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             guard descriptor >= 0 else { throw failure("sync \(folder)", "open") }
             defer { close(descriptor) }
@@ -71,7 +73,7 @@ package struct AtomicFile: Sendable {
         }
     }
 
-    private func write(_ bytes: [UInt8], to new: String) throws(OperationError) {
+    private func write(_ bytes: [UInt8], to new: String, syncing: Bool) throws(OperationError) {
         let descriptor = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failure("write \(new)", "open") }
         defer { close(descriptor) }
@@ -81,7 +83,7 @@ package struct AtomicFile: Sendable {
             if written < 0 { throw failure("write \(new)", "write") }
             rest = rest.dropFirst(written)
         }
-        if fsync(descriptor) != 0 { throw failure("sync \(new)", "fsync") }
+        if syncing, fsync(descriptor) != 0 { throw failure("sync \(new)", "fsync") }
     }
 
     private func failure(_ doing: String, _ call: String) -> OperationError {

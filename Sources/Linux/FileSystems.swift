@@ -59,6 +59,11 @@ package final class FileSystems: Sendable {
         }
     }
 
+    /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace.
+    package nonisolated func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
+        (try? Node(mountpoint, following: false).home) == device.number
+    }
+
     /// Whether a mount in any mount namespace, swap or RAID holds the device. A program that merely
     /// has the device open does not count.
     package func isHeld(_ device: BlockDevice) async throws -> Bool {

@@ -22,6 +22,8 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var lostAnswers: Set<String> = []
     /// Volumes whose device never comes.
     package var lostDevices: Set<VolumeID> = []
+    /// The states of instances that do not run.
+    package var instanceStates: [InstanceID: InstanceDescription.State] = [:]
     /// The device names that the host uses for what is not in `volumes`.
     package var otherDeviceNames: [String] = []
 
@@ -68,10 +70,15 @@ extension SimulatedCloud: EC2Port {
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription? {
         try await call("DescribeInstances", "\(id)") {
-            let names = volumes.values.flatMap(\.attachments).filter { $0.instance == id }
-                .compactMap(\.device)
+            let own = volumes.values.flatMap(\.attachments).filter { $0.instance == id }
+            let mappings = own.compactMap { attachment in
+                attachment.device.map {
+                    BlockDeviceMapping(deviceName: $0, volume: attachment.volume)
+                }
+            }
+            let others = otherDeviceNames.map { BlockDeviceMapping(deviceName: $0, volume: nil) }
             return InstanceDescription(
-                id: id, state: .running, deviceNames: names + otherDeviceNames)
+                id: id, state: instanceStates[id] ?? .running, mappings: mappings + others)
         }
     }
 

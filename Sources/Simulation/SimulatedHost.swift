@@ -129,7 +129,11 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             busyUnmounts -= 1
             throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")
         }
-        precondition(mounts.removeValue(forKey: mountpoint) != nil, "\(mountpoint) is not mounted")
+        mounts[mountpoint] = nil
+    }
+
+    package func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
+        mounts[mountpoint]?.device == device.number
     }
 
     package func isHeld(_ device: BlockDevice) async throws -> Bool {
@@ -160,7 +164,21 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
     package func load() async throws -> [VolumeRecord] { records }
 
     package func save(_ records: [VolumeRecord]) async throws {
-        self.records = records
+        let counts = self.records.reduce(into: [:]) { $0[$1.id] = $1.mounts }
+        self.records = records.map { record in
+            var record = record
+            record.mounts = counts[record.id] ?? MountCounts()
+            return record
+        }
         saves += 1
+    }
+
+    package func saveCounts(_ records: [VolumeRecord]) async throws {
+        for record in records {
+            guard let index = self.records.firstIndex(where: { $0.id == record.id }) else {
+                continue
+            }
+            self.records[index].mounts = record.mounts
+        }
     }
 }

@@ -73,6 +73,10 @@ package enum Situation: Sendable, Equatable {
     }
 }
 
+extension Situation {
+    package var isHere: Bool { if case .here = self { true } else { false } }
+}
+
 extension Situation: CustomStringConvertible {
     package var description: String {
         switch self {

@@ -96,6 +96,9 @@ package protocol FileSystemPort: Sendable {
     /// Unmounts, never lazily, and removes the folder.
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws
 
+    /// Whether it is this device that is mounted there, as this process sees it. Does not wait.
+    func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool
+
     /// Whether any mount namespace, or anything else, holds the device.
     func isHeld(_ device: BlockDevice) async throws -> Bool
 
@@ -111,8 +114,12 @@ package protocol StatePort: Sendable {
     /// The records as last saved; empty where nothing was saved yet.
     func load() async throws -> [VolumeRecord]
 
-    /// Returns when the records are on the disk.
+    /// Returns when the records are on the disk; their counts need not be.
     func save(_ records: [VolumeRecord]) async throws
+
+    /// Returns when the records' counts survive the process. They are of no use after a restart of
+    /// the machine, and need not survive that.
+    func saveCounts(_ records: [VolumeRecord]) async throws
 }
 
 /// The instance that the daemon runs on.

@@ -3,18 +3,28 @@ package import Base
 /// What is remembered of a volume from its Create to its Remove.
 package struct VolumeRecord: Sendable, Equatable {
     package var id: VolumeID
+    /// What Docker calls it: the id, or an alias.
+    package var name: String
     package var options: VolumeOptions
     /// Seconds since 1970.
     package var createdAt: Int64
     package var mounts: MountCounts
     /// The name it was attached by here, `/dev/sdf`, while it is attached as far as is known.
     package var deviceName: String?
+    /// Whether the volume bears this instance's lease, as far as is known.
+    package var hasLease: Bool
+    /// Whether Docker has removed it: it is remembered only until it is given back.
+    package var isRemoved: Bool
 
     package init(
-        id: VolumeID, options: VolumeOptions = VolumeOptions(), createdAt: Int64,
-        mounts: MountCounts = MountCounts(), deviceName: String? = nil
+        id: VolumeID, name: String? = nil, options: VolumeOptions = VolumeOptions(),
+        createdAt: Int64, mounts: MountCounts = MountCounts(), deviceName: String? = nil,
+        hasLease: Bool = false, isRemoved: Bool = false
     ) {
         self.id = id
+        self.name = name ?? id.description
+        self.hasLease = hasLease
+        self.isRemoved = isRemoved
         self.options = options
         self.createdAt = createdAt
         self.mounts = mounts

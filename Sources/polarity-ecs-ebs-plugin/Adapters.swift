@@ -36,31 +36,42 @@ struct HostIdentity: HostPort {
     }
 }
 
-/// The records in a JSON file. One that cannot be understood is kept aside: mounts and devices tell
-/// the rest.
-struct StateFile: StatePort {
-    private let file: AtomicFile
+/// The records in a JSON file, and their counts in another. One that cannot be understood is kept
+/// aside: mounts and devices tell the rest.
+struct StateFiles: StatePort {
+    private let volumes: AtomicFile
+    private let counts: AtomicFile
     private let log: Logger
 
-    init(path: String, log: Logger) {
-        file = AtomicFile(path: path, sizeMax: Limit.stateFileMax)
+    init(folder: String, log: Logger) {
+        volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
+        counts = AtomicFile(path: folder + "/mounts.json", sizeMax: Limit.stateFileMax)
         self.log = log
     }
 
     func load() async throws -> [VolumeRecord] {
-        do {
-            guard let bytes = try await file.read() else { return [] }
-            return try records(from: JSONValue.parse(bytes))
-        } catch {
-            let aside = try await file.setAside()
-            log.error(
-                "the state file cannot be read; what is mounted is found without it",
-                metadata: ["error": "\(error)", "kept_as": "\(aside)"])
-            return []
+        var loaded: [VolumeRecord] = []
+        if let bytes = try await volumes.read() {
+            do { loaded = try records(from: JSONValue.parse(bytes)) } catch {
+                let aside = try await volumes.setAside()
+                log.error(
+                    "the state file cannot be understood; what is mounted is found without it",
+                    metadata: ["error": "\(error)", "kept_as": "\(aside)"])
+            }
         }
+        let document = try await counts.read().flatMap { try? JSONValue.parse($0) } ?? .object([:])
+        for index in loaded.indices {
+            loaded[index].mounts = Agent.counts(of: loaded[index].id, in: document)
+        }
+        return loaded
     }
 
     func save(_ records: [VolumeRecord]) async throws {
-        try await file.replace(with: stateDocument(of: records).serialised())
+        try await volumes.replace(with: stateDocument(of: records).serialised())
+    }
+
+    func saveCounts(_ records: [VolumeRecord]) async throws {
+        try await counts.replace(
+            with: countsDocument(of: records).serialised(), syncing: false)
     }
 }

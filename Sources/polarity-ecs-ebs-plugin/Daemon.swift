@@ -43,11 +43,12 @@ final class Daemon {
                 ec2: ec2,
                 devices: try DeviceWatch(devPath: settings.devPath, sysPath: settings.sysPath),
                 fileSystems: FileSystems(devPath: settings.devPath, sysPath: settings.sysPath),
-                state: StateFile(path: settings.statePath, log: log),
+                state: StateFiles(folder: settings.statePath, log: log),
                 host: HostIdentity(settings: settings, metadata: metadata), time: ring),
             settings: VolumeManager.Settings(
                 mountRoot: settings.mountPath, detachAfter: settings.detachAfter,
-                fileSystem: settings.fileSystem),
+                fileSystem: settings.fileSystem,
+                takeover: settings.takeover),
             executor: ring, log: log)
         driver = VolumeDriver(volumes: volumes)
     }
@@ -117,7 +118,7 @@ final class Daemon {
         var pause = Limit.startRetryMin
         while !Task.isCancelled {
             do {
-                try await volumes.learnDeviceNames()
+                try await volumes.learnAttachments()
                 health.problem = nil
                 log.info("EC2 answers")
                 return

@@ -1,6 +1,7 @@
 import AWSWire
 import Base
 import Logging
+import VolumeCore
 
 /// What the environment sets. The names are the AWS SDKs' where they have one.
 struct Settings: Sendable {
@@ -15,6 +16,7 @@ struct Settings: Sendable {
     var detachAfter: Duration? = .seconds(15)
     /// What a blank volume is given whose options do not tell.
     var fileSystem = FileSystemType.xfs
+    var takeover = TakeoverPolicy.unlessMounted
 
     /// Each of these three that is set is not asked of the metadata service.
     var region: String?
@@ -65,6 +67,13 @@ extension Settings {
             }
             fileSystem = type
         }
+        if let text = variables["TAKEOVER"] {
+            guard let policy = TakeoverPolicy(rawValue: text) else {
+                let policies = TakeoverPolicy.allCases.map(\.rawValue).joined(separator: ", ")
+                throw SettingError(variable: "TAKEOVER", problem: "the policies are \(policies)")
+            }
+            takeover = policy
+        }
         version = variables["BUILD_VERSION"] ?? version
         commit = variables["BUILD_COMMIT"] ?? commit
     }
@@ -73,7 +82,7 @@ extension Settings {
         mountPath = try variables.folder("MOUNT_PATH") ?? mountPath
         devPath = try variables.folder("DEV_PATH") ?? devPath
         sysPath = try variables.folder("SYS_PATH") ?? sysPath
-        statePath = mountPath + "/.polarity-ecs-ebs-plugin/volumes.json"
+        statePath = mountPath + "/.polarity-ecs-ebs-plugin"
         if let path = variables["SOCK_PATH"] {
             // sockaddr_un.sun_path, unix(7).
             guard path.utf8.count < 108 else {

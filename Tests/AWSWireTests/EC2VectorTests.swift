@@ -62,8 +62,11 @@ import Testing
             #expect(instance.instanceType == json["InstanceType"]?.string)
             #expect(instance.availabilityZone == json["Placement"]?["AvailabilityZone"]?.string)
             #expect(instance.state == json["State"]?["Name"]?.string.flatMap { states[$0] })
-            let devices = json["BlockDeviceMappings"]?.array?.map { $0["DeviceName"]?.string }
-            #expect(instance.deviceNames == devices)
+            let mappings = json["BlockDeviceMappings"]?.array ?? []
+            #expect(instance.mappings.map(\.deviceName) == mappings.map { $0["DeviceName"]?.string })
+            #expect(
+                instance.mappings.map(\.volume?.description)
+                    == mappings.map { $0["Ebs"]?["VolumeId"]?.string })
         }
     }
 

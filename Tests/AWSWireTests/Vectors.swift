@@ -7,7 +7,8 @@ enum Vectors {
     static let folder: String = {
         if let folder = ProcessInfo.processInfo.environment["POLARITY_VECTORS"] { return folder }
         let root = URL(filePath: #filePath).appending(path: "../../..").standardized
-        return root.appending(path: "../shared/vectors").standardized.path(percentEncoded: false)
+        return root.deletingLastPathComponent().appending(path: "shared/vectors")
+            .path(percentEncoded: false)
     }()
 
     /// Under CI a missing folder fails the tests that read it; elsewhere they are skipped.

@@ -20,12 +20,16 @@ final class Fixture: @unchecked Sendable {
     private(set) var manager: VolumeManager
     private let settings: VolumeManager.Settings
 
-    init(_ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15)) {
+    init(
+        _ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15),
+        takeover: TakeoverPolicy = .unlessMounted
+    ) {
         cloud = SimulatedCloud(
             host: Host(instance: Self.here, availabilityZone: "eu-west-1a"), time: executor)
         host = SimulatedHost(cloud: cloud)
         cloud.add(Self.id, content)
-        settings = VolumeManager.Settings(mountRoot: "/mnt", detachAfter: detachAfter)
+        settings = VolumeManager.Settings(
+            mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover)
         manager = Self.makeManager(executor, cloud, host, state, settings)
     }
 

@@ -9,11 +9,20 @@ import VolumeCore
         let kept = [
             VolumeRecord(
                 id: Fixture.id, options: VolumeOptions(readOnly: true), createdAt: 7,
-                mounts: MountCounts(["a": 2, "b": 1]), deviceName: "/dev/sdf"),
+                deviceName: "/dev/sdf", hasLease: true, isRemoved: true),
             VolumeRecord(id: .init(literal: "vol-1a2b3c4d"), createdAt: 8),
         ]
         let bytes = stateDocument(of: kept).serialised()
         #expect(try records(from: JSONValue.parse(bytes)) == kept)
+    }
+
+    @Test func `counts come back, and what is not understood is none`() throws {
+        let record = VolumeRecord(
+            id: Fixture.id, createdAt: 7, mounts: MountCounts(["a": 2, "b": 1]))
+        let document = try JSONValue.parse(countsDocument(of: [record]).serialised())
+        #expect(counts(of: Fixture.id, in: document) == record.mounts)
+        #expect(counts(of: .init(literal: "vol-1a2b3c4d"), in: document).isEmpty)
+        #expect(counts(of: Fixture.id, in: ["\(Fixture.id)": ["a": "x"]]).isEmpty)
     }
 
     @Test(arguments: [

@@ -31,7 +31,8 @@ import Testing
         ("AWS_EC2_METADATA_DISABLED", "maybe"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254"),
         ("AWS_ENDPOINT_URL", "ftp://x"), ("AWS_ENDPOINT_URL_EC2", "https://"),
-        ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"), ("MOUNT_PATH", "mnt"), ("DEV_PATH", "."),
+        ("LOG_LEVEL", "loud"), ("TAKEOVER", "sometimes"), ("LOG_FORMAT", "xml"),
+        ("MOUNT_PATH", "mnt"), ("DEV_PATH", "."),
         ("SOCK_PATH", String(repeating: "x", count: 108)),
     ])
     func `a value that is not taken is refused with its variable's name`(

@@ -27,7 +27,8 @@ struct ResolverTests {
     @Test func `the hosts file comes first`() async throws {
         let server = try NameServer([:])
         defer { server.stop() }
-        let name = try #require(nameInHostsFile())
+        // A machine without a name of its own there has localhost.
+        let name = nameInHostsFile() ?? "localhost"
         #expect(!(try await addresses(of: name, servers: server.servers)).isEmpty)
         #expect(server.questions == [])
     }

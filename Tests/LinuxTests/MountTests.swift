@@ -317,6 +317,12 @@ extension Bench {
             try await ChildProcess.run(
                 "/usr/bin/unshare", ["--mount", "/bin/sh", "-c", script], by: deadline)
         }
+        // A child that fails first would leave the opening waiting for ever.
+        RingActor.spawn {
+            _ = await process.result
+            let end = open(fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC)
+            if end >= 0 { close(end) }
+        }
         _ = await RingActor.ring.blocking { close(open(fifo, O_RDONLY | O_CLOEXEC)) }
         return process
     }

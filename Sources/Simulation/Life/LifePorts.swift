@@ -303,6 +303,10 @@ extension LifePorts: FileSystemPort {
         }
     }
 
+    func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
+        kernel.mounts[mountpoint]?.device.node.number == device.number
+    }
+
     func isHeld(_ device: BlockDevice) async throws -> Bool {
         if fault == .neverHeld { return false }
         return try await step(1...3) { [self] in
@@ -349,7 +353,33 @@ extension LifePorts: StatePort, HostPort {
 
     private func reallySave(_ records: [VolumeRecord]) async throws {
         let _: Bool = try await step(1...30) { [self] in
-            host.disk = records
+            host.disk = records.map { record in
+                var record = record
+                record.mounts =
+                    host.disk.first { $0.id == record.id }?.mounts ?? MountCounts()
+                return record
+            }
+            return .success(true)
+        }
+    }
+
+    func saveCounts(_ records: [VolumeRecord]) async throws {
+        if fault == .nothingSaved { return }
+        if fault == .saveAcknowledgedEarly {
+            process.spawn { [self] in try? await reallySaveCounts(records) }
+        } else {
+            try await reallySaveCounts(records)
+        }
+    }
+
+    private func reallySaveCounts(_ records: [VolumeRecord]) async throws {
+        let _: Bool = try await step(1...2) { [self] in
+            for record in records {
+                guard let index = host.disk.firstIndex(where: { $0.id == record.id }) else {
+                    continue
+                }
+                host.disk[index].mounts = record.mounts
+            }
             return .success(true)
         }
     }

@@ -1,0 +1,119 @@
+import Base
+import Logging
+import VolumeCore
+
+// The lease: how other hosts know that a volume is mounted here.
+
+extension VolumeManager {
+    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
+    /// host is taking the volume, which is then unmounted again.
+    ///
+    /// A volume that was just attached came with its lease. One that was here already, lingering,
+    /// gets one, and EC2 is asked whether it is still ours; NVMe devices are mounted meanwhile, for
+    /// their identity is proved. On Xen what bears the name may be another volume: EC2 is asked first.
+    func mountLeased(
+        _ volume: Volume, on device: BlockDevice, by deadline: Instant,
+        _ timeline: inout MountTimeline
+    ) async throws -> String? {
+        if let leaseDrop = volume.leaseDrop { _ = await leaseDrop.result }
+        if volume.isLeaseSure {
+            return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        }
+        let id = volume.id
+        let asking = Task(executorPreference: executor) {
+            try await self.takeLeaseOfPresent(id, by: deadline)
+        }
+        if !device.bearsVolumeID, try await !asking.value { return nil }
+        let type: String
+        do {
+            type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        } catch {
+            _ = await asking.result
+            throw error
+        }
+        do {
+            if try await asking.value { return type }
+        } catch {
+            try await unmountAgain(volume, device)
+            throw error
+        }
+        log.notice("another host is taking the volume", metadata: ["volume": "\(id)"])
+        try await unmountAgain(volume, device)
+        return nil
+    }
+
+    private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
+        do {
+            try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+        } catch {
+            // It is given back later, as any mount that nobody uses.
+            volume.phase = .mounted(device)
+            throw error
+        }
+    }
+
+    /// Writes the lease of a volume whose device is here, then looks whether it is still attached
+    /// here. Whoever looked before the lease was there has asked EC2 to detach it by now.
+    private func takeLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+        guard let volume = volumes[id] else { return false }
+        let host = try await ports.host.host(by: deadline)
+        try await takeLease(of: id, host, by: deadline)
+        let description = try await describe(id, by: deadline)
+        volume.description = description
+        let situation = try Situation(
+            of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
+        guard case .here(let name?) = situation else { return false }
+        // On Xen the name is how the device was found.
+        if let known = volume.record.deviceName, known != name { return false }
+        claim(name, for: volume)
+        return true
+    }
+
+    /// Writes the lease. Without the permission for tags there are none, which is said once.
+    func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
+        guard !leasesForbidden else { return }
+        do {
+            try await ports.ec2.setTag(
+                Lease.tag, host.instance.description, on: id, by: deadline)
+            volumes[id]?.record.hasLease = true
+            volumes[id]?.isLeaseSure = true
+            saveInBackground()
+        } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
+            leasesForbidden = true
+            log.warning(
+                "leases cannot be written: other instances may take volumes that are mounted here",
+                metadata: ["error": "\(failure)", "allow": "ec2:CreateTags, ec2:DeleteTags"])
+        } catch let failure as EC2Failure {
+            throw OperationError(
+                .cloud, doing: "mark \(id) as mounted on \(host.instance)",
+                found: failure.description,
+                advice: "without the mark another instance could take the volume")
+        }
+    }
+
+    /// Drops the lease, unless another instance has written its own meanwhile. A Mount waits for
+    /// the end of this, and writes it anew.
+    func dropLease(of volume: Volume) async throws {
+        volume.isLeaseSure = false
+        let id = volume.id
+        let task = Task(executorPreference: executor) { try await self.removeLease(of: id) }
+        volume.leaseDrop = task
+        defer { volume.leaseDrop = nil }
+        try await task.value
+    }
+
+    private func removeLease(of id: VolumeID) async throws {
+        let deadline = ports.time.now + Limit.unmountTimeMax
+        let host = try await ports.host.host(by: deadline)
+        do {
+            try await ports.ec2.removeTag(
+                Lease.tag, value: host.instance.description, from: id, by: deadline)
+        } catch let failure as EC2Failure
+            where ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(failure.code)
+        {
+            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(failure)"])
+        }
+        volumes[id]?.record.hasLease = false
+        saveInBackground()
+    }
+}

@@ -1,0 +1,48 @@
+import Base
+import Logging
+import VolumeCore
+
+// What is done when the device of a mounted volume goes: a forced detachment, or EBS's failure.
+
+extension VolumeManager {
+    func watchForLoss(of volume: Volume, _ device: BlockDevice) {
+        volume.isLost = false
+        let id = volume.id
+        volume.lossWatch = Task(executorPreference: executor) {
+            do {
+                try await self.ports.devices.departure(
+                    of: device, volume: id, by: Instant(nanoseconds: .max))
+            } catch { return }
+            await self.noteLoss(of: id, device)
+        }
+    }
+
+    func stopWatchingForLoss(of volume: Volume) {
+        volume.lossWatch?.cancel()
+        volume.lossWatch = nil
+        volume.isLost = false
+    }
+
+    private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
+        guard let volume = volumes[id], volume.device == device else { return }
+        volume.isLost = true
+        volume.isHere = false
+        volume.description = nil
+        volume.record.hasLease = false
+        volume.isLeaseSure = false
+        releaseDeviceName(of: volume)
+        saveInBackground()
+        log.error(
+            "the device of a mounted volume has gone: what was not written is lost",
+            metadata: [
+                "volume": "\(id)", "device": "\(device.path)",
+                "mounts": "\(volume.record.mounts.total)",
+            ])
+        if !volume.isUsed { giveBackWhenUnused(volume) }
+    }
+
+    func releaseDeviceName(of volume: Volume) {
+        if let name = volume.record.deviceName { deviceNames.release(name) }
+        volume.record.deviceName = nil
+    }
+}

@@ -1,0 +1,22 @@
+import Base
+
+/// What is still to be done, and when, until a volume that nobody uses is given back.
+package enum GiveBackStep: Sendable, Equatable {
+    case unmount
+    case dropLease
+    case detach
+
+    /// The next step and how long after the last use it is due; nil when nothing is left to do.
+    ///
+    /// A mount that nobody uses is that of a cut call: it is kept for the retry.
+    ///
+    /// - Parameter linger: nil for a volume that stays attached.
+    package static func next(
+        isMounted: Bool, hasLease: Bool, isHere: Bool, linger: Duration?
+    ) -> (step: GiveBackStep, after: Duration)? {
+        if isMounted { return (.unmount, linger ?? Limit.unusedMountTimeMax) }
+        if hasLease { return (.dropLease, min(Limit.leaseDropDelay, linger ?? .seconds(3600))) }
+        if isHere, let linger { return (.detach, linger) }
+        return nil
+    }
+}

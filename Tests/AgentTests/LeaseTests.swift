@@ -1,0 +1,197 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+@Suite struct LeaseTests {
+    private func lease(_ fixture: Fixture) -> String? {
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag]
+    }
+
+    /// A volume that the other instance has, with its lease.
+    private func taken(_ policy: TakeoverPolicy = .unlessMounted) -> Fixture {
+        let fixture = Fixture(takeover: policy)
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+        return fixture
+    }
+
+    @Test func `a volume bears a lease while it is mounted, and 2 s longer`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(self.lease(fixture) == "\(Fixture.here)")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.milliseconds(1_900))
+            #expect(self.lease(fixture) != nil)
+            try await fixture.sleep(.milliseconds(200))
+            #expect(self.lease(fixture) == nil)
+        }
+    }
+
+    @Test func `a volume mounted on a running instance is refused, and that instance named`() throws
+    {
+        let fixture = taken()
+        let error = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            return await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(error?.description.contains("\(Fixture.other)") == true)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `a lease that is dropped a moment later is waited for`() throws {
+        let fixture = taken()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = nil
+            _ = try await call.value
+        }
+        #expect(lease(fixture) == "\(Fixture.here)")
+    }
+
+    @Test(arguments: [InstanceDescription.State.stopped, .terminated])
+    func `the lease of an instance that is down is broken by force`(
+        state: InstanceDescription.State
+    ) throws {
+        let fixture = taken()
+        fixture.cloud.instanceStates[Fixture.other] = state
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(lease(fixture) == "\(Fixture.here)")
+    }
+
+    @Test func `always takes a mounted volume, never takes none`() throws {
+        let always = taken(.always)
+        try always.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        let never = Fixture(takeover: .never)
+        never.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        try never.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(never.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `a lease that an instance left behind stops nobody`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(lease(fixture) == "\(Fixture.here)")
+    }
+
+    @Test func `without the permission for tags volumes are mounted without lease`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let refusal = EC2Failure.refused(
+            code: "UnauthorizedOperation", message: "no", requestID: "r")
+        fixture.cloud.refusals["CreateTags"] = [refusal]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `a lingering volume that is being taken is not mounted over the taker`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(60))
+        let error = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(10))
+            // The other host looks, and takes what has no lease.
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: false,
+                by: fixture.executor.now + .seconds(10))
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(2_100))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+            guard case .failure(let error) = await call.result else { return "mounted" }
+            return "\(error)"
+        }
+        #expect(error.contains("\(Fixture.other)"))
+        #expect(fixture.host.mounts.isEmpty)
+    }
+
+    @Test func `a Mount that meets the dropping of the lease writes it anew`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            // DeleteTags is on its way for 20 ms from then on.
+            try await fixture.sleep(.milliseconds(2_010))
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(self.lease(fixture) == "\(Fixture.here)")
+        }
+    }
+
+    @Test func `with DETACH_AFTER never the lease is dropped all the same`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(10))
+        }
+        #expect(lease(fixture) == nil)
+    }
+}
+
+@Suite struct LossTests {
+    @Test func `a device that goes while mounted is told, and the next use is fresh`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true,
+                by: fixture.executor.now + .seconds(10))
+            try await fixture.sleep(.seconds(5))
+            #expect(try await manager.get(Fixture.name).status["device"] == "lost")
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "b")
+            }
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(fixture.host.mounts.isEmpty)
+            _ = try await manager.mount(Fixture.name, id: "c")
+            #expect(try await manager.get(Fixture.name).status["phase"] == "mounted")
+        }
+    }
+
+    @Test func `a device that is stuck attaching is attached by another name, once`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(30))
+            fixture.cloud.lostDevices = []
+            _ = try await call.value
+        }
+        #expect(
+            fixture.cloud.calls(of: "AttachVolume") == [
+                "AttachVolume \(Fixture.id) /dev/sdf", "AttachVolume \(Fixture.id) /dev/sdg",
+            ])
+    }
+}
