@@ -82,7 +82,7 @@ final class LifeHost: @unchecked Sendable {
             guard process.isAlive else { return }
             daemon.isUp = true
             world.trace.note(.pluginUp, host: index)
-            process.spawn { try? await manager.learnDeviceNames() }
+            process.spawn { try? await manager.learnAttachments() }
         }
     }
 

@@ -75,12 +75,19 @@ extension LifePorts: EC2Port {
             guard let asked = cloud.host(of: id) else { return .success(nil) }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
-            let names = cloud.volumes.compactMap(\.attachment).filter { $0.host == asked }
-                .map(\.name)
+            let own = cloud.volumes.compactMap { volume in
+                volume.attachment.flatMap { attachment in
+                    attachment.host == asked
+                        ? BlockDeviceMapping(deviceName: attachment.name, volume: volume.id) : nil
+                }
+            }
+            let others = world.otherNames.sorted().map {
+                BlockDeviceMapping(deviceName: $0, volume: nil)
+            }
             return .success(
                 InstanceDescription(
                     id: id, state: state, availabilityZone: LifeCloud.zone,
-                    deviceNames: names + world.otherNames.sorted()))
+                    mappings: own + others))
         }
     }
 
