@@ -3,8 +3,8 @@
 
     package.py --daemon FILE --version V --commit C [--debug] --output FILE.tar.gz
 
-The rootfs holds the daemon, mkfs.xfs with the shared libraries it needs, the CA certificates, and
-the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
+The rootfs holds the daemon, the file systems' tools with the shared libraries that they need, the CA
+certificates, and the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
 owner, mode and time are fixed.
 """
 
@@ -20,7 +20,9 @@ import tarfile
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MKFS = "/sbin/mkfs.xfs"
+TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
+# What mke2fs takes an ext4 to be.
+MKE2FS_SETTINGS = "/etc/mke2fs.conf"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 FOLDERS = ["dev", "mnt", "proc", "run/docker/plugins", "sys"]
 LOG_FILE = "/var/log/polarity-ecs-ebs.log"
@@ -80,14 +82,16 @@ def contents(path):
 def rootfs(daemon):
     """The files of the rootfs: path -> (mode, bytes)."""
     require_static(daemon)
-    if not os.path.exists(MKFS) or not os.path.exists(CERTIFICATES):
-        sys.exit("package.py: xfsprogs and ca-certificates are needed; `make deps` installs them")
-    files = {
-        "bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon)),
-        CERTIFICATES.lstrip("/"): (0o644, contents(CERTIFICATES)),
-    }
-    for program in [MKFS, *libraries(MKFS)]:
-        files[program.lstrip("/")] = (0o755, contents(program))
+    missing = [path for path in [*TOOLS, MKE2FS_SETTINGS, CERTIFICATES] if not os.path.exists(path)]
+    if missing:
+        sys.exit(f"package.py: there is no {' and no '.join(missing)}; `make deps` installs what "
+                 "is needed: xfsprogs, e2fsprogs and ca-certificates")
+    files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon))}
+    for path in [CERTIFICATES, MKE2FS_SETTINGS]:
+        files[path.lstrip("/")] = (0o644, contents(path))
+    for tool in TOOLS:
+        for path in [tool, *libraries(tool)]:
+            files[path.lstrip("/")] = (0o755, contents(path))
     return files
 
 

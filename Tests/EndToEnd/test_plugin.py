@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import engine
-from host import PLUGIN, ROOT, TARBALL, readme_commands
+from host import PLUGIN, ROOT, TARBALL, adapting_commands, readme_commands
 
 
 def health(host):
@@ -73,6 +73,8 @@ def test_the_debug_build_also_logs_to_a_file_on_the_host(host, tmp_path):
     assert [m["source"] for m in config["mounts"] if m["name"] == "log"] == ["/var/log"]
     # Docker 20.10 refuses a second plugin whose root file system is the same to the byte.
     (tmp_path / "plugin" / "rootfs" / "etc" / "debug").touch()
+    for command in adapting_commands(tmp_path / "plugin"):
+        host.shell(command)
     host.engine.docker("plugin", "create", name, tmp_path / "plugin")
     host.engine.docker("plugin", "set", name, f"log.source={tmp_path}", "INSTANCE_ID=i-0123abcd",
                        "REGION=us-east-1", "AVAILABILITY_ZONE=us-east-1a")
