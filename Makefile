@@ -45,9 +45,10 @@ $(ARCHES:%=native-%): native-%:
 test: deps tar
 	@$(PYTHON) Tests/run
 
-# The long forms: the daemon killed at every one of its steps.
+# The long forms: the daemon killed at every one of its steps, and 500 rounds while EC2 fails.
 soak: deps tar
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/Integration/test_crash.py
+	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/EndToEnd/test_soak.py
 
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift

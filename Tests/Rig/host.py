@@ -67,8 +67,10 @@ class Host:
         self.settings = settings or {}
         self.directory = pathlib.Path(
             tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED))
+        # Nodes work only where the file system allows them; /dev/shm often does not.
+        nodes = nodes_elsewhere(self.directory)
         self.simulator = Simulator(
-            instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE)],
+            instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE, devPath=nodes)],
             volumes=volumes, directory=self.directory, **configuration)
         self.engine = None
         self.cleanup = contextlib.ExitStack()
@@ -76,6 +78,7 @@ class Host:
     def __enter__(self):
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(shutil.rmtree, self.directory)
+            cleanup.callback(shutil.rmtree, nodes_elsewhere(self.directory), ignore_errors=True)
             # The engine goes first, since it holds the simulator's devices.
             cleanup.callback(self._stop_simulator)
             self.simulator.start()
@@ -180,6 +183,10 @@ class Host:
         return left
 
 
+def nodes_elsewhere(directory):
+    return f"/dev/{pathlib.Path(directory).name}"
+
+
 def sweep():
     """Removes what the simulators of killed runs have left, after the engines that used it."""
     engine.sweep()
@@ -190,4 +197,5 @@ def sweep():
             killed = Simulator(directory=path)
             if killed.configuration_file.exists():
                 killed.clean()
+            shutil.rmtree(nodes_elsewhere(path), ignore_errors=True)
             shutil.rmtree(path)

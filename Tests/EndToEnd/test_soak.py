@@ -1,0 +1,212 @@
+"""Many short uses of a few volumes on two instances, while EC2 fails now and then: nothing is lost,
+nothing is left. POLARITY_SOAK=1 plays 500 rounds, else some; POLARITY_SEED makes others.
+
+One instance has Docker and the plugin; on the other, the daemon alone, called as Docker would.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import random
+import re
+import threading
+import time
+
+import pytest
+
+import engine
+from daemon import Daemon, PluginError
+from host import ELSEWHERE, PLUGIN
+
+ROUNDS = 500 if os.environ.get("POLARITY_SOAK") else 24
+SEED = int(os.environ.get("POLARITY_SEED", "3"))
+WORKERS = 4
+# A round that EC2's faults make fail is tried again, as ECS does with a task.
+TRIES = 8
+FAULTS = [dict(kind="error", code="RequestLimitExceeded", status=503),
+          dict(kind="error", code="InternalError", status=500),
+          dict(kind="lostBefore"), dict(kind="lostAfter"), dict(kind="truncated")]
+FAILURES = (engine.DockerError, PluginError)
+
+
+class Log:
+    """What has been written to one volume: the acknowledged lines, and those that may be there."""
+
+    def __init__(self):
+        self.written, self.tried = [], set()
+
+    def check(self, text):
+        lines = text.splitlines()
+        assert [line for line in lines if line not in self.tried] == self.written, (
+            f"lost or changed: {lines}, and {self.written} was acknowledged")
+
+
+class DockerInstance:
+    """Uses a volume in a container."""
+
+    def __init__(self, host):
+        self.host, self.docker = host, host.engine.docker
+
+    def use(self, volume, line, log):
+        self.host.create(volume)
+        script = (f"cat /data/log 2>/dev/null; echo; echo {line} >> /data/log && "
+                  "sync /data/log && echo written; sleep 600")
+        container = self.host.start(volume, script)
+        try:
+            printed = self.printed(container)
+            log.check(printed.rsplit("\nwritten", 1)[0])
+        finally:
+            self.docker("stop", container)
+            self.docker("rm", container)
+        # It goes on being given back after it was forgotten.
+        self.docker("volume", "rm", volume)
+
+    def printed(self, container):
+        deadline = time.monotonic() + 60
+        while not (text := self.docker("logs", container).stdout).endswith("written\n"):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+        return text
+
+    def process(self):
+        return self.host.engine.plugin_process()
+
+    def known(self):
+        listed = self.docker("volume", "ls", "--quiet", "--filter", f"driver={PLUGIN}:latest")
+        return listed.stdout.split()
+
+
+class BareInstance:
+    """Uses a volume through the daemon's socket."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+
+    def use(self, volume, line, log):
+        self.daemon.create(volume)
+        path = self.daemon.mount(volume, line) / "log"
+        try:
+            log.check(path.read_text() if path.exists() else "")
+            with open(path, "a", encoding="ascii") as file:
+                print(line, file=file, flush=True)
+                os.fsync(file.fileno())
+        finally:
+            self.daemon.unmount(volume, line)
+        self.daemon.call("VolumeDriver.Remove", Name=volume)
+
+    def process(self):
+        return self.daemon.process.pid
+
+    def known(self):
+        return [volume["Name"] for volume in self.daemon.call("VolumeDriver.List")["Volumes"]]
+
+
+def resources(process):
+    """Descriptors, threads and resident kilobytes."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text()
+    number = {name: int(re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[1])
+              for name in ("Threads", "VmRSS")}
+    return len(os.listdir(f"/proc/{process}/fd")), number["Threads"], number["VmRSS"]
+
+
+class Soak:
+    def __init__(self, simulator, instances, volumes):
+        self.simulator, self.instances, self.volumes = simulator, instances, volumes
+        self.logs = {volume: Log() for volume in volumes}
+        self.locks = {volume: threading.Lock() for volume in volumes}
+        self.failures = collections.Counter()
+        self.uses = collections.Counter()
+
+    def play(self, rounds):
+        choices = random.Random(SEED + rounds.start)
+        plan = [(number, choices.choice(self.volumes), choices.choice(self.instances))
+                for number in rounds]
+        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            for done in [pool.submit(self.round, *one) for one in plan]:
+                done.result()
+
+    def round(self, number, volume, instance):
+        with self.locks[volume]:
+            log = self.logs[volume]
+            for attempt in range(TRIES):
+                line = f"round-{number}-{attempt}"
+                try:
+                    log.tried.add(line)
+                    instance.use(volume, line, log)
+                    log.tried.discard(line)
+                    log.written.append(line)
+                    self.uses[type(instance).__name__] += 1
+                    return
+                except FAILURES as error:
+                    self.failures[first_words(error)] += 1
+                    last = error
+            raise AssertionError(f"{volume} could not be used in {TRIES} tries") from last
+
+    def wait_until_settled(self, timeout=60):
+        """All volumes given back, and the daemons asleep: their resources then."""
+        for volume in self.volumes:
+            self.simulator.wait_for_volume(volume, "available", timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            now = [resources(instance.process()) for instance in self.instances]
+            if all(threads == 1 for _, threads, _ in now):
+                return now
+            assert time.monotonic() < deadline, f"threads that do not end: {now}"
+            time.sleep(0.1)
+
+
+def first_words(error):
+    return re.sub(r"vol-\w+|/\S+|\d+", "…", str(error))[-160:]
+
+
+@pytest.fixture
+def bare(host, tmp_path):
+    daemon = Daemon(host.simulator.environment(ELSEWHERE), tmp_path / "elsewhere",
+                    DETACH_AFTER="1s", LOG_LEVEL="debug")
+    with daemon:
+        yield BareInstance(daemon)
+
+
+def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume):
+    instances = [DockerInstance(host), bare]
+    soak = Soak(host.simulator, instances, [new_volume() for _ in range(8)])
+    host.simulator.control("POST", "/buckets", False)
+    for number, instance in enumerate(instances):
+        soak.round(f"first-{number}", soak.volumes[0], instance)
+    host.simulator.reset_counters()
+    for fault in FAULTS:
+        host.simulator.fault("*", probability=0.05 / len(FAULTS), **fault)
+    try:
+        soak.play(range(1, ROUNDS // 4 + 1))
+        early = soak.wait_until_settled()
+        soak.play(range(ROUNDS // 4 + 1, ROUNDS + 1))
+        late = soak.wait_until_settled()
+        calls = sum(host.simulator.counters()["calls"].values())
+    finally:
+        host.simulator.clear_faults()
+        host.simulator.control("POST", "/buckets", True)
+    print(f"\nseed {SEED}: {ROUNDS} rounds {dict(soak.uses)}, {calls} calls to EC2; "
+          f"descriptors, threads, kB after a quarter {early}, in the end {late}; "
+          f"failed tries {dict(soak.failures)}")
+    for volume, log in soak.logs.items():
+        log.check(host.run(volume, "cat /data/log 2>/dev/null || true"))
+        host.engine.docker("volume", "rm", volume)
+    soak.wait_until_settled()
+    for instance in instances:
+        assert not set(instance.known()) & set(soak.volumes)
+    assert engine.mounts_below(bare.daemon.folder) == []
+    assert [mount for volume in soak.volumes for mount in host.mounts(volume)] == []
+    assert [path for volume in soak.volumes for path in loop_devices(host, volume)] == []
+    for (files, _, memory), (files_late, _, memory_late) in zip(early, late):
+        # A kept connection to EC2 may have gone or come.
+        assert files_late <= files + 2
+        assert memory_late <= memory + 2048
+
+
+def loop_devices(host, volume):
+    for path in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if path.read_text().strip() == str(host.backing(volume)):
+                yield path
