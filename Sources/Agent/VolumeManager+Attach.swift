@@ -103,7 +103,10 @@ extension VolumeManager {
             if let seen = volume.description, isNew || !seen.isAttached {
                 let situation = try Situation(
                     of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
-                if isNew, !situation.isHere { releaseDeviceName(of: volume) }
+                if isNew, !situation.isHere {
+                    releaseDeviceName(of: volume)
+                    volume.isHere = false
+                }
                 switch situation {
                 case .here(let name?):
                     claim(name, for: volume)
@@ -157,6 +160,7 @@ extension VolumeManager {
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
+                if case .unanswered(_, mayHaveApplied: true) = failure { volume.isHere = true }
                 if try isRetried(failure, volume.id, name, host) { continue }
                 return .lookAgain(failure.description)
             } catch {

@@ -65,6 +65,7 @@ extension VolumeManager {
     }
 
     private func becomeDetached(_ volume: Volume) async throws {
+        if case .detaching(let task) = volume.phase { return try await task.value }
         guard case .unmounted = volume.phase, volume.isHere else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.detach(id) }
@@ -85,9 +86,6 @@ extension VolumeManager {
         let device = try await ports.devices.find(id, attachedAs: volume.record.deviceName)
         if let device {
             try await refuseHeld(device, doing: "detach \(id) from \(host.instance)")
-        } else if volume.record.deviceName == nil {
-            volume.isHere = false
-            return
         }
         volume.isLeaving = true
         try await detachHere(id, host, by: deadline)
@@ -97,7 +95,6 @@ extension VolumeManager {
         releaseDeviceName(of: volume)
         volume.isHere = false
         volume.isLeaving = false
-        volume.record.hasLease = false
         volume.description?.attachments = []
         volume.description?.state = .available
         saveInBackground()

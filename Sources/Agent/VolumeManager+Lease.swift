@@ -72,14 +72,16 @@ extension VolumeManager {
     /// Writes the lease. Without the permission for tags there are none, which is said once.
     func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         guard !leasesForbidden else { return }
+        // Should the answer be lost, the lease may be there all the same.
+        volumes[id]?.record.hasLease = true
+        saveInBackground()
         do {
             try await ports.ec2.setTag(
                 Lease.tag, host.instance.description, on: id, by: deadline)
-            volumes[id]?.record.hasLease = true
             volumes[id]?.isLeaseSure = true
-            saveInBackground()
         } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
             leasesForbidden = true
+            volumes[id]?.record.hasLease = false
             log.warning(
                 "leases cannot be written: other instances may take volumes that are mounted here",
                 metadata: ["error": "\(failure)", "allow": "ec2:CreateTags, ec2:DeleteTags"])

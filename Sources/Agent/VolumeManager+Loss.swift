@@ -28,7 +28,6 @@ extension VolumeManager {
         volume.isLost = true
         volume.isHere = false
         volume.description = nil
-        volume.record.hasLease = false
         volume.isLeaseSure = false
         releaseDeviceName(of: volume)
         saveInBackground()

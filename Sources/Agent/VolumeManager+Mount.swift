@@ -22,13 +22,7 @@ extension VolumeManager {
         do {
             try await becomeMounted(volume, by: ports.time.now + Limit.mountTimeMax)
             try Task.checkCancellation()
-            try volume.record.mounts.add(mountID)
-            await saveCounts()
-            if Task.isCancelled {
-                _ = volume.record.mounts.remove(mountID)
-                await saveCounts()
-                throw CancellationError()
-            }
+            try await count(mountID, for: volume)
         } catch {
             if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
             throw error
@@ -36,10 +30,33 @@ extension VolumeManager {
         return mountpoint(of: volume.id)
     }
 
+    /// Counts the ID, on the disk too, before the answer goes out.
+    private func count(_ mountID: String, for volume: Volume) async throws {
+        if volume.record.mounts.unanswered.contains(mountID), ports.time.now < repetitionsEnd {
+            // This process's predecessor counted it, and died before Docker had the answer.
+            volume.record.mounts.answered(mountID)
+            return await saveCounts()
+        }
+        try volume.record.mounts.add(mountID)
+        await saveCounts()
+        guard !Task.isCancelled else {
+            _ = volume.record.mounts.remove(mountID)
+            await saveCounts()
+            throw CancellationError()
+        }
+        let id = volume.id
+        Task(executorPreference: executor) { await self.noteAnswer(to: mountID, of: id) }
+    }
+
+    /// Runs after the answer was handed on.
+    private func noteAnswer(to mountID: String, of id: VolumeID) async {
+        volumes[id]?.record.mounts.answered(mountID)
+        await saveCounts()
+    }
+
     /// Takes the ID's count back; the last one unmounts and starts the linger.
     package func unmount(_ name: String, id mountID: String) async throws {
         let volume = try known(name)
-        while case .mounting(let task) = volume.phase { _ = await task.result }
         if volume.record.mounts.remove(mountID) {
             await saveCounts()
         } else {
@@ -57,9 +74,8 @@ extension VolumeManager {
     private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
             switch volume.phase {
-            case .mounted where volume.isLost:
-                guard volume.record.mounts.isEmpty else { throw lost(volume) }
-                try await becomeUnmounted(volume)
+            // Whoever used it cannot reach it any more, and is no obstacle.
+            case .mounted where volume.isLost: try await becomeUnmounted(volume)
             case .mounted(let device):
                 if await isMounted(volume, device) { return }
             case .mounting(let task): try await task.value
@@ -93,14 +109,6 @@ extension VolumeManager {
             volume.phase = .unmounted
         }
         return isMounted
-    }
-
-    private func lost(_ volume: Volume) -> OperationError {
-        OperationError(
-            .device, doing: "mount \(volume.id)",
-            found: "its device has gone while \(volume.record.mounts.total) mounts use it",
-            advice: "stop the containers that use it, which cannot reach their data any more; "
-                + "the next mount attaches it afresh")
     }
 
     /// Device here, lease borne, file system mounted: the one path of a Mount.

@@ -10,6 +10,7 @@ extension VolumeManager {
     /// lingers and is given back.
     package func start() async throws {
         for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
+        repetitionsEnd = ports.time.now + Limit.repetitionTimeMax
         let prefix = settings.mountRoot + "/"
         for mount in try await ports.fileSystems.mounted() where mount.mountpoint.hasPrefix(prefix)
         {

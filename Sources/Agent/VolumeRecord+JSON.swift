@@ -13,19 +13,24 @@ package func stateDocument(of records: [VolumeRecord]) -> JSONValue {
     ["version": 1, "volumes": .array(records.map(\.json))]
 }
 
-/// The counts' document: `{"vol-…":{"ID":2}}`.
+/// The counts' document: `{"vol-…":{"counts":{"ID":2},"unanswered":["ID"]}}`.
 package func countsDocument(of records: [VolumeRecord]) -> JSONValue {
     var members: [String: JSONValue] = [:]
     for record in records where !record.mounts.isEmpty {
-        members["\(record.id)"] = .object(record.mounts.counts.mapValues { .integer(Int64($0)) })
+        members["\(record.id)"] = [
+            "counts": .object(record.mounts.counts.mapValues { .integer(Int64($0)) }),
+            "unanswered": .array(record.mounts.unanswered.sorted().map { .string($0) }),
+        ]
     }
     return .object(members)
 }
 
 /// The counts of one volume in their document. What is not understood is no count.
 package func counts(of id: VolumeID, in document: JSONValue) -> MountCounts {
-    let counts = document["\(id)"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
-    return MountCounts(counts ?? [:])
+    let entry = document["\(id)"]
+    let counts = entry?["counts"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
+    let unanswered = entry?["unanswered"]?.array?.compactMap(\.string)
+    return MountCounts(counts ?? [:], unanswered: Set(unanswered ?? []))
 }
 
 package func records(from document: JSONValue) throws(StateError) -> [VolumeRecord] {

@@ -38,15 +38,19 @@ package struct VolumeRecord: Sendable, Equatable {
 /// `docker cp` looks into it: a set would unmount under that container.
 package struct MountCounts: Sendable, Equatable {
     package private(set) var counts: [String: Int]
+    /// IDs whose last Mount may not have been answered yet. Docker repeats a call whose connection
+    /// broke, and the repetition is the same Mount: it is not counted again.
+    package private(set) var unanswered: Set<String>
 
-    package init(_ counts: [String: Int] = [:]) {
+    package init(_ counts: [String: Int] = [:], unanswered: Set<String> = []) {
         self.counts = counts.filter { $0.value > 0 }
+        self.unanswered = unanswered.filter { counts[$0, default: 0] > 0 }
     }
 
     package var isEmpty: Bool { counts.isEmpty }
     package var total: Int { counts.values.reduce(0, +) }
 
-    /// Throws when the table is full.
+    /// Counts a Mount that is about to be answered. Throws when the table is full.
     package mutating func add(_ id: String) throws(OperationError) {
         guard counts.count < Limit.mountIDsMax || counts[id] != nil else {
             throw OperationError(
@@ -54,12 +58,20 @@ package struct MountCounts: Sendable, Equatable {
                 found: "\(counts.count) containers have the volume mounted, as many as are allowed")
         }
         counts[id, default: 0] += 1
+        unanswered.insert(id)
     }
+
+    /// Notes that the answer to the ID's Mount has gone out.
+    package mutating func answered(_ id: String) { unanswered.remove(id) }
+
+    /// Notes that no call is repeated any more.
+    package mutating func answeredAll() { unanswered = [] }
 
     /// False when the ID has nothing mounted.
     package mutating func remove(_ id: String) -> Bool {
         guard let count = counts[id] else { return false }
         counts[id] = count > 1 ? count - 1 : nil
+        unanswered.remove(id)
         return true
     }
 }
