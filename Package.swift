@@ -123,7 +123,9 @@ let package = Package(
                 "TestSupport", log,
             ]),
         tests("EC2ModelTests", ["Base", "EC2Model"]),
-        tests("DaemonTests", ["Base", "JSON", "AWSWire", "polarity-ecs-ebs-plugin", log]),
+        tests(
+            "DaemonTests",
+            ["Base", "JSON", "AWSWire", "EC2Client", "polarity-ecs-ebs-plugin", log]),
         tests("BoundaryTests", []),
     ]
 )

@@ -65,12 +65,14 @@ package struct VolumeDriver: Sendable {
 private struct Request: Sendable {
     private let members: [String: JSONValue]
     private let path: String
+    private let isEmpty: Bool
 
     /// An empty body is one without members: Docker sends Plugin.Activate so, and may send a
     /// retried call so.
     init(_ body: [UInt8], path: String) throws {
         self.path = path
-        guard !body.isEmpty else {
+        isEmpty = body.isEmpty
+        guard !isEmpty else {
             members = [:]
             return
         }
@@ -100,6 +102,14 @@ private struct Request: Sendable {
 
     private func text(_ member: String) throws -> String {
         guard let text = members[member]?.string else {
+            // moby sends a repeated call's body empty, for it was read before: pkg/plugins/client.go.
+            guard !isEmpty else {
+                throw OperationError(
+                    .invalidInput, doing: "answer \(path)",
+                    found: "the body is empty: Docker repeats a call so whose answer took too long",
+                    advice: "try again, for what was begun goes on; docker plugin enable --timeout "
+                        + "120 makes Docker wait longer")
+            }
             throw Self.invalid(path, "the body has no string \(member)")
         }
         return text

@@ -117,10 +117,14 @@ extension EC2Client {
         var retry = Retry(isRepeatable: request.isRepeatable, attemptsMax: settings.attemptsMax)
         while true {
             let signedAt = clock.unixSeconds
+            let asked = time.now
             let failure: Retry.Failure
             do {
-                return try await attempt(
+                let value = try await attempt(
                     request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
+                log.debug(
+                    "EC2 answered", metadata: ["ms": "\((time.now - asked).milliseconds)"])
+                return value
             } catch {
                 failure = error
             }

@@ -53,7 +53,9 @@ struct DeviceTree: Sendable {
             return .ambiguous("\(names) both have the serial number \(volume.nvmeSerial)")
         }
         if let bearer = bearers.first { return nvmeSighting(bearer) }
-        if let name, let device = xenDevice(attachedAs: name) { return .present(device) }
+        // Where volumes show as NVMe devices, a disk of that name is none of them.
+        let isNitro = census.disks.contains { $0.serial?.hasPrefix("vol") == true }
+        if !isNitro, let name, let device = xenDevice(attachedAs: name) { return .present(device) }
         return .absent(absence(of: volume, attachedAs: name, in: census))
     }
 

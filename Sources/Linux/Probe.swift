@@ -85,7 +85,7 @@ private struct BlkidProbe: ~Copyable {
         var rawValue: Int
         static let superblocks = Scope(rawValue: 1)
         static let partitions = Scope(rawValue: 2)
-        /// Only xfs, ext4 and btrfs, with a valid checksum.
+        /// Only xfs, ext4 and btrfs, and what may hold one of them as a part.
         static let commonSuperblocks = Scope(rawValue: 4)
     }
 
@@ -115,7 +115,9 @@ private struct BlkidProbe: ~Copyable {
     func run(_ scope: Scope, doing: String) throws(OperationError) -> Outcome {
         var flags = BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_UUID | BLKID_SUBLKS_USAGE
         if scope.contains(.commonSuperblocks) {
-            filter(["xfs", "ext4", "btrfs"])
+            // With what lies beside a file system that looks whole: a mirror's half shows the
+            // mirror's file system.
+            filter(["xfs", "ext4", "btrfs", "linux_raid_member", "LVM2_member", "drbd", "bcache"])
         } else {
             flags |= BLKID_SUBLKS_BADCSUM
         }

@@ -1,6 +1,7 @@
 import Agent
 import Base
 import EC2Client
+import Glibc
 import HTTPClient
 import HTTPServer
 import HTTPWire
@@ -30,10 +31,7 @@ final class Daemon {
         }
         let client = Self.client(settings, proxies: try ProxySettings(environment: environment))
         let ec2 = EC2Client(
-            settings: EC2Settings(
-                region: settings.region, endpoint: settings.ec2Endpoint, useFIPS: settings.useFIPS,
-                useDualStack: settings.useDualStack, attemptsMax: settings.attemptsMax,
-                userAgent: "polarity-ecs-ebs-plugin/\(settings.version)"),
+            settings: settings.ec2,
             credentials: try CredentialSource(
                 environment: environment, metadata: metadata, transport: client, time: ring,
                 log: log),
@@ -75,14 +73,23 @@ final class Daemon {
                 "socket": "\(settings.socketPath)", "version": "\(settings.version)",
                 "commit": "\(settings.commit)",
             ])
-        let serving = RingActor.spawn { try await server.run() }
+        let serving = RingActor.spawn {
+            do { try await server.run() } catch {
+                // Docker starts the plugin again; without an ear it would look alive.
+                self.log.critical(
+                    "no more connections can be taken", metadata: ["error": "\(error)"])
+                exit(71)
+            }
+        }
         let checking = RingActor.spawn { await self.reachEC2() }
         _ = try await signals.next()
         log.info("ending; mounts are left as they are")
         checking.cancel()
         await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
-        try await serving.value
-        try await volumes.save()
+        await serving.value
+        do { try await volumes.save() } catch {
+            log.error("the state could not be saved", metadata: ["error": "\(error)"])
+        }
     }
 
     // MARK: Answers
@@ -99,9 +106,15 @@ final class Daemon {
             return HTTPResponse(status: 404, text: "there is no \(path.prefix(100))\n")
         }
         guard request.method == "POST" else { return Self.methodNotAllowed("POST") }
+        let asked = RingActor.ring.now
+        let body = await driver.answer(path: path, body: request.body)
+        log.debug(
+            "answered",
+            metadata: [
+                "path": "\(path)", "ms": "\((RingActor.ring.now - asked).milliseconds)",
+            ])
         return HTTPResponse(
-            status: 200, contentType: "application/vnd.docker.plugins.v1.2+json",
-            body: await driver.answer(path: path, body: request.body))
+            status: 200, contentType: "application/vnd.docker.plugins.v1.2+json", body: body)
     }
 
     private static func methodNotAllowed(_ allowed: String) -> HTTPResponse {

@@ -1,5 +1,6 @@
 import AWSWire
 import Base
+import EC2Client
 import Logging
 import VolumeCore
 
@@ -18,17 +19,13 @@ struct Settings: Sendable {
     var fileSystem = FileSystemType.xfs
     var takeover = TakeoverPolicy.unlessMounted
 
-    /// Each of these three that is set is not asked of the metadata service.
-    var region: String?
+    /// Each of these that is set is not asked of the metadata service; the region is in `ec2`.
     var availabilityZone: String?
     var instanceID: InstanceID?
 
     /// Nil where the metadata service is switched off.
     var metadataEndpoint: Endpoint?
-    var ec2Endpoint: Endpoint?
-    var useFIPS = false
-    var useDualStack = false
-    var attemptsMax: Int?
+    var ec2 = EC2Settings()
     var caFile = "/etc/ssl/certs/ca-certificates.crt"
 
     var logLevel = Logger.Level.info
@@ -40,12 +37,13 @@ struct Settings: Sendable {
     var commit = "unknown"
 }
 
-/// A variable of the environment that has a value it does not take.
+/// A variable of the environment that has a value it does not take; the text names it.
 struct SettingError: Error, Equatable, CustomStringConvertible {
-    var variable: String
-    var problem: String
+    let description: String
 
-    var description: String { "\(variable): \(problem)" }
+    init(_ description: String) { self.description = description }
+
+    init(variable: String, problem: String) { description = "\(variable): \(problem)" }
 }
 
 extension Settings {
@@ -53,6 +51,8 @@ extension Settings {
     /// as not set.
     init(environment: [String: String]) throws(SettingError) {
         let variables = Variables(environment)
+        version = variables["BUILD_VERSION"] ?? version
+        commit = variables["BUILD_COMMIT"] ?? commit
         try readPaths(variables)
         try readInstance(variables)
         try readAWS(variables)
@@ -74,8 +74,6 @@ extension Settings {
             }
             takeover = policy
         }
-        version = variables["BUILD_VERSION"] ?? version
-        commit = variables["BUILD_COMMIT"] ?? commit
     }
 
     private mutating func readPaths(_ variables: Variables) throws(SettingError) {
@@ -94,7 +92,6 @@ extension Settings {
     }
 
     private mutating func readInstance(_ variables: Variables) throws(SettingError) {
-        region = variables["REGION"] ?? variables["AWS_REGION"]
         availabilityZone = variables["AVAILABILITY_ZONE"]
         if let text = variables["INSTANCE_ID"] {
             guard let id = InstanceID(text) else {
@@ -107,31 +104,15 @@ extension Settings {
     }
 
     private mutating func readAWS(_ variables: Variables) throws(SettingError) {
-        // Whatever is asked of EC2 goes to a host name that the region is part of.
-        if let region {
-            do { _ = try Endpoint.ec2(region: region) } catch {
-                let name = variables["REGION"] == nil ? "AWS_REGION" : "REGION"
-                throw SettingError(variable: name, problem: "\(error)")
-            }
+        do {
+            ec2 = try EC2Settings(environment: variables.all)
+            metadataEndpoint = try Endpoint.instanceMetadata(in: variables.all)
+        } catch let error as OperationError {
+            throw SettingError(error.found)
+        } catch {
+            throw SettingError("\(error)")
         }
-        do { ec2Endpoint = try Endpoint.override(in: variables.all) } catch {
-            throw SettingError(variable: "the endpoint of EC2", problem: "\(error)")
-        }
-        if try variables.flag("AWS_EC2_METADATA_DISABLED") != true {
-            let name = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
-            do {
-                metadataEndpoint = try Endpoint(url: variables[name] ?? "http://169.254.169.254")
-            } catch { throw SettingError(variable: name, problem: "\(error)") }
-        }
-        useFIPS = try variables.flag("AWS_USE_FIPS_ENDPOINT") ?? false
-        useDualStack = try variables.flag("AWS_USE_DUALSTACK_ENDPOINT") ?? false
-        if let text = variables["AWS_MAX_ATTEMPTS"] {
-            guard let number = Int(text), (1...100).contains(number) else {
-                throw SettingError(
-                    variable: "AWS_MAX_ATTEMPTS", problem: "it is no number from 1 to 100")
-            }
-            attemptsMax = number
-        }
+        ec2.userAgent = "polarity-ecs-ebs-plugin/\(version)"
         caFile = variables["AWS_CA_BUNDLE"] ?? variables["SSL_CERT_FILE"] ?? caFile
     }
 
@@ -177,15 +158,6 @@ private struct Variables {
     init(_ environment: [String: String]) { all = environment.filter { !$0.value.isEmpty } }
 
     subscript(_ name: String) -> String? { all[name] }
-
-    func flag(_ name: String) throws(SettingError) -> Bool? {
-        switch all[name]?.lowercased() {
-        case nil: return nil
-        case "true", "1": return true
-        case "false", "0": return false
-        default: throw SettingError(variable: name, problem: "it is neither true nor false")
-        }
-    }
 
     func folder(_ name: String) throws(SettingError) -> String? {
         guard var path = all[name] else { return nil }

@@ -1,5 +1,6 @@
 import AWSWire
 import Base
+import EC2Client
 import Testing
 
 @testable import polarity_ecs_ebs_plugin
@@ -11,7 +12,7 @@ import Testing
         #expect(settings.mountPath == "/mnt")
         #expect(settings.detachAfter == .seconds(15))
         #expect(settings.metadataEndpoint?.description == "http://169.254.169.254")
-        #expect(settings.region == nil && settings.instanceID == nil)
+        #expect(settings.ec2.region == nil && settings.instanceID == nil)
     }
 
     @Test(
@@ -28,7 +29,6 @@ import Testing
         ("INSTANCE_ID", "host-1"), ("REGION", "eu west"), ("AWS_REGION", "../x"),
         ("AWS_MAX_ATTEMPTS", "0"), ("AWS_MAX_ATTEMPTS", "many"),
         ("AWS_USE_FIPS_ENDPOINT", "perhaps"), ("AWS_USE_DUALSTACK_ENDPOINT", "2"),
-        ("AWS_EC2_METADATA_DISABLED", "maybe"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254"),
         ("AWS_ENDPOINT_URL", "ftp://x"), ("AWS_ENDPOINT_URL_EC2", "https://"),
         ("LOG_LEVEL", "loud"), ("TAKEOVER", "sometimes"), ("LOG_FORMAT", "xml"),
@@ -48,7 +48,7 @@ import Testing
         let settings = try Settings(environment: [
             "REGION": "", "DETACH_AFTER": "", "LOG_LEVEL": "",
         ])
-        #expect(settings.region == nil && settings.detachAfter == .seconds(15))
+        #expect(settings.ec2.region == nil && settings.detachAfter == .seconds(15))
     }
 
     @Test func `the endpoint for EC2 alone comes before the one for all`() throws {
@@ -56,7 +56,7 @@ import Testing
             "AWS_ENDPOINT_URL": "https://all.example",
             "AWS_ENDPOINT_URL_EC2": "https://ec2.example",
         ])
-        #expect(settings.ec2Endpoint?.host == "ec2.example")
+        #expect(settings.ec2.endpoint?.host == "ec2.example")
     }
 
     @Test func `AWS's bundle comes before OpenSSL's`() throws {

@@ -112,10 +112,8 @@ struct ProbeTests {
         }
     }
 
-    @Test(arguments: [(0, "by libblkid"), (63, "at byte 66060288")])
-    func `a device that cannot be read is an error, never blank`(
-        mebibytes: Int, reader: String
-    ) async throws {
+    @Test(arguments: [0, 63])
+    func `a device that cannot be read is an error, never blank`(mebibytes: Int) async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne(mebibytes: 64)
             // The device stays as long as it was: reads past the file's end fail.
@@ -125,7 +123,6 @@ struct ProbeTests {
             }
             #expect(error.reason == .device)
             #expect(error.doing == "probe \(volume(1)) on \(device.path)")
-            #expect(error.found.contains(reader), "\(error)")
             #expect(error.found.contains("EIO"))
         }
     }
