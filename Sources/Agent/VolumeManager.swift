@@ -88,25 +88,22 @@ package actor VolumeManager {
 
     func mountpoint(of id: VolumeID) -> String { "\(settings.mountRoot)/\(id)" }
 
-    /// The volume of that name. Names that are no volume id are refused before anything else.
+    /// The volume of that name, an id or an alias.
     func known(_ name: String) throws(OperationError) -> Volume {
-        let id = try Self.parse(name)
-        guard let volume = volumes[id], volume.isKnown else {
+        try VolumeName.check(name)
+        guard let volume = volume(named: name) else {
             throw OperationError(
-                .noSuchVolume, doing: "find the volume \(id)", found: "it was not created here",
-                advice: "run docker volume create -d polarity-ecs-ebs-plugin \(id)")
+                .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
+                advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
         }
         return volume
     }
 
-    static func parse(_ name: String) throws(OperationError) -> VolumeID {
-        guard let id = VolumeID(name) else {
-            throw OperationError(
-                .invalidInput, doing: "use the volume name \(quoted(name))",
-                found: "it is no EBS volume id",
-                advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits")
-        }
-        return id
+    private func volume(named name: String) -> Volume? {
+        let volume =
+            VolumeID(name).flatMap { volumes[$0] }
+            ?? volumes.values.first { $0.record.name == name }
+        return volume?.isKnown == true && volume?.record.name == name ? volume : nil
     }
 }
 
@@ -125,11 +122,14 @@ extension VolumeManager {
     }
 
     private func info(_ volume: Volume) -> Info {
-        var status = ["phase": volume.phaseName, "mounts": "\(volume.record.mounts.total)"]
+        var status = [
+            "volume": "\(volume.id)", "phase": volume.phaseName,
+            "mounts": "\(volume.record.mounts.total)",
+        ]
         status["device"] = volume.isLost ? "lost" : volume.device?.path
         status["attachedAs"] = volume.record.deviceName
         return Info(
-            name: volume.id.description,
+            name: volume.record.name,
             mountpoint: volume.device == nil ? nil : mountpoint(of: volume.id),
             createdAt: volume.record.createdAt, status: status)
     }
@@ -141,16 +141,27 @@ extension VolumeManager {
     /// Remembers a volume that exists and can be used from here. Does nothing for one that is
     /// known with these options.
     package func create(_ name: String, options: [String: String]) async throws {
-        let id = try Self.parse(name)
         let options = try VolumeOptions(options)
+        let id = try VolumeName.volume(name, options)
         if let volume = volumes[id], volume.isKnown {
+            guard volume.record.name == name else {
+                throw OperationError(
+                    .invalidInput, doing: "create \(name) for \(id)",
+                    found: "that volume is known as \(volume.record.name)",
+                    advice: "use that name, or docker volume rm it first, which keeps its data")
+            }
             if volume.record.options == options { return }
-            try refuseWhileUsed(volume, doing: "change the options of \(id)")
+            try refuseWhileUsed(volume, doing: "change the options of \(name)")
+        } else if let other = volume(named: name) {
+            throw OperationError(
+                .invalidInput, doing: "create \(name) for \(id)",
+                found: "it is the name of \(other.id)", advice: "use another name")
         }
         let description = try await usableDescription(of: id, options: options)
         // The table may have changed meanwhile.
         if let volume = volumes[id] {
             volume.record.isRemoved = false
+            volume.record.name = name
             volume.record.options = options
             volume.description = volume.description ?? description
         } else {
@@ -161,12 +172,13 @@ extension VolumeManager {
                     advice: "remove some with docker volume rm, which keeps their data")
             }
             let volume = Volume(
-                VolumeRecord(id: id, options: options, createdAt: ports.time.unixSeconds))
+                VolumeRecord(
+                    id: id, name: name, options: options, createdAt: ports.time.unixSeconds))
             volume.description = description
             volumes[id] = volume
         }
         try await save()
-        log.info("created", metadata: ["volume": "\(id)"])
+        log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
     }
 
     private func usableDescription(

@@ -31,6 +31,36 @@ import VolumeCore
         #expect(fixture.cloud.calls.isEmpty && fixture.state.saves == 0)
     }
 
+    @Test func `an alias is the volume that its option names`() throws {
+        let fixture = Fixture()
+        let option = ["volume-id": Fixture.name]
+        try fixture.run { manager in
+            try await manager.create("data.db", options: option)
+            try await manager.create("data.db", options: option)
+            #expect(try await manager.mount("data.db", id: "a") == Fixture.mountpoint)
+            #expect(await manager.list().map(\.name) == ["data.db"])
+            await #expect(throws: OperationError.self) { try await manager.get(Fixture.name) }
+            await #expect(throws: OperationError.self) {
+                try await manager.create("other", options: option)
+            }
+            try await manager.unmount("data.db", id: "a")
+            try await manager.remove("data.db")
+            try await manager.create(Fixture.name, options: [:])
+        }
+    }
+
+    @Test(arguments: ["data.db", "vol-1a2b3c4d"])
+    func `a name says which volume is meant, and only one`(name: String) throws {
+        let fixture = Fixture()
+        _ = try fixture.run { manager in
+            await #expect(throws: OperationError.self) {
+                let options = name == "data.db" ? [:] : ["volume-id": Fixture.name]
+                try await manager.create(name, options: options)
+            }
+        }
+        #expect(fixture.cloud.calls.isEmpty)
+    }
+
     @Test func `a volume that EC2 does not know is not created`() throws {
         let fixture = Fixture()
         let error = try fixture.run { manager in
