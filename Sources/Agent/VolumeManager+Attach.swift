@@ -351,6 +351,7 @@ extension VolumeManager {
                 volume.record.deviceName == nil
             else { continue }
             claim(mapping.deviceName, for: volume)
+            volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
     }

@@ -42,6 +42,8 @@ extension VolumeManager {
                 // Its folder may be there still.
                 try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
             }
+            // The run before may have written a lease and not lived to note it.
+            if volume.isHere { volume.record.hasLease = true }
             if !volume.isUsed { giveBackWhenUnused(volume) }
         }
     }
