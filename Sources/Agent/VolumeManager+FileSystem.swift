@@ -49,15 +49,21 @@ extension VolumeManager {
         let options = volume.record.options
         func decide() async throws -> ContentDecision {
             let content = try await ports.fileSystems.probe(device, of: volume.id)
-            return try ContentDecision(content, on: device, of: description, options: options)
+            return try ContentDecision(
+                content, on: device, of: description, options: options,
+                wasFormatting: volume.record.isFormatting)
         }
         let first = try await decide()
         timeline.mark(.probe, at: ports.time.now)
         if case .mount(let type) = first { return (type, false) }
 
-        let plan = FormatPlan(
+        var plan = FormatPlan(
             options.fileSystem ?? settings.fileSystem,
             kernelRelease: await ports.fileSystems.kernelRelease(), legacy: options.legacyFormat)
+        plan.overwritesUnfinished = volume.record.isFormatting
+        // Should this process die, its mkfs dies with it, and leaves what nothing mounts.
+        volume.record.isFormatting = true
+        try await save()
         log.notice(
             "the volume is blank: making a file system",
             metadata: [
@@ -66,6 +72,8 @@ extension VolumeManager {
         try await ports.fileSystems.format(
             device, of: volume.id, plan: plan,
             by: min(deadline, ports.time.now + Limit.formatTimeMax))
+        volume.record.isFormatting = false
+        saveInBackground()
         timeline.mark(.format, at: ports.time.now)
         guard case .mount(let type) = try await decide() else {
             throw OperationError(

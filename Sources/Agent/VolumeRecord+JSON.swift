@@ -56,6 +56,7 @@ extension VolumeRecord {
             "options": .object(options.dictionary.mapValues { .string($0) }),
             "createdAt": .integer(createdAt),
             "hasLease": .bool(hasLease),
+            "isFormatting": .bool(isFormatting),
             "isRemoved": .bool(isRemoved),
         ]
         members["deviceName"] = deviceName.map { .string($0) }
@@ -75,6 +76,7 @@ extension VolumeRecord {
                 id: id, name: name, options: try VolumeOptions(options), createdAt: createdAt,
                 deviceName: json["deviceName"]?.string,
                 hasLease: hasLease, isRemoved: isRemoved)
+            isFormatting = json["isFormatting"]?.bool ?? false
         } catch { throw StateError(description: "the options of \(id): \(error)") }
     }
 }

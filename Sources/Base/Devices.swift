@@ -36,6 +36,8 @@ package enum DeviceContent: Sendable, Equatable {
     /// Something else that libblkid knows: a partition table (`dos`, `gpt`), `LVM2_member`,
     /// `crypto_LUKS`, or several of them at once.
     case signature(String)
+    /// A file system whose making was interrupted: no kernel mounts it, and it never held a file.
+    case unfinished(type: String)
     /// Nothing that libblkid knows, and yet not all zeros where it was read.
     case unknownData
     /// Every read succeeded, no signature, the first and the last MiB are zeros.
@@ -52,10 +54,15 @@ package struct FormatPlan: Sendable, Equatable {
     package var type: FileSystemType
     /// For `mkfs.xfs` or `mkfs.ext4`, without the device.
     package var arguments: [String]
+    /// Whether a file system that was left unfinished is written over, beside nothing at all.
+    package var overwritesUnfinished: Bool
 
-    package init(type: FileSystemType, arguments: [String]) {
+    package init(
+        type: FileSystemType, arguments: [String], overwritesUnfinished: Bool = false
+    ) {
         self.type = type
         self.arguments = arguments
+        self.overwritesUnfinished = overwritesUnfinished
     }
 }
 

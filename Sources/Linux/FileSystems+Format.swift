@@ -4,7 +4,8 @@ import Ring
 import SystemPackage
 
 extension FileSystems {
-    /// Makes a file system on a device that is proved to be the volume, held by nothing, and blank.
+    /// Makes a file system on a device that is proved to be the volume, held by nothing, and blank,
+    /// or bearing an unfinished file system if the plan says so.
     /// Probe again afterwards.
     ///
     /// When the deadline cuts it short, mkfs is killed and the device is no longer blank.
@@ -14,10 +15,13 @@ extension FileSystems {
         let doing = "format \(volume) on \(device.path)"
         let tree = tree
         let held = try await RingActor.ring.blocking { () throws(OperationError) in
-            try openBlank(device, of: volume, in: tree, doing: doing)
+            try openBlank(
+                device, of: volume, in: tree, orUnfinished: plan.overwritesUnfinished, doing: doing)
         }
         // Without -f or -F it refuses by itself what it recognises.
-        let program = Program(path: "\(toolPath)/mkfs.\(plan.type)", arguments: plan.arguments)
+        let force = plan.overwritesUnfinished ? [plan.type == .xfs ? "-f" : "-F"] : []
+        let program = Program(
+            path: "\(toolPath)/mkfs.\(plan.type)", arguments: force + plan.arguments)
         let result = try await program.run(
             on: held, doing: doing, by: deadline,
             adviceIfLate: "the volume may hold a part of a file system and is not formatted again; "
@@ -74,13 +78,14 @@ private final class HeldDevice: Sendable {
 /// Proves on an exclusive open that the volume is blank and held by nothing, and returns the device
 /// opened anew, but not exclusively, which would bar mkfs.
 private func openBlank(
-    _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, doing: String
+    _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, orUnfinished: Bool,
+    doing: String
 ) throws(OperationError) -> HeldDevice {
     let shared = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
     let content = try ProvenDevice.open(
         device, of: volume, in: tree, exclusive: true, doing: doing
     ).anyContent()
-    guard content == .blank else {
+    guard content == .blank || orUnfinished && content == .unfinished(type: "xfs") else {
         throw OperationError(
             .content, doing: doing, found: "the device is not blank: it has \(content.text)",
             advice: "nothing was written to it; if its data are not wanted, wipe the volume")
@@ -139,6 +144,7 @@ extension DeviceContent {
         case .fileSystem(let type, let label, _):
             "a file system of type \(type)" + (label.map { ", labelled '\($0)'" } ?? "")
         case .signature(let name): "the signature of \(name)"
+        case .unfinished(let type): "an unfinished \(type)"
         case .unknownData: "data of an unknown kind"
         case .blank: "nothing"
         }

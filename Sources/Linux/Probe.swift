@@ -12,6 +12,18 @@ extension ProvenDevice {
         return try anyContent()
     }
 
+    /// mkfs.xfs sets sb_inprogress, byte 126 of the superblock, until all else is written, and the
+    /// kernel mounts no such file system. Source: struct xfs_dsb of the kernel's xfs_format.h.
+    private func unlessUnfinished(_ content: DeviceContent) throws(OperationError) -> DeviceContent
+    {
+        guard case .fileSystem(type: "xfs", _, _) = content else { return content }
+        var isInProgress: UInt8 = 0
+        guard pread(descriptor.rawValue, &isInProgress, 1, 126) == 1 else {
+            throw unreadable(at: 126, lastErrno)
+        }
+        return isInProgress == 0 ? content : .unfinished(type: "xfs")
+    }
+
     /// As `content`, without the short cut: this one alone can say that a device is blank.
     func anyContent() throws(OperationError) -> DeviceContent {
         let isZero = try edgesAreZero()
@@ -19,7 +31,7 @@ extension ProvenDevice {
         switch try probe.run([.superblocks, .partitions], doing: doing) {
         case .nothing: return isZero ? .blank : .unknownData
         case .several: return .signature("ambivalent: \(probe.everything())")
-        case .one: return probe.content()
+        case .one: return try unlessUnfinished(probe.content())
         }
     }
 
@@ -27,7 +39,7 @@ extension ProvenDevice {
     private func commonFileSystem() throws(OperationError) -> DeviceContent? {
         let probe = try BlkidProbe(self)
         guard case .one = try probe.run([.commonSuperblocks], doing: doing) else { return nil }
-        return probe.content()
+        return try unlessUnfinished(probe.content())
     }
 
     /// Whether the first and the last MiB are zeros. Throws where any of it cannot be read.

@@ -146,9 +146,10 @@ package enum ContentDecision: Sendable, Equatable {
     ///
     /// - Parameter description: needed for a blank device alone; one that was made from a snapshot
     ///   is no new volume, whatever its first and last MiB hold.
+    /// - Parameter wasFormatting: whether a format that was begun here has not been seen to end.
     package init(
         _ content: DeviceContent, on device: BlockDevice, of description: VolumeDescription,
-        options: VolumeOptions
+        options: VolumeOptions, wasFormatting: Bool = false
     ) throws(OperationError) {
         func refuse(_ found: String, _ advice: String) -> OperationError {
             OperationError(
@@ -169,6 +170,12 @@ package enum ContentDecision: Sendable, Equatable {
                     ? "use a volume whose file system is on the whole device; nothing was changed"
                     : "create it with -o partition=1, or 2 …, to mount that partition; nothing was "
                         + "changed")
+        case .unfinished where wasFormatting && !options.readOnly && options.partition == nil:
+            self = .format
+        case .unfinished(let type):
+            throw refuse(
+                "the making of the \(type) on it was interrupted, so it holds no files",
+                "zero its first MiB, and it is formatted anew; nothing was changed")
         case .unknownData:
             throw refuse(
                 "it holds data without a known file system, and only an empty volume is formatted",

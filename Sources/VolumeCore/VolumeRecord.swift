@@ -13,6 +13,8 @@ package struct VolumeRecord: Sendable, Equatable {
     package var deviceName: String?
     /// Whether the volume bears this instance's lease, as far as is known.
     package var hasLease: Bool
+    /// Whether a format was begun and not seen to end: what it left unfinished may be written over.
+    package var isFormatting = false
     /// Whether Docker has removed it: it is remembered only until it is given back.
     package var isRemoved: Bool
 

@@ -112,6 +112,36 @@ struct ProbeTests {
         }
     }
 
+    @Test func `an xfs that mkfs did not finish is told, and formatted only if it may be`()
+        async throws
+    {
+        try await withBench { bench in
+            let (device, disk) = try bench.volumeOne(mebibytes: 512)
+            try await bench.fileSystems.format(
+                device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
+                by: bench.after(.seconds(60)))
+            bench.write([1], at: 126, of: disk)
+            let content = try await bench.fileSystems.probe(device, of: volume(1))
+            #expect(content == .unfinished(type: "xfs"))
+            await #expect(throws: OperationError.self) {
+                try await bench.fileSystems.format(
+                    device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
+                    by: bench.after(.seconds(60)))
+            }
+            try await bench.fileSystems.format(
+                device, of: volume(1),
+                plan: FormatPlan(type: .xfs, arguments: [], overwritesUnfinished: true),
+                by: bench.after(.seconds(60)))
+            guard
+                case .fileSystem(type: "xfs", _, _) = try await bench.fileSystems.probe(
+                    device, of: volume(1))
+            else {
+                Issue.record("it is no xfs")
+                return
+            }
+        }
+    }
+
     @Test(arguments: [0, 63])
     func `a device that cannot be read is an error, never blank`(mebibytes: Int) async throws {
         try await withBench { bench in

@@ -90,6 +90,20 @@ private func situation(
         #expect(try decide(.blank) == .format)
     }
 
+    @Test func `what an interrupted format left is formatted again, if it was ours`() throws {
+        let left = DeviceContent.unfinished(type: "xfs")
+        func decide(_ wasFormatting: Bool, _ options: VolumeOptions = VolumeOptions())
+            throws(OperationError) -> ContentDecision
+        {
+            try ContentDecision(
+                left, on: device, of: volume(), options: options, wasFormatting: wasFormatting)
+        }
+        #expect(try decide(true) == .format)
+        let error = #expect(throws: OperationError.self) { try decide(false) }
+        #expect(error?.description.contains("interrupted") == true)
+        #expect(throws: OperationError.self) { try decide(true, VolumeOptions(readOnly: true)) }
+    }
+
     @Test(arguments: [
         DeviceContent.signature("a partition table (dos)"), .signature("LVM2_member"),
         .unknownData, .fileSystem(type: "ntfs", label: nil, uuid: nil),
