@@ -5,16 +5,15 @@ import VolumeCore
 // What is on a volume's device, making a file system where there is provably nothing, and mounting.
 
 extension VolumeManager {
-    /// Mounts the volume's file system, which is made where there is provably nothing, repaired
+    /// Mounts the volume's file system on its `fileSystemDevice`, which is made where there is provably nothing, repaired
     /// where it asks for it, and grown where it is smaller than its device. Returns its type.
     ///
     /// Read-only, none of these three is done.
     func mountFileSystem(
-        of volume: Volume, on disk: BlockDevice, by deadline: Instant,
+        of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String {
         let options = volume.record.options
-        let device = try await fileSystemDevice(of: volume, on: disk, by: deadline)
         let (type, isNew) = try await fileSystem(of: volume, on: device, by: deadline, &timeline)
         let mountOptions = try options.mountOptions(for: type)
         if !isNew && !options.readOnly {
@@ -31,7 +30,7 @@ extension VolumeManager {
     }
 
     /// The device that bears the file system: the volume's own, or the partition that is asked for.
-    private func fileSystemDevice(
+    func fileSystemDevice(
         of volume: Volume, on disk: BlockDevice, by deadline: Instant
     ) async throws -> BlockDevice {
         guard let number = volume.record.options.partition else { return disk }

@@ -120,10 +120,11 @@ extension VolumeManager {
             var type: String?
             while type == nil {
                 // Without a device here, or with one that another host is taking, EC2 is asked.
-                let here =
+                let disk =
                     if let device { device } else {
                         try await attachedDevice(of: volume, by: deadline, &timeline)
                     }
+                let here = try await fileSystemDevice(of: volume, on: disk, by: deadline)
                 type = try await mountLeased(volume, on: here, by: deadline, &timeline)
                 device = type == nil ? nil : here
             }

@@ -16,6 +16,8 @@ final class DeviceTree: Sendable {
     struct Device: Sendable {
         var node: String
         var link: String?
+        /// The nodes of its partitions.
+        var partitions: [String] = []
         var entry: String
     }
 
@@ -68,7 +70,26 @@ final class DeviceTree: Sendable {
         return device
     }
 
+    /// Shows the device's partitions, as the kernel does: some time after the device itself.
+    func add(
+        _ partitions: [LoopDevice.Partition], of device: inout Device
+    ) throws(SystemError) {
+        let disk = device.node.dropFirst(devPath.utf8.count + 1)
+        for partition in partitions {
+            let mark = disk.hasPrefix("nvme") ? "p" : ""
+            let name = "\(disk)\(mark)\(partition.number)"
+            let entry = "\(device.entry)/\(name)"
+            guard mkdir(entry, 0o755) == 0 else { throw SystemError("mkdir \(entry)") }
+            try writeFile(entry + "/dev", "\(Footprint.extendedMajor):\(partition.minor)\n")
+            try writeFile(entry + "/partition", "\(partition.number)\n")
+            let node = "\(devPath)/\(name)"
+            try footprint.makePartitionNode(node, minor: partition.minor)
+            device.partitions.append(node)
+        }
+    }
+
     func remove(_ device: Device) {
+        for node in device.partitions { footprint.remove(node) }
         footprint.remove(device.node)
         footprint.remove(device.entry)
         if let link = device.link { footprint.remove(link) }

@@ -94,8 +94,14 @@ final class DeviceWorker {
         let (made, appeared) = try await RingActor.ring.blocking { () throws(SystemError) in
             let loop = try LoopDevice(backing: file)
             var appeared = Instant(nanoseconds: 0)
-            let device = try tree.add(plug, minor: loop.minor, bytes: size(of: file)) {
+            var device = try tree.add(plug, minor: loop.minor, bytes: size(of: file)) {
                 appeared = RingActor.ring.now
+            }
+            do throws(SystemError) {
+                try tree.add(try loop.showPartitions(), of: &device)
+            } catch {
+                tree.remove(device)
+                throw error
             }
             return (Plugged(loop: loop, device: device), appeared)
         }

@@ -8,6 +8,8 @@ import Synchronization
 final class Footprint: Sendable {
     enum Kind: String {
         case node, link
+        /// The node of a partition.
+        case partition
         /// A directory that goes with all that is in it.
         case tree
         /// A directory that goes if it is empty.
@@ -16,6 +18,9 @@ final class Footprint: Sendable {
 
     /// A loop device's major number: Documentation/admin-guide/devices.txt.
     static let loopMajor: UInt32 = 7
+    /// That of a partition of a device that has no room for it among its own: BLOCK_EXT_MAJOR of the
+    /// kernel's include/uapi/linux/major.h.
+    static let extendedMajor: UInt32 = 259
 
     private let path: String
     private let state: Mutex<(journal: Int32, made: [(kind: Kind, path: String)])>
@@ -33,6 +38,12 @@ final class Footprint: Sendable {
     func makeNode(_ path: String, minor: UInt32) throws(SystemError) {
         try note(.node, path)
         let number = deviceNumber(major: Self.loopMajor, minor: minor)
+        guard mknod(path, S_IFBLK | 0o660, number) == 0 else { throw SystemError("mknod \(path)") }
+    }
+
+    func makePartitionNode(_ path: String, minor: UInt32) throws(SystemError) {
+        try note(.partition, path)
+        let number = deviceNumber(major: Self.extendedMajor, minor: minor)
         guard mknod(path, S_IFBLK | 0o660, number) == 0 else { throw SystemError("mknod \(path)") }
     }
 
@@ -99,7 +110,9 @@ final class Footprint: Sendable {
     /// Removes it only if it still is what was made: since a crash another may have the name.
     private static func remove(_ kind: Kind, _ path: String) {
         switch (kind, FileKind(path)) {
-        case (.node, .blockDevice(loopMajor, _)), (.link, .link): unlink(path)
+        case (.node, .blockDevice(loopMajor, _)), (.partition, .blockDevice(extendedMajor, _)),
+            (.link, .link):
+            unlink(path)
         case (.tree, .directory): removeTree(path)
         case (.directory, .directory): rmdir(path)
         default: break

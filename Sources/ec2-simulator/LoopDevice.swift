@@ -21,6 +21,44 @@ final class LoopDevice: @unchecked Sendable {
         self.minor = minor
     }
 
+    /// A partition that the kernel shows.
+    struct Partition: Sendable {
+        var number: Int
+        /// Its major number is `Footprint.extendedMajor`.
+        var minor: UInt32
+    }
+
+    /// Lets the kernel show the partitions of the DOS table that the device may have. A kernel that
+    /// reads such tables has done so by itself; not every one is built to.
+    func showPartitions() throws(SystemError) -> [Partition] {
+        var sector = [UInt8](repeating: 0, count: 512)
+        guard pread(rawDescriptor, &sector, 512, 0) == 512, sector[510] == 0x55, sector[511] == 0xaa
+        else { return [] }
+        var partitions: [Partition] = []
+        for number in 1...4 {
+            let entry = sector[(430 + 16 * number)..<(446 + 16 * number)]
+            let (start, length) = (sectors(entry.dropFirst(8)), sectors(entry.dropFirst(12)))
+            guard length > 0 else { continue }
+            let code = CLinux_add_partition(
+                rawDescriptor, Int32(number), start * 512, length * 512)
+            guard code == 0 || code == EBUSY else {
+                throw SystemError("show partition \(number) of loop\(minor)", code)
+            }
+            partitions.append(try partition(number))
+        }
+        return partitions
+    }
+
+    private func partition(_ number: Int) throws(SystemError) -> Partition {
+        let path = "/sys/block/loop\(minor)/loop\(minor)p\(number)/dev"
+        let numbers = String(decoding: try readFile(path), as: UTF8.self).dropLast()
+            .split(separator: ":").compactMap { UInt32($0) }
+        guard numbers.count == 2, numbers[0] == Footprint.extendedMajor else {
+            throw SystemError("read \(path)", EINVAL)
+        }
+        return Partition(number: number, minor: numbers[1])
+    }
+
     /// Whether someone has it mounted, in whatever mount namespace, or holds it in another way.
     ///
     /// open(2) with O_EXCL on a block device fails with EBUSY while the device is in use by the
@@ -56,4 +94,9 @@ final class LoopDevice: @unchecked Sendable {
         case .none: preconditionFailure("the loop device is released")
         }
     }
+}
+
+/// A number of sectors in a partition table's entry.
+private func sectors(_ bytes: ArraySlice<UInt8>) -> UInt64 {
+    bytes.prefix(4).reversed().reduce(0) { $0 << 8 | UInt64($1) }
 }

@@ -76,7 +76,13 @@ import Testing
         let flags = try options(["noatime", "nodev", "dev", "defaults"]).flags
         #expect(flags == UInt(MS_NOATIME))
         #expect(try options(["rw"], readOnly: true).flags == UInt(MS_RDONLY))
-        #expect(try options(["ro", "discard"], type: "ext4").data == "discard")
+        #expect(try options(["ro", "discard"], type: "ext4").flags == UInt(MS_RDONLY))
+    }
+
+    @Test func `read-only, no journal is replayed`() throws {
+        #expect(try options([], readOnly: true).data == "nouuid,norecovery")
+        #expect(try options(["discard"], type: "ext4", readOnly: true).data == "discard,norecovery")
+        #expect(try options([], type: "ext2", readOnly: true).data.isEmpty)
     }
 
     @Test(arguments: ["bind", "remount", "shared", "", "noatime,bind"])

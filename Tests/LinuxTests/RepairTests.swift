@@ -76,6 +76,19 @@ struct RepairTests {
         }
     }
 
+    @Test(arguments: ["xfs", "ext4"])
+    func `a read-only mount writes nothing, whatever the journal holds`(type: String) async throws {
+        try await withBench { bench in
+            let (device, _) = try bench.volumeOne()
+            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
+            let copy = try await bench.crashedCopy(of: device, type: type)
+            let before = try await bench.digest()
+            let mountpoint = try await bench.mountOne(copy, type: type, readOnly: true)
+            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            #expect(try await bench.digest() == before)
+        }
+    }
+
     @Test func `what -p cannot mend is an error with what e2fsck says, and nothing is mounted`()
         async throws
     {
@@ -114,6 +127,15 @@ extension Bench {
 
     fileprivate func repair(_ device: BlockDevice, type: String = "ext4") async throws -> String? {
         try await fileSystems.repair(device, of: volume(1), type: type, by: after(.seconds(60)))
+    }
+
+    /// Of the newest disk, past all caches of the device.
+    fileprivate func digest() async throws -> String {
+        let file = try #require(disks.last).file
+        let result = try await ChildProcess.run(
+            "/usr/bin/sha256sum", [file], by: after(.seconds(60)))
+        try #require(result.succeeded)
+        return result.output
     }
 
     /// Writes a file, and plugs in, as volume 1, a copy of the disk as it is while mounted.
