@@ -63,6 +63,19 @@ def start(simulator, tmp_path):
     yield start
     for daemon in reversed(started):
         daemon.__exit__()
+    detach_everything(simulator)
+
+
+def detach_everything(simulator):
+    """What a daemon that was stopped left attached; an instance bears so many volumes only."""
+    for volume in simulator.state()["volumes"]:
+        for attachment in volume["attachments"]:
+            if attachment["state"] in ("attaching", "attached"):
+                simulator.ec2().detach_volume(
+                    VolumeId=volume["id"], InstanceId=attachment["instance"])
+    simulator.wait_until(
+        lambda s: not any(volume["attachments"] for volume in s.state()["volumes"]),
+        what="the end of all attachments")
 
 
 @pytest.fixture
