@@ -32,11 +32,6 @@ extension VolumeManager {
 
     /// Counts the ID, on the disk too, before the answer goes out.
     private func count(_ mountID: String, for volume: Volume) async throws {
-        if volume.record.mounts.unanswered.contains(mountID), ports.time.now < repetitionsEnd {
-            // This process's predecessor counted it, and died before Docker had the answer.
-            volume.record.mounts.answered(mountID)
-            return await saveCounts()
-        }
         try volume.record.mounts.add(mountID)
         await saveCounts()
         guard !Task.isCancelled else {

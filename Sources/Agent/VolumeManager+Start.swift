@@ -10,7 +10,6 @@ extension VolumeManager {
     /// lingers and is given back.
     package func start() async throws {
         for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
-        repetitionsEnd = ports.time.now + Limit.repetitionTimeMax
         let prefix = settings.mountRoot + "/"
         for mount in try await ports.fileSystems.mounted() where mount.mountpoint.hasPrefix(prefix)
         {
@@ -37,6 +36,16 @@ extension VolumeManager {
                     "volume": "\(volume.id)", "phase": "\(volume.phaseName)",
                     "mounts": "\(volume.record.mounts.total)",
                 ])
+            if !volume.record.mounts.unanswered.isEmpty {
+                // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
+                // until the machine restarts.
+                log.warning(
+                    "mounts were counted whose answers may not have gone out",
+                    metadata: [
+                        "volume": "\(volume.id)",
+                        "ids": "\(volume.record.mounts.unanswered.sorted().map { quoted($0) })",
+                    ])
+            }
             if volume.device == nil {
                 if try await isPresent(volume) { volume.isHere = true }
                 // Its folder may be there still.

@@ -70,8 +70,6 @@ package actor VolumeManager {
     var deviceNames = DeviceNames()
     /// Whether EC2 has refused to let this instance write leases. Said once.
     var leasesForbidden = false
-    /// Until then Docker may repeat calls that the process before this one did not answer.
-    var repetitionsEnd = Instant(nanoseconds: 0)
     var saves: [SavedPart: SaveProgress] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {

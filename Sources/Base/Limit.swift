@@ -122,8 +122,6 @@ package enum Limit {
     package static let leaseWaitMax: Duration = .seconds(6)
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
-    /// Docker repeats a call whose connection broke for 30 s (moby, pkg/plugins/client.go).
-    package static let repetitionTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)
     // The EC2 simulator.
     /// How many events of its log are kept.

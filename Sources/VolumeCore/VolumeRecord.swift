@@ -40,8 +40,8 @@ package struct VolumeRecord: Sendable, Equatable {
 /// `docker cp` looks into it: a set would unmount under that container.
 package struct MountCounts: Sendable, Equatable {
     package private(set) var counts: [String: Int]
-    /// IDs whose last Mount may not have been answered yet. Docker repeats a call whose connection
-    /// broke, and the repetition is the same Mount: it is not counted again.
+    /// IDs whose last Mount may not have been answered yet. After a crash nobody can tell: Docker
+    /// sends an Unmount for a Mount that it had an answer to, and none for another.
     package private(set) var unanswered: Set<String>
 
     package init(_ counts: [String: Int] = [:], unanswered: Set<String> = []) {
@@ -65,9 +65,6 @@ package struct MountCounts: Sendable, Equatable {
 
     /// Notes that the answer to the ID's Mount has gone out.
     package mutating func answered(_ id: String) { unanswered.remove(id) }
-
-    /// Notes that no call is repeated any more.
-    package mutating func answeredAll() { unanswered = [] }
 
     /// False when the ID has nothing mounted.
     package mutating func remove(_ id: String) -> Bool {

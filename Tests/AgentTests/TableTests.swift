@@ -133,24 +133,6 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that Docker repeats, for its answer died with the daemon, counts once`()
-        throws
-    {
-        let fixture = Fixture()
-        try fixture.run { manager in
-            try await manager.create(Fixture.name, options: [:])
-            _ = try await manager.mount(Fixture.name, id: "a")
-        }
-        fixture.state.records[0].mounts = MountCounts(["a": 1], unanswered: ["a"])
-        fixture.restart()
-        try fixture.run { manager in
-            try await manager.start()
-            _ = try await manager.mount(Fixture.name, id: "a")
-            try await manager.unmount(Fixture.name, id: "a")
-            #expect(fixture.host.mounts.isEmpty)
-        }
-    }
-
     @Test func `counts without a mount, as after a reboot, are dropped`() throws {
         let fixture = Fixture()
         fixture.state.records = [
