@@ -5,8 +5,9 @@ import VolumeCore
 // What is on a volume's device, making a file system where there is provably nothing, and mounting.
 
 extension VolumeManager {
-    /// Mounts the volume's file system on its `fileSystemDevice`, which is made where there is provably nothing, repaired
-    /// where it asks for it, and grown where it is smaller than its device. Returns its type.
+    /// Mounts the file system of the volume's `fileSystemDevice`, which is made where there is
+    /// provably nothing, repaired where it asks for it, and grown where it is smaller than its
+    /// device. Returns its type.
     ///
     /// Read-only, none of these three is done.
     func mountFileSystem(
@@ -14,18 +15,18 @@ extension VolumeManager {
         _ timeline: inout MountTimeline
     ) async throws -> String {
         let options = volume.record.options
-        let (type, isNew) = try await fileSystem(of: volume, on: device, by: deadline, &timeline)
+        let type = try await fileSystem(of: volume, on: device, by: deadline, &timeline)
         let mountOptions = try options.mountOptions(for: type)
-        if !isNew && !options.readOnly {
+        if !options.readOnly {
             try await repair(volume, on: device, type: type, by: deadline)
         }
         let mountpoint = mountpoint(of: volume.id)
         try await ports.fileSystems.mount(
             device, of: volume.id, type: type, at: mountpoint, readOnly: options.readOnly,
             options: mountOptions)
-        if isNew { try await setOwnership(of: volume) }
+        if volume.record.isFormatting && !options.readOnly { try await finishFormat(of: volume) }
         timeline.mark(.mount, at: ports.time.now)
-        if !isNew && !options.readOnly { await grow(volume, on: device, type: type) }
+        if !options.readOnly { await grow(volume, on: device, type: type) }
         return type
     }
 
@@ -39,11 +40,11 @@ extension VolumeManager {
             by: min(deadline, ports.time.now + Limit.partitionTimeMax))
     }
 
-    /// The type to mount the device as, and whether the file system was made just now.
+    /// The type to mount the device as, after making a file system where there is provably nothing.
     private func fileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
-    ) async throws -> (type: String, isNew: Bool) {
+    ) async throws -> String {
         let description = try await currentDescription(of: volume, by: deadline)
         let options = volume.record.options
         func decide() async throws -> ContentDecision {
@@ -54,7 +55,7 @@ extension VolumeManager {
         }
         let first = try await decide()
         timeline.mark(.probe, at: ports.time.now)
-        if case .mount(let type) = first { return (type, false) }
+        if case .mount(let type) = first { return type }
 
         var plan = FormatPlan(
             options.fileSystem ?? settings.fileSystem,
@@ -71,8 +72,6 @@ extension VolumeManager {
         try await ports.fileSystems.format(
             device, of: volume.id, plan: plan,
             by: min(deadline, ports.time.now + Limit.formatTimeMax))
-        volume.record.isFormatting = false
-        saveInBackground()
         timeline.mark(.format, at: ports.time.now)
         guard case .mount(let type) = try await decide() else {
             throw OperationError(
@@ -80,7 +79,7 @@ extension VolumeManager {
                 found: "it is still empty after mkfs said that it had made a file system",
                 advice: "see the kernel's log for errors of the device")
         }
-        return (type, true)
+        return type
     }
 
     private func currentDescription(
@@ -103,15 +102,23 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "fs": "\(type)", "result": "\(done)"])
     }
 
-    /// For a new file system alone: what its users change later stays.
-    private func setOwnership(of volume: Volume) async throws {
+    /// Sets owner and permissions of a new file system, also of one whose making an earlier run of
+    /// the daemon did not see to its end. What users change later stays: that it is done is on the
+    /// disk before the first of them has it.
+    private func finishFormat(of volume: Volume) async throws {
         let options = volume.record.options
-        guard options.uid != nil || options.gid != nil || options.mode != nil else { return }
+        guard options.uid != nil || options.gid != nil || options.mode != nil else {
+            volume.record.isFormatting = false
+            saveInBackground()
+            return
+        }
         let mountpoint = mountpoint(of: volume.id)
         do {
             try await ports.fileSystems.setOwnership(
                 of: mountpoint, volume: volume.id, uid: options.uid, gid: options.gid,
                 mode: options.mode)
+            volume.record.isFormatting = false
+            try await save()
         } catch {
             try? await ports.fileSystems.unmount(mountpoint, of: volume.id)
             throw error

@@ -22,6 +22,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package private(set) var deeds: [String] = []
     /// Taken by the next call: growing fails.
     package var failGrowth = false
+    /// Taken by the next call: owner and permissions cannot be set.
+    package var failOwnership = false
 
     private let cloud: SimulatedCloud
     private var time: SimulatedExecutor { cloud.time }
@@ -46,7 +48,9 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func departure(
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws {
-        while cloud.device(of: volume) == device { try await tick(by: deadline, "\(volume) to go") }
+        while (try? check(device, volume)) != nil {
+            try await tick(by: deadline, "\(volume) to go")
+        }
     }
 
     package func partition(
@@ -108,6 +112,10 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
     ) async throws {
         precondition(mounts[mountpoint] != nil, "\(mountpoint) is not mounted")
+        if failOwnership {
+            failOwnership = false
+            throw OperationError(.system, doing: "own \(volume)", found: "EIO")
+        }
         let parts = [uid.map { "\($0)" }, gid.map { "\($0)" }, mode.map { String($0, radix: 8) }]
         deeds.append("own " + parts.map { $0 ?? "-" }.joined(separator: ":"))
     }
@@ -147,7 +155,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     private func check(_ device: BlockDevice, _ volume: VolumeID) throws {
         let isPartition = partitions[volume]?.values.contains(device) ?? false
-        guard isPartition || cloud.device(of: volume) == device else {
+        guard let disk = cloud.device(of: volume), isPartition || disk == device else {
             throw OperationError(
                 .device, doing: "use \(device.path)", found: "it is not \(volume)")
         }

@@ -24,8 +24,14 @@ import Testing
         #expect(try Settings(environment: ["DETACH_AFTER": text]).detachAfter == linger)
     }
 
+    @Test func `a blank volume is given an xfs where nothing else is set`() throws {
+        #expect(try Settings(environment: [:]).fileSystem == .xfs)
+        #expect(try Settings(environment: ["FS_TYPE": "ext4"]).fileSystem == .ext4)
+    }
+
     @Test(arguments: [
-        ("DETACH_AFTER", "soon"), ("DETACH_AFTER", "-1"), ("DETACH_AFTER", "1d"),
+        ("FS_TYPE", "btrfs"), ("DETACH_AFTER", "soon"), ("DETACH_AFTER", "-1"),
+        ("DETACH_AFTER", "1d"),
         ("INSTANCE_ID", "host-1"), ("REGION", "eu west"), ("AWS_REGION", "../x"),
         ("AWS_MAX_ATTEMPTS", "0"), ("AWS_MAX_ATTEMPTS", "many"),
         ("AWS_USE_FIPS_ENDPOINT", "perhaps"), ("AWS_USE_DUALSTACK_ENDPOINT", "2"),

@@ -30,6 +30,57 @@ import VolumeCore
 }
 
 @Suite struct VolumeOptionsTests {
+    @Test func `every option comes back from what is remembered of it`() throws {
+        let given = [
+            "fs-type": "ext4", "gid": "0", "mkfs-legacy": "true", "mode": "2770",
+            "mount-options": "noatime,logbsize=64k", "partition": "128", "read-only": "true",
+            "takeover": "unless-mounted", "uid": "4294967294",
+            "volume-id": "vol-0123456789abcdef0",
+        ]
+        #expect(given.keys.sorted() == VolumeOptions.known)
+        let options = try VolumeOptions(given)
+        #expect(options.mode == 0o2770 && options.uid == 4_294_967_294 && options.gid == 0)
+        #expect(options.mountOptions == ["noatime", "logbsize=64k"])
+        #expect(options.fileSystem == .ext4 && options.partition == 128)
+        #expect(options.takeover == .unlessMounted)
+        #expect(options.dictionary == given)
+        #expect(try VolumeOptions(options.dictionary) == options)
+    }
+
+    @Test(arguments: [
+        ("mode", "0755", "755"), ("mode", "0", "0"), ("mode", "00007", "7"), ("uid", "007", "7"),
+        ("mount-options", ",noatime,,nodev,", "noatime,nodev"), ("mount-options", "", nil),
+        ("read-only", "", "true"), ("mkfs-legacy", "false", nil),
+    ])
+    func `a value is remembered in one form`(name: String, text: String, kept: String?) throws {
+        #expect(try VolumeOptions([name: text]).dictionary[name] == kept)
+    }
+
+    @Test(arguments: [
+        ("fs-type", "ntfs"), ("fs-type", ""), ("fs-type", "XFS"), ("uid", "-1"), ("uid", ""),
+        ("uid", "4294967295"), ("uid", "18446744073709551616"), ("gid", "root"), ("gid", " 1"),
+        ("mode", "08"), ("mode", "10000"), ("mode", "rwxr-x---"), ("mode", "-1"), ("mode", ""),
+        ("mode", "000000"), ("partition", "0"), ("partition", "129"), ("partition", "١"),
+        ("takeover", "yes"), ("volume-id", "vol-1"), ("volume-id", "vol-0123456789ABCDEF0"),
+        ("mount-options", "norecovery"), ("mount-options", "rw"), ("mount-options", "logbufs"),
+        ("mount-options", "logbufs=1"), ("mount-options", "noatime=1"), ("mount-options", "x y"),
+        ("mount-options", "errors=continue"), ("mount-options", "data=writeback"),
+    ])
+    func `a value that an option does not take is refused with both`(
+        name: String, text: String
+    ) throws {
+        let error = try #require(
+            #expect(throws: OperationError.self) { try VolumeOptions([name: text]) })
+        #expect(error.reason == .invalidInput)
+        #expect(error.doing.hasPrefix("use the option \(name)="))
+    }
+
+    @Test func `a mount option for one file system is refused for another`() throws {
+        let options = try VolumeOptions(["mount-options": "noatime,logbufs=4"])
+        #expect(try options.mountOptions(for: "xfs") == ["noatime", "logbufs=4"])
+        #expect(throws: OperationError.self) { try options.mountOptions(for: "ext4") }
+    }
+
     @Test func `options are read and written back`() throws {
         let options = try VolumeOptions(["read-only": "", "mkfs-legacy": "true"])
         #expect(options.readOnly && options.legacyFormat)
