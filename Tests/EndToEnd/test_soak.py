@@ -1,5 +1,6 @@
 """Many short uses of a few volumes on two instances, while EC2 fails now and then: nothing is lost,
-nothing is left. POLARITY_SOAK=1 plays 500 rounds, else some; POLARITY_SEED makes others.
+nothing is left. POLARITY_SOAK=1 plays 500 rounds, else a few, or POLARITY_ROUNDS; POLARITY_SEED
+makes others.
 
 One instance has Docker and the plugin; on the other, the daemon alone, called as Docker would.
 """
@@ -20,14 +21,16 @@ import engine
 from daemon import Daemon, PluginError
 from host import ELSEWHERE, PLUGIN
 
-ROUNDS = 500 if os.environ.get("POLARITY_SOAK") else 24
+ROUNDS = int(os.environ.get("POLARITY_ROUNDS", 500 if os.environ.get("POLARITY_SOAK") else 24))
 SEED = int(os.environ.get("POLARITY_SEED", "3"))
 WORKERS = 4
 # A round that EC2's faults make fail is tried again, as ECS does with a task.
 TRIES = 8
-FAULTS = [dict(kind="error", code="RequestLimitExceeded", status=503),
-          dict(kind="error", code="InternalError", status=500),
-          dict(kind="lostBefore"), dict(kind="lostAfter"), dict(kind="truncated")]
+# 5 % in all, and no two of them in step.
+FAULTS = [dict(probability=0.007, kind="error", code="RequestLimitExceeded", status=503),
+          dict(probability=0.009, kind="error", code="InternalError", status=500),
+          dict(probability=0.010, kind="lostBefore"), dict(probability=0.011, kind="lostAfter"),
+          dict(probability=0.013, kind="truncated")]
 FAILURES = (engine.DockerError, PluginError)
 
 
@@ -53,13 +56,15 @@ class DockerInstance:
         self.host.create(volume)
         script = (f"cat /data/log 2>/dev/null; echo; echo {line} >> /data/log && "
                   "sync /data/log && echo written; sleep 600")
-        container = self.host.start(volume, script)
+        name = f"{volume}-{line}"
         try:
-            printed = self.printed(container)
+            self.host.start(volume, script, "--name", name)
+            printed = self.printed(name)
             log.check(printed.rsplit("\nwritten", 1)[0])
+            self.docker("stop", name)
         finally:
-            self.docker("stop", container)
-            self.docker("rm", container)
+            # Also one that could not be started.
+            self.docker("rm", "--force", name, check=False)
         # It goes on being given back after it was forgotten.
         self.docker("volume", "rm", volume)
 
@@ -118,6 +123,7 @@ class Soak:
         self.locks = {volume: threading.Lock() for volume in volumes}
         self.failures = collections.Counter()
         self.uses = collections.Counter()
+        self.slowest = 0
 
     def play(self, rounds):
         choices = random.Random(SEED + rounds.start)
@@ -132,12 +138,14 @@ class Soak:
             log = self.logs[volume]
             for attempt in range(TRIES):
                 line = f"round-{number}-{attempt}"
+                start = time.monotonic()
                 try:
                     log.tried.add(line)
                     instance.use(volume, line, log)
                     log.tried.discard(line)
                     log.written.append(line)
                     self.uses[type(instance).__name__] += 1
+                    self.slowest = max(self.slowest, time.monotonic() - start)
                     return
                 except FAILURES as error:
                     self.failures[first_words(error)] += 1
@@ -177,7 +185,7 @@ def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume
         soak.round(f"first-{number}", soak.volumes[0], instance)
     host.simulator.reset_counters()
     for fault in FAULTS:
-        host.simulator.fault("*", probability=0.05 / len(FAULTS), **fault)
+        host.simulator.fault("*", **fault)
     try:
         soak.play(range(1, ROUNDS // 4 + 1))
         early = soak.wait_until_settled()
@@ -187,7 +195,8 @@ def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume
     finally:
         host.simulator.clear_faults()
         host.simulator.control("POST", "/buckets", True)
-    print(f"\nseed {SEED}: {ROUNDS} rounds {dict(soak.uses)}, {calls} calls to EC2; "
+    print(f"\nseed {SEED}: {ROUNDS} rounds {dict(soak.uses)}, {calls} calls to EC2, "
+          f"slowest use {soak.slowest:.1f} s; "
           f"descriptors, threads, kB after a quarter {early}, in the end {late}; "
           f"failed tries {dict(soak.failures)}")
     for volume, log in soak.logs.items():
