@@ -222,3 +222,24 @@ def test_an_attachment_slower_than_docker_waits_is_found_by_the_retry(host, new_
     given_back(host, volume)
     # dockerd asks once more, with an empty body, and prints the answer to that.
     assert re.search("--timeout|deadline exceeded", refused.stderr), refused.stderr
+
+
+def test_a_plugin_killed_in_the_middle_of_a_mount_serves_the_next_try(host, new_volume):
+    volume = new_volume(content="xfs")
+    host.create(volume)
+    host.simulator.latency(device=3000)
+    host.simulator.reset_counters()
+    try:
+        run = host.engine.start_docker(
+            "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
+        wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
+        plugin = host.engine.plugin_process()
+        os.kill(plugin, signal.SIGKILL)
+        wait_for_plugin(host, but_not=plugin)
+        _, said = run.communicate(timeout=60)
+        # What dockerd repeats has no body, so the user has to.
+        assert run.returncode != 0 and "error while mounting volume" in said
+        assert host.run(volume, "echo there") == "there\n"
+    finally:
+        host.simulator.latency(device=30)
+    given_back(host, volume)
