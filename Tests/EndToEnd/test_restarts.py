@@ -200,7 +200,6 @@ def test_an_upgrade_from_a_tarball_keeps_data_and_containers(host, new_volume):
     given_back(host, kept)
 
 
-@pytest.mark.xfail(reason="the answer to Docker's second, empty call does not say why")
 def test_an_attachment_slower_than_docker_waits_is_found_by_the_retry(host, new_volume):
     volume = new_volume(content="xfs")
     host.create(volume)
