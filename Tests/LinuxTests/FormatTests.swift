@@ -53,6 +53,40 @@ struct FormatTests {
         }
     }
 
+    @Test(arguments: [
+        (lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS"), (raidMember, "linux_raid_member"),
+    ])
+    func `a volume of LVM, LUKS or RAID is refused and left as it is`(
+        header: [UInt8], name: String
+    ) async throws {
+        try await expectRefusal("the signature of \(name)") { bench, _, disk in
+            bench.write(header, at: 0, of: disk)
+        }
+    }
+
+    @Test(arguments: ["dos", "gpt"])
+    func `a volume with a partition table is refused and left as it is`(label: String) async throws
+    {
+        try await expectRefusal("the signature of \(label) partition table") { bench, path, _ in
+            bench.write(
+                "#!/bin/sh\nprintf 'label: \(label)\\n,\\n' | exec /sbin/sfdisk -q $1\n",
+                to: "\(bench.path)/partition")
+            try await bench.run("\(bench.path)/partition", path)
+        }
+    }
+
+    @Test func `a volume whose serial number cannot be read is refused and stays blank`()
+        async throws
+    {
+        try await withBench { bench in
+            let (device, disk) = try bench.volumeOne()
+            unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
+            let error = try await failure { try await bench.format(device) }
+            #expect(error.reason == .device)
+            #expect(bench.read(4096, at: 0, of: disk).allSatisfy { $0 == 0 })
+        }
+    }
+
     @Test func `a volume with unknown data is refused and left as it is`() async throws {
         try await expectRefusal("data of an unknown kind") { bench, _, disk in
             bench.write([1], at: 12_345, of: disk)

@@ -64,7 +64,9 @@ struct ProbeTests {
         }
     }
 
-    @Test(arguments: [(lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS")])
+    @Test(arguments: [
+        (lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS"), (raidMember, "linux_raid_member"),
+    ])
     func `what other systems hold is a signature`(header: [UInt8], name: String) async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()
@@ -260,7 +262,7 @@ private func expectContent(
 }
 
 /// An LVM2 label in the second sector; source: label.h and uuid.h of LVM2.
-private let lvmLabel: [UInt8] = {
+let lvmLabel: [UInt8] = {
     var bytes = [UInt8](repeating: 0, count: 1024)
     var sector = Array("LABELONE".utf8) + littleEndian(UInt64(1)) + [0, 0, 0, 0]
     sector += littleEndian(UInt32(32)) + Array("LVM2 001".utf8)
@@ -274,11 +276,29 @@ private let lvmLabel: [UInt8] = {
 }()
 
 /// A LUKS1 header; source: LUKS On-Disk Format Specification 1.2.3.
-private let luksHeader: [UInt8] = {
+let luksHeader: [UInt8] = {
     var bytes = [UInt8](repeating: 0, count: 1024)
     bytes.replaceSubrange(0..<8, with: Array("LUKS".utf8) + [0xBA, 0xBE, 0, 1])
     bytes.replaceSubrange(168..<204, with: "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a14".utf8)
     return bytes
+}()
+
+/// A member of an md array, with a superblock of version 1.2, 4 KiB into the device; source: struct
+/// mdp_superblock_1 in the kernel's include/uapi/linux/raid/md_p.h, calc_sb_1_csum in drivers/md/md.c.
+let raidMember: [UInt8] = {
+    var superblock = [UInt8](repeating: 0, count: 256)
+    func put(_ bytes: [UInt8], at offset: Int) {
+        superblock.replaceSubrange(offset..<(offset + bytes.count), with: bytes)
+    }
+    put(littleEndian(UInt32(0xA92B_4EFC)) + littleEndian(UInt32(1)), at: 0)
+    put(Array("0123456789abcdef".utf8), at: 16)
+    put(littleEndian(UInt64(8)), at: 144)
+    let words = stride(from: 0, to: 256, by: 4).map { offset in
+        (0..<4).reduce(UInt64(0)) { $0 | UInt64(superblock[offset + $1]) << ($1 * 8) }
+    }
+    let sum = words.reduce(0, +)
+    put(littleEndian(UInt32(truncatingIfNeeded: (sum & 0xFFFF_FFFF) + sum >> 32)), at: 216)
+    return [UInt8](repeating: 0, count: 4096) + superblock
 }()
 
 /// Source: btrfs_super_block in the kernel's include/uapi/linux/btrfs_tree.h.
