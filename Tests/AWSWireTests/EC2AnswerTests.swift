@@ -1,4 +1,5 @@
 import Base
+import TestSupport
 import Testing
 
 @testable import AWSWire
@@ -109,7 +110,7 @@ private let volumeFields = """
             Array(
                 "{\"instanceId\":\"i-00000000\",\"region\":\"r\",\"availabilityZone\":\"z\"}".utf8),
         ]
-        var random = SplitMix(seed: seed)
+        var random = SeededGenerator(seed: seed)
         for _ in 0..<1000 {
             for sample in samples {
                 let bytes = random.mutated(sample)

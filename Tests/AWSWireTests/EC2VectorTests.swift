@@ -63,7 +63,8 @@ import Testing
             #expect(instance.availabilityZone == json["Placement"]?["AvailabilityZone"]?.string)
             #expect(instance.state == json["State"]?["Name"]?.string.flatMap { states[$0] })
             let mappings = json["BlockDeviceMappings"]?.array ?? []
-            #expect(instance.mappings.map(\.deviceName) == mappings.map { $0["DeviceName"]?.string })
+            #expect(
+                instance.mappings.map(\.deviceName) == mappings.map { $0["DeviceName"]?.string })
             #expect(
                 instance.mappings.map(\.volume?.description)
                     == mappings.map { $0["Ebs"]?["VolumeId"]?.string })

@@ -68,16 +68,3 @@ func pieces(_ bytes: [UInt8], cutAt cuts: [Int]) -> [ArraySlice<UInt8>] {
     let bounds = [0] + cuts + [bytes.count]
     return zip(bounds, bounds.dropFirst()).map { bytes[$0..<$1] }
 }
-
-/// A generator with a seed (SplitMix64), so that a failing run can be played again.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}

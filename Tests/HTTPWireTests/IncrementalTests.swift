@@ -1,5 +1,6 @@
 import Base
 import HTTPWire
+import TestSupport
 import Testing
 
 let samples = [
@@ -45,7 +46,7 @@ let samples = [
     /// the pieces a message comes in change nothing.
     @Test(arguments: [1, 2, 3, 4] as [UInt64])
     func `mutated messages are taken or refused alike whole and in pieces`(seed: UInt64) {
-        var random = SeededGenerator(state: seed)
+        var random = SeededGenerator(seed: seed)
         var refused = 0
         var differing: [[UInt8]] = []
         for _ in 0..<10_000 {

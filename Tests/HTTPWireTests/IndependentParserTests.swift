@@ -41,7 +41,7 @@ private enum Verdict: Equatable {
     func `what is taken is read as h11 reads it, and refused only for named reasons`(
         seed: UInt64
     ) throws {
-        var random = SeededGenerator(state: seed)
+        var random = SeededGenerator(seed: seed)
         let messages = (0..<3_000).map { _ in mutated(&random) }
         let verdicts = try judge(messages)
         var takenCount = 0

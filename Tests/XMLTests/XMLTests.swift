@@ -1,4 +1,5 @@
 import Base
+import TestSupport
 import Testing
 
 @testable import XML
@@ -114,44 +115,11 @@ private func parse(_ text: String) throws(XMLError) -> XMLElement {
         let sample = Array(
             "<?xml version=\"1.0\"?><r xmlns=\"u\"><i>&lt;1</i><i><!--c--><![CDATA[x]]></i></r>"
                 .utf8)
-        var random = SplitMix(seed: seed)
+        var random = SeededGenerator(seed: seed)
         for _ in 0..<4000 {
             let bytes = random.mutated(sample)
             guard let root = try? XMLElement.parse(bytes) else { continue }
             #expect(!root.name.isEmpty)
         }
-    }
-}
-
-/// A seeded generator: a failing run is repeated by its seed.
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    /// One to four edits: a byte changed, removed, inserted, a piece repeated, the end cut.
-    mutating func mutated(_ sample: [UInt8]) -> [UInt8] {
-        var bytes = sample
-        for _ in 0..<Int.random(in: 1...4, using: &self) where !bytes.isEmpty {
-            let at = Int.random(in: 0..<bytes.count, using: &self)
-            switch Int.random(in: 0..<5, using: &self) {
-            case 0: bytes[at] = UInt8.random(in: 0...255, using: &self)
-            case 1: bytes.remove(at: at)
-            case 2:
-                bytes.insert(
-                    Array("<>&;/![]\0\u{7F}".utf8).randomElement(using: &self) ?? 0, at: at)
-            case 3: bytes.insert(contentsOf: bytes[at...].prefix(16), at: at)
-            default: bytes.removeSubrange(at...)
-            }
-        }
-        return bytes
     }
 }
