@@ -67,8 +67,10 @@ extension LifeWorld {
     /// Called as the plugin unmounts.
     func checkUnmount(of volume: Int, on host: Int) {
         let here = hosts[host]
-        guard here.docker.hasRunning(volume), !here.uncertain.contains(volume),
-            !here.unsaved.contains(volume)
+        // What is lost is no use to a container either.
+        let isPresent = here.kernel.mounts[mountpoint(volume)]?.device.isPresent == true
+        guard isPresent, here.docker.hasRunning(volume), !here.uncertain.contains(volume),
+            !here.dropped.contains(volume)
         else { return }
         trace.broke(
             "nothing is unmounted under a running container", "host \(host), volume \(volume)")
@@ -92,6 +94,11 @@ extension LifeWorld {
             trace.broke(
                 "acknowledged data is there",
                 "\(what): \(superBlock.view) writes of \(acknowledgedWrites[volume])")
+        }
+        if cloud.volumes[volume].tags[LifeCloud.lease] != "\(cloud.instances[host])",
+            superBlock.device.isPresent, !plan.tagsForbidden, readOnlyVolume != volume
+        {
+            trace.broke("a volume that is mounted bears its lease", what)
         }
         if let attachment = cloud.volumes[volume].attachment, attachment.host == host,
             attachment.endedBy == host

@@ -243,7 +243,7 @@ final class LifeDocker: @unchecked Sendable {
     private func newID() -> String { "id\(world.nextNumber())" }
 
     /// Creates a container and starts it, again if that fails.
-    private func run(_ volume: Int, tries: Int) async -> Bool {
+    private func run(_ volume: Int, tries: Int) async -> Container? {
         let container = Container(volume: volume, number: nextNumber)
         nextNumber += 1
         container.isBusy = true
@@ -259,11 +259,11 @@ final class LifeDocker: @unchecked Sendable {
                     await unmount(volume, id)
                 }
                 try await begin(container)
-                return true
-            } catch is ProcessEnded { return false } catch {}
+                return container
+            } catch is ProcessEnded { return nil } catch {}
         }
         containers.removeAll { $0 === container }
-        return false
+        return nil
     }
 
     private func begin(_ container: Container) async throws {
@@ -379,10 +379,12 @@ final class LifeDocker: @unchecked Sendable {
     /// Mounts a volume once more, writes and gives it back. True when that went well.
     func useOnce(_ volume: Int, _ done: @escaping @Sendable (Bool) -> Void) {
         spawn { [self] in
-            let isUp = await run(volume, tries: 4)
-            if isUp, let container = containers.last { await stop(container) }
-            containers = []
-            done(isUp)
+            let container = await run(volume, tries: 4)
+            if let container {
+                await stop(container)
+                containers.removeAll { $0 === container }
+            }
+            done(container != nil)
         }
     }
 }

@@ -38,8 +38,8 @@ final class LifeHost: @unchecked Sendable {
     var disk: [VolumeRecord] = []
     /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
     var uncertain: Set<Int> = []
-    /// Volumes whose count was answered but not yet saved when the daemon was killed.
-    var unsaved: Set<Int> = []
+    /// Volumes whose mounts somebody dropped from under the plugin.
+    var dropped: Set<Int> = []
     /// Calls that the daemon's end cut, until its next start.
     private var lostCalls: [Call] = []
     /// Volumes whose Create was answered, and no Remove was sent since.
@@ -109,9 +109,6 @@ final class LifeHost: @unchecked Sendable {
             let known = docker.acknowledged(call.volume, id)
             if call.isMount ? saved > known : saved < known { uncertain.insert(call.volume) }
         }
-        for (volume, ids) in docker.ledger {
-            for (id, count) in ids where savedCount(volume, id) < count { unsaved.insert(volume) }
-        }
         lostCalls = []
     }
 
@@ -133,7 +130,7 @@ final class LifeHost: @unchecked Sendable {
         docker.loseContainers()
         kernel.reset()
         uncertain = []
-        unsaved = []
+        dropped = []
     }
 
     func boot() {

@@ -36,7 +36,7 @@ final class LifeKernel: @unchecked Sendable {
     /// What the plugin's mount namespace has, by mountpoint.
     private(set) var mounts: [String: SuperBlock] = [:]
     private var superBlocks: [SuperBlock] = []
-    private var watchers: [SimulatedProcess.Reply<Bool>] = []
+    private var watchers: [(volume: LifeCloud.Volume, reply: SimulatedProcess.Reply<Bool>)] = []
 
     init(host: Int, world: LifeWorld) {
         self.host = host
@@ -63,7 +63,7 @@ final class LifeKernel: @unchecked Sendable {
             path: "/dev/nvme\(minor)n1", number: DeviceNumber(major: 259, minor: minor))
         devices.append(Device(volume: volume, node: node))
         world.trace.note(.device, host: host, volume: volume.index, Int(minor))
-        wakeWatchers()
+        wakeWatchers(of: volume)
     }
 
     func unplug(_ volume: LifeCloud.Volume) {
@@ -71,7 +71,7 @@ final class LifeKernel: @unchecked Sendable {
         device.isPresent = false
         world.trace.note(.deviceGone, host: host, volume: volume.index)
         forgetUnheld()
-        wakeWatchers()
+        wakeWatchers(of: volume)
     }
 
     private func forgetUnheld() {
@@ -81,20 +81,20 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// Waits for any device to come or go.
+    /// Waits for the volume's device to come or go.
     func deviceChange(
-        by deadline: Instant, _ process: SimulatedProcess
+        of volume: LifeCloud.Volume, by deadline: Instant, _ process: SimulatedProcess
     ) async throws {
         let _: Bool = try await process.wait { reply in
-            watchers.append(reply)
+            watchers.append((volume, reply))
             world.scheduler.at(deadline) { reply.succeed(false) }
         }
     }
 
-    private func wakeWatchers() {
-        let woken = watchers
-        watchers = []
-        for reply in woken { reply.succeed(true) }
+    private func wakeWatchers(of volume: LifeCloud.Volume) {
+        let woken = watchers.filter { $0.volume === volume }
+        watchers.removeAll { $0.volume === volume || !$0.reply.isAwaited }
+        for watcher in woken { watcher.reply.succeed(true) }
     }
 
     // MARK: Mounts
@@ -139,7 +139,7 @@ final class LifeKernel: @unchecked Sendable {
         mounts = [:]
         superBlocks = []
         devices = []
-        wakeWatchers()
+        watchers = []
     }
 
     // MARK: Data

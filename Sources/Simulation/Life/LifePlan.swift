@@ -20,9 +20,9 @@ struct LifePlan {
     let disasters: Int
 
     init(_ random: inout SeededRandom) {
-        hosts = random.chance(750) ? 2 : 3
+        hosts = random.chance(850) ? 2 : 3
         volumes = 1 + random.below(3)
-        operations = 8 + random.below(8)
+        operations = 5 + random.below(8)
         cloudFaults = random.pick([0, 0, 20, 60, 150]) ?? 0
         kernelFaults = random.pick([0, 0, 10, 40]) ?? 0
         detachAfter =
@@ -86,8 +86,6 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case ownersSeemStopped
     /// A device is awaited for ever.
     case arrivalWithoutDeadline
-    /// A lost answer of AttachVolume counts as not applied, with nothing to look up.
-    case lostAnswerIsFinal
     /// Read-only is not passed to the kernel.
     case readOnlyDropped
     /// Waits end at once.

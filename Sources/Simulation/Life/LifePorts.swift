@@ -33,7 +33,7 @@ final class LifePorts: @unchecked Sendable {
     private func step<T: Sendable>(
         _ range: ClosedRange<Int>, _ effect: @escaping () -> Result<T, any Error>
     ) async throws -> T {
-        try await process.wait { reply in
+        try await process.waitToTheEnd { reply in
             scheduler.after(scheduler.random.duration(range)) { [self] in
                 guard process.isAlive || scheduler.random.chance(500) else { return }
                 reply.end(effect())
@@ -95,12 +95,8 @@ extension LifePorts: EC2Port {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
-        do {
-            return try await cloud.call(
-                .attachVolume, of: host.index, on: volume.index, by: process
-            ) { [self] in cloud.attach(volume, to: host.index, as: deviceName) }
-        } catch EC2Failure.unanswered(let reason, true) where fault == .lostAnswerIsFinal {
-            throw EC2Failure.unanswered(reason: reason, mayHaveApplied: false)
+        return try await cloud.call(.attachVolume, of: host.index, on: volume.index, by: process) {
+            [self] in cloud.attach(volume, to: host.index, as: deviceName)
         }
     }
 
@@ -174,7 +170,7 @@ extension LifePorts: DevicePort {
             }
             let end =
                 fault == .arrivalWithoutDeadline ? scheduler.now + .seconds(3600) : deadline
-            try await kernel.deviceChange(by: end, process)
+            try await kernel.deviceChange(of: cloud.volume(volume), by: end, process)
         }
     }
 
@@ -188,7 +184,7 @@ extension LifePorts: DevicePort {
                 throw OperationError(
                     .deadline, doing: "wait for \(volume.id) to go", found: "it is still here")
             }
-            try await kernel.deviceChange(by: deadline, process)
+            try await kernel.deviceChange(of: volume, by: deadline, process)
         }
     }
 
@@ -297,11 +293,9 @@ extension LifePorts: FileSystemPort {
                     return .failure(
                         OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY"))
                 }
+                guard kernel.mounts[mountpoint] != nil else { return .success(true) }
                 world.checkUnmount(of: index, on: host.index)
-                guard kernel.unmount(mountpoint) else {
-                    return .failure(
-                        OperationError(.system, doing: "unmount \(mountpoint)", found: "EINVAL"))
-                }
+                _ = kernel.unmount(mountpoint)
                 world.trace.note(.kernelUnmount, host: host.index, volume: index)
                 return .success(true)
             }

@@ -87,10 +87,10 @@ final class LifeScript: @unchecked Sendable {
     /// With faults over, every volume that has a file system or may get one can be mounted.
     private func useEveryVolume() async throws {
         for volume in world.cloud.volumes where isUsable(volume) {
-            let holder = liveHosts.first {
-                $0.uncertain.contains(volume.index) && volume.attachment?.host == $0.index
-            }
-            guard let host = holder ?? world.scheduler.random.pick(liveHosts) else { return }
+            // What docker itself has lost count of may stay mounted where it is.
+            guard !liveHosts.contains(where: { $0.uncertain.contains(volume.index) }),
+                let host = world.scheduler.random.pick(liveHosts)
+            else { continue }
             let world = world
             let index = volume.index
             host.docker.useOnce(volume.index) { isUsed in

@@ -2,7 +2,7 @@ import Base
 
 /// One thing that happened in a life.
 struct LifeEvent {
-    enum Kind: String {
+    enum Kind: Int {
         case create, remove, mount, unmount, mounted, unmounted, refused, cut, lost
         case attachVolume, detachVolume, createTags, deleteTags, describe, fault
         case attaching, attached, detaching, busy, free, device, deviceGone
@@ -53,8 +53,7 @@ final class LifeTrace: @unchecked Sendable {
     ) {
         scheduler.note(
             UInt64(
-                truncatingIfNeeded: kind.rawValue.utf8.count &* 1_000_003
-                    &+ Int(kind.rawValue.utf8.first ?? 0) &* 7919 &+ host &* 131 &+ volume &* 31
+                truncatingIfNeeded: kind.rawValue &* 1_000_003 &+ host &* 131 &+ volume &* 31
                     &+ detail))
         guard isTold else { return }
         events.append(
@@ -81,7 +80,7 @@ final class LifeTrace: @unchecked Sendable {
             var line = "\(milliseconds / 1000).\(String(1000 + milliseconds % 1000).dropFirst()) s"
             if event.host >= 0 { line += " host \(event.host)" }
             if event.volume >= 0 { line += " volume \(event.volume)" }
-            line += " \(event.kind.rawValue)"
+            line += " \(event.kind)"
             if event.detail != 0 { line += " \(event.detail)" }
             return event.text.isEmpty ? line : line + ": " + event.text
         }

@@ -38,7 +38,7 @@ package final class LifeWorld: @unchecked Sendable {
                 DeviceNames.all.enumerated().filter { !free.contains($0.offset) }.map(\.element))
         }
         for index in 0..<plan.volumes { addVolume(index) }
-        if scheduler.random.chance(100) { readOnlyVolume = 0 }
+        if scheduler.random.chance(200) { readOnlyVolume = 0 }
         for index in 0..<plan.hosts {
             guard let id = InstanceID("i-0000000\(index)") else { preconditionFailure() }
             cloud.addInstance(id)
@@ -111,11 +111,12 @@ package final class LifeWorld: @unchecked Sendable {
         let director = newProcess()
         let script = LifeScript(world: self, process: director)
         director.spawn { await script.direct() }
-        var steps = 0
         while trace.broken == nil, !script.isOver {
-            steps += 1
-            if !scheduler.step() || steps > 2_000_000 {
-                trace.broke("nothing waits for what never comes", "after \(steps) steps")
+            if !scheduler.step() {
+                trace.broke("nothing waits for what never comes", "and no timer is set")
+            }
+            if scheduler.stepsOfInstant > 20_000 {
+                trace.broke("nothing runs in circles", "\(scheduler.stepsOfInstant) steps at once")
             }
         }
         let broken = trace.broken
@@ -160,7 +161,8 @@ package final class LifeWorld: @unchecked Sendable {
         guard let process = host.daemon?.process else { return }
         var left = 1 + scheduler.random.below(120)
         let pause = scheduler.random.duration(200...4000)
-        process.afterJob = {
+        process.afterJob = { [self] in
+            guard cloud.faultsAreOn else { return }
             left -= 1
             if left == 0 { host.killPlugin(thenAfter: pause) }
         }
@@ -190,7 +192,7 @@ package final class LifeWorld: @unchecked Sendable {
     private func disableByForce(_ host: LifeHost) {
         host.killPlugin(thenAfter: scheduler.random.duration(1000...5000))
         host.kernel.dropMounts()
-        host.unsaved.formUnion(0..<cloud.volumes.count)
+        host.dropped.formUnion(0..<cloud.volumes.count)
     }
 
     /// Somebody detaches a volume by hand.

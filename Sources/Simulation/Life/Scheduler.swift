@@ -10,16 +10,25 @@ final class Scheduler: @unchecked Sendable {
     /// A digest of the steps that were taken: two runs of one seed have the same.
     private(set) var digest: UInt64 = 0xcbf2_9ce4_8422_2325
 
+    /// Steps since the clock went on last.
+    private(set) var stepsOfInstant = 0
+
     private var ready: [(process: SimulatedProcess, job: UnownedJob)] = []
     private var timers: [Timer] = []
     private var nextTimer: UInt64 = 0
 
+    /// What the timers call, and the places that are free there: the heap moves plain numbers.
+    private var calls: [(() -> Void)?] = []
+    private var freeCalls: [Int] = []
+
     private struct Timer {
         let at: Instant
         let number: UInt64
-        let fire: () -> Void
+        let call: Int
 
-        static func < (a: Timer, b: Timer) -> Bool { (a.at, a.number) < (b.at, b.number) }
+        static func < (a: Timer, b: Timer) -> Bool {
+            a.at == b.at ? a.number < b.number : a.at < b.at
+        }
     }
 
     init(seed: UInt64) { random = SeededRandom(seed: seed) }
@@ -29,7 +38,13 @@ final class Scheduler: @unchecked Sendable {
     /// Calls `fire` once the clock is there. Timers of one instant fire in the order they were set.
     func at(_ instant: Instant, _ fire: @escaping () -> Void) {
         nextTimer += 1
-        timers.append(Timer(at: max(instant, now), number: nextTimer, fire: fire))
+        if freeCalls.isEmpty {
+            freeCalls.append(calls.count)
+            calls.append(nil)
+        }
+        let call = freeCalls.removeLast()
+        calls[call] = fire
+        timers.append(Timer(at: max(instant, now), number: nextTimer, call: call))
         siftUp()
     }
 
@@ -39,14 +54,19 @@ final class Scheduler: @unchecked Sendable {
 
     /// Runs one job, or goes on to the next timer. False when there is neither.
     func step() -> Bool {
+        stepsOfInstant += 1
         if !ready.isEmpty {
             run(at: random.below(ready.count))
         } else if let timer = popTimer() {
             if timer.at > now {
                 now = timer.at
+                stepsOfInstant = 0
                 note(now.nanoseconds)
             }
-            timer.fire()
+            let call = calls[timer.call]
+            calls[timer.call] = nil
+            freeCalls.append(timer.call)
+            call?()
         } else {
             return false
         }

@@ -14,8 +14,9 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     private(set) var isAlive = true
     /// Called after each job, with the process alive.
     var afterJob: (() -> Void)?
-    private var waits: [Int: any Wait] = [:]
-    private var nextWait = 0
+    /// The waits that have not ended, and the places that are free among them.
+    private var waits: [(any Wait)?] = []
+    private var freeWaits: [Int] = []
 
     init(number: Int, scheduler: Scheduler) {
         self.number = number
@@ -46,19 +47,15 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         guard isAlive else { return }
         isAlive = false
         afterJob = nil
-        for key in waits.keys.sorted() { waits.removeValue(forKey: key)?.fail(ProcessEnded()) }
+        for wait in waits { wait?.fail(ProcessEnded()) }
         scheduler.drain(self)
     }
 
     /// Waits for what `begin` sets going: it is given the handle by which the wait is ended. A
     /// cancelled task does not wait.
     func wait<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
-        guard isAlive else { throw ProcessEnded() }
         try Task.checkCancellation()
-        nextWait += 1
-        let reply = Reply<T>(process: self, number: nextWait)
-        waits[nextWait] = reply
-        begin(reply)
+        let reply: Reply<T> = try begun(begin)
         return try await withTaskCancellationHandler {
             try await reply.value()
         } onCancel: {
@@ -66,11 +63,33 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         }
     }
 
+    /// The same, for what does not end early when the task is cancelled: a system call.
+    func waitToTheEnd<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
+        let reply: Reply<T> = try begun(begin)
+        return try await reply.value()
+    }
+
+    private func begun<T>(_ begin: (Reply<T>) -> Void) throws -> Reply<T> {
+        guard isAlive else { throw ProcessEnded() }
+        if freeWaits.isEmpty {
+            freeWaits.append(waits.count)
+            waits.append(nil)
+        }
+        let number = freeWaits.removeLast()
+        let reply = Reply<T>(process: self, number: number)
+        waits[number] = reply
+        begin(reply)
+        return reply
+    }
+
     func sleep(_ duration: Duration) async throws {
         try await sleep(until: scheduler.now + duration)
     }
 
-    fileprivate func ended(_ number: Int) { waits[number] = nil }
+    fileprivate func ended(_ number: Int) {
+        waits[number] = nil
+        freeWaits.append(number)
+    }
 
     fileprivate protocol Wait: AnyObject {
         func fail(_ error: any Error)
