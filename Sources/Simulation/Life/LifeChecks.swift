@@ -22,8 +22,10 @@ extension LifeWorld {
             "host \(host) mounts \(device.node.path), volume \(device.volume.index), for \(volume)")
     }
 
-    func checkFormat(of volume: LifeCloud.Volume, on host: Int) {
-        guard volume.hadContent || volume.content != .blank else { return }
+    func checkFormat(of volume: LifeCloud.Volume, as plan: FormatPlan, on host: Int) {
+        var isEmpty = volume.content == .blank
+        if case .unfinished = volume.content { isEmpty = plan.overwritesUnfinished }
+        guard volume.hadContent || !isEmpty else { return }
         trace.broke(
             "nothing is formatted that had content",
             "host \(host) formats volume \(volume.index) with \(volume.content)")

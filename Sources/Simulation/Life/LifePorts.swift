@@ -29,14 +29,18 @@ final class LifePorts: @unchecked Sendable {
     }
 
     /// A step of the kernel's, or of a program's: it takes effect some time later, and of a process
-    /// that was killed meanwhile as chance has it.
+    /// that was killed meanwhile as chance has it, whole or, where that is told, in part.
     private func step<T: Sendable>(
-        _ range: ClosedRange<Int>, _ effect: @escaping () -> Result<T, any Error>
+        _ range: ClosedRange<Int>, interrupted: (() -> Void)? = nil,
+        _ effect: @escaping () -> Result<T, any Error>
     ) async throws -> T {
         try await process.waitToTheEnd { reply in
             scheduler.after(scheduler.random.duration(range)) { [self] in
-                guard process.isAlive || scheduler.random.chance(500) else { return }
-                reply.end(effect())
+                if process.isAlive {
+                    reply.end(effect())
+                } else if scheduler.random.chance(500) {
+                    if let interrupted { interrupted() } else { _ = effect() }
+                }
             }
         }
     }
@@ -228,9 +232,15 @@ extension LifePorts: FileSystemPort {
     func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
-        let _: Bool = try await step(200...3000) { [self] in
+        let interrupted = { [self] in
+            // mkfs dies with the daemon that started it.
+            guard case .success(let found) = proved(device, volume), found.volume.content == .blank
+            else { return }
+            found.volume.content = .unfinished(type: plan.type.rawValue)
+        }
+        let _: Bool = try await step(200...3000, interrupted: interrupted) { [self] in
             proved(device, volume).map { found in
-                world.checkFormat(of: found.volume, on: host.index)
+                world.checkFormat(of: found.volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
                     type: plan.type.rawValue, label: nil, uuid: nil)
                 found.volume.data = []
