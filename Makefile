@@ -23,6 +23,7 @@ SOCK ?= pl-ebs.sock
 build:
 	swift build $(RELEASE) --product $(NAME)
 	swift build $(RELEASE) --product ec2-simulator
+	swift build $(RELEASE) --product life-simulator
 
 # The plugin as `docker plugin create` takes it, built natively. `make tar` makes this machine's.
 .PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=native-%)
@@ -41,7 +42,7 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test soak check fmt demo bench sim
+.PHONY: test soak check fmt demo bench sim sim-mutants
 test: deps tar
 	@$(PYTHON) Tests/run
 
@@ -63,6 +64,10 @@ RUNS ?= 20000
 sim: deps
 	@swift build $(RELEASE) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
+
+# Faults planted in the manager's source, which the lives have to find. Takes a quarter of an hour.
+sim-mutants: deps
+	@$(PYTHON) Tests/Lives/mutants.py
 
 demo: deps tar
 	@$(PYTHON) demo/demo.py

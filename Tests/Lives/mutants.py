@@ -1,0 +1,127 @@
+#!/usr/bin/python3
+"""Plants faults in the manager's own source, one by one, and expects the simulation to find each.
+
+`make sim-mutants` calls it, for a quarter of an hour. Works on a copy of the package. Exits with 0
+only when every mutant was found within its budget of lives.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIVES = 3000
+AGENT = "Sources/Agent/VolumeManager"
+
+# What is planted, where, and the one place in the text that is changed for it.
+MUTANTS = [
+    ("the linger is not ended by Mount", f"{AGENT}+Mount.swift",
+     "        stopGivingBack(volume)\n        do {", "        do {"),
+    ("a Mount under way does not keep the volume", "Sources/Agent/Volume.swift",
+     "!record.mounts.isEmpty || mountsUnderWay > 0", "!record.mounts.isEmpty"),
+    ("a cut call is counted", f"{AGENT}+Mount.swift",
+     "            try Task.checkCancellation()\n", ""),
+    ("a failed Mount does not start the linger", f"{AGENT}+Mount.swift",
+     "if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }", ""),
+    ("every Unmount unmounts", f"{AGENT}+Mount.swift",
+     "        guard !volume.isUsed else { return }\n        defer", "        defer"),
+    ("a failed unmount counts as done", f"{AGENT}+Mount.swift",
+     "            volume.phase = .mounted(device)\n            log.error(\"unmount failed\"",
+     "            volume.phase = .unmounted\n            log.error(\"unmount failed\""),
+    ("Create answers before its record is saved", f"{AGENT}.swift",
+     "        try await save()\n        log.info(\"created\"",
+     "        saveInBackground()\n        log.info(\"created\""),
+    ("counts without a mount outlive a restart", f"{AGENT}+Start.swift",
+     "if volume.device == nil { volume.record.mounts = MountCounts() }", ""),
+    ("nothing is given back after a restart", f"{AGENT}+Start.swift",
+     "if !volume.isUsed { giveBackWhenUnused(volume) }", ""),
+    ("a held volume is detached", f"{AGENT}+GiveBack.swift",
+     "guard try await ports.fileSystems.isHeld(device) else { return }",
+     "guard try await ports.fileSystems.isHeld(device), false else { return }"),
+    ("a failed step of giving back is not repeated", f"{AGENT}+GiveBack.swift",
+     "earliest = ports.time.now + pause\n", "return\n"),
+    ("the device that leaves is taken as here", f"{AGENT}+Attach.swift",
+     "guard !volume.isLeaving else { return nil }", ""),
+    ("a lost AttachVolume answer is an error", f"{AGENT}+Attach.swift",
+     "case .unanswered(_, mayHaveApplied: true):", "case .unanswered(_, mayHaveApplied: false):"),
+    ("the lease is not written again after the linger", f"{AGENT}+Lease.swift",
+     "        volume.isLeaseSure = false\n        let id = volume.id\n        let task",
+     "        let id = volume.id\n        let task"),
+    ("a Mount does not wait for the lease's dropping", f"{AGENT}+Lease.swift",
+     "if let leaseDrop = volume.leaseDrop { _ = await leaseDrop.result }", ""),
+    ("a snapshot's blank volume is formatted", "Sources/VolumeCore/Decisions.swift",
+     "case .blank where description.snapshotID != nil:",
+     "case .blank where description.snapshotID == \"\":"),
+    ("unknown data is formatted", "Sources/VolumeCore/Decisions.swift",
+     "        case .unknownData:\n", "        case .unknownData where options.readOnly:\n"),
+    ("a volume that leaves counts as here", "Sources/VolumeCore/Decisions.swift",
+     "self = own.isLeaving ? .leaving(host.instance) : .here(deviceName: own.device)",
+     "self = .here(deviceName: own.device)"),
+    ("a running owner's lease is ignored", "Sources/VolumeCore/Takeover.swift",
+     "case .pending, .running, .other:", "case .pending, .other:"),
+    ("a running owner is detached by force", "Sources/VolumeCore/Takeover.swift",
+     "case .always: self = .detach(force: false)\n        case .unlessMounted:\n"
+     "            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach(force: false)",
+     "case .always: self = .detach(force: false)\n        case .unlessMounted:\n"
+     "            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach(force: true)"),
+    ("a device name that was used is not free again", "Sources/VolumeCore/DeviceNames.swift",
+     "if taken.remove(name) != nil { free.append(name) }", "taken.remove(name)"),
+    ("an ID is counted once", "Sources/VolumeCore/VolumeRecord.swift",
+     "counts[id, default: 0] += 1", "counts[id] = 1"),
+]
+
+
+def build(package):
+    return subprocess.run(
+        ["swift", "build", "--product", "life-simulator"], cwd=package, text=True,
+        capture_output=True, check=False)
+
+
+def play(package):
+    """What was broken and by which seed; None when nothing was."""
+    lives = subprocess.run(
+        [package / ".build/debug/life-simulator", "--runs", str(LIVES)], text=True,
+        capture_output=True, check=False)
+    if lives.returncode == 0:
+        return None
+    lines = [line for line in lives.stdout.splitlines() if ": broken: " in line]
+    return lines[0] if lines else f"ended with {lives.returncode}: {lives.stderr.strip()[-200:]}"
+
+
+def judge(package, path, old, new):
+    """(whether it was found, in words)"""
+    file = package / path
+    text = file.read_text()
+    if text.count(old) != 1:
+        return False, f"the text to change stands {text.count(old)} times in {path}"
+    file.write_text(text.replace(old, new))
+    try:
+        built = build(package)
+        if built.returncode:
+            return False, "does not compile: " + (built.stdout + built.stderr)[-800:]
+        broken = play(package)
+        return broken is not None, broken or f"not found in {LIVES} lives"
+    finally:
+        file.write_text(text)
+
+
+def main():
+    wanted = sys.argv[1:]
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        package = pathlib.Path(folder) / "package"
+        shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns(".build", ".git"))
+        for name, path, old, new in MUTANTS:
+            if wanted and not any(part in name for part in wanted):
+                continue
+            found, words = judge(package, path, old, new)
+            missed += not found
+            print(f"{'found' if found else 'MISSED'}: {name}: {words}", flush=True)
+    print(f"{missed} missed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
