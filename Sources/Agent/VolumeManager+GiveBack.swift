@@ -59,6 +59,8 @@ extension VolumeManager {
             if let device = try await ports.devices.find(volume.id, attachedAs: name) {
                 try await refuseHeld(device, doing: "drop the lease of \(volume.id)")
             }
+            // A Mount may have come meanwhile, and counts upon the lease.
+            guard !volume.isUsed, !Task.isCancelled else { return }
             try await dropLease(of: volume)
         case .detach: try await becomeDetached(volume)
         }
@@ -112,15 +114,23 @@ extension VolumeManager {
             advice: "a container that outlived the plugin may hold it: stop that container")
     }
 
+    /// Returns when EC2 has accepted the detachment, or has nothing to detach. One whose answer was
+    /// lost is asked for again: doing it twice is as good as once.
     func detachHere(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
-        do {
-            _ = try await ports.ec2.detach(id, from: host.instance, force: false, by: deadline)
-        } catch let failure as EC2Failure {
-            if let code = failure.code, isAlreadyDetached(code: code) { return }
-            // The device tells whether it was applied.
-            if case .unanswered(_, mayHaveApplied: true) = failure { return }
-            throw OperationError(
-                .cloud, doing: "detach \(id) from \(host.instance)", found: failure.description)
+        for attempt in 1... {
+            do {
+                _ = try await ports.ec2.detach(id, from: host.instance, force: false, by: deadline)
+                return
+            } catch let failure as EC2Failure {
+                if let code = failure.code, isAlreadyDetached(code: code) { return }
+                if case .unanswered(_, mayHaveApplied: true) = failure, attempt < Limit.attemptsMax
+                {
+                    continue
+                }
+                throw OperationError(
+                    .cloud, doing: "detach \(id) from \(host.instance)",
+                    found: failure.description)
+            }
         }
     }
 }
