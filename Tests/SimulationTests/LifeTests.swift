@@ -6,6 +6,7 @@ import Testing
     /// Seeds that once broke an invariant, whatever they play since.
     static let failedOnce: [UInt64] = [
         4, 31, 45, 76, 123, 266, 494, 622, 990, 1202, 1470, 1539, 1657, 1936, 2004, 2050, 3631,
+        329, 1079, 4368, 4908, 8777, 12714, 19709,
     ]
 
     @Test func `a life leaves nothing behind, whatever goes wrong in it`() {

@@ -70,8 +70,8 @@ extension LifeWorld {
     func checkUnmount(of volume: Int, on host: Int) {
         let here = hosts[host]
         // What is lost is no use to a container either.
-        let isPresent = here.kernel.mounts[mountpoint(volume)]?.device.isPresent == true
-        guard isPresent, here.docker.hasRunning(volume), !here.uncertain.contains(volume),
+        guard let superBlock = here.kernel.mounts[mountpoint(volume)], superBlock.device.isPresent,
+            here.docker.hasRunning(superBlock), !here.uncertain.contains(volume),
             !here.dropped.contains(volume)
         else { return }
         trace.broke(

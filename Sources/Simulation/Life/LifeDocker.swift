@@ -3,8 +3,11 @@ import Base
 
 /// Why a call of dockerd's to the plugin has no answer.
 enum CallFailure: Error {
-    /// Nobody listens, or the connection broke.
+    /// Nobody listens. It is tried again for a while.
     case noConnection
+    /// The connection broke before the answer. What dockerd sends again has lost its body, so that
+    /// it is none of the plugin's calls.
+    case lost
     /// dockerd's own bound was reached: it hung up.
     case cut
 }
@@ -55,8 +58,9 @@ final class LifeDocker: @unchecked Sendable {
     /// Whether nothing is under way or to come.
     var isDone: Bool { (operationsLeft == 0 || isClosing) && running == 0 }
 
-    func hasRunning(_ volume: Int) -> Bool {
-        containers.contains { $0.volume == volume && $0.isRunning && $0.isCounted }
+    /// Whether a container uses that very mount.
+    func hasRunning(_ superBlock: LifeKernel.SuperBlock) -> Bool {
+        containers.contains { $0.superBlock === superBlock && $0.isCounted }
     }
 
     // MARK: Life of dockerd
@@ -156,7 +160,7 @@ final class LifeDocker: @unchecked Sendable {
             }
             daemon.calls[number] = LifeHost.Call(
                 volume: volume, mountID: id, isMount: isMount, hangUp: { task.cancel() },
-                lose: { reply.fail(CallFailure.noConnection) })
+                lose: { reply.fail(CallFailure.lost) })
             scheduler.after(bound) { [self] in
                 guard reply.isAwaited else { return }
                 if world.fault != .cutCallCounted { task.cancel() }

@@ -100,8 +100,8 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// A call that was carried out and not answered is sent again: its count is then off by one,
-    /// and nobody can know.
+    /// A call that was carried out and not answered leaves a count that is off by one, and nobody can
+    /// know.
     private func judgeLostCalls() {
         for call in lostCalls {
             guard let id = call.mountID else { continue }
