@@ -22,6 +22,8 @@ final class Volume {
     var isLeaseSure = false
     /// The dropping of the lease that is under way.
     var leaseDrop: Task<Void, any Error>?
+    /// Whether it is mounted though another host was taking it, for it could not be unmounted again.
+    var isContested = false
     /// Whether the device of a mounted volume has gone.
     var isLost = false
     /// Notices when the device of a mounted volume goes.

@@ -46,8 +46,9 @@ extension VolumeManager {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         } catch {
-            // It is given back later, as any mount that nobody uses.
+            // It is given back later, as any mount that nobody uses; a Mount begins anew.
             volume.phase = .mounted(device)
+            volume.isContested = true
             throw error
         }
     }

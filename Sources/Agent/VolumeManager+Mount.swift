@@ -69,8 +69,9 @@ extension VolumeManager {
     private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
             switch volume.phase {
-            // Whoever used it cannot reach it any more, and is no obstacle.
-            case .mounted where volume.isLost: try await becomeUnmounted(volume)
+            // Whoever used a lost one cannot reach it any more, and is no obstacle.
+            case .mounted where volume.isLost || volume.isContested:
+                try await becomeUnmounted(volume)
             case .mounted(let device):
                 if await isMounted(volume, device) { return }
             case .mounting(let task): try await task.value
@@ -147,6 +148,7 @@ extension VolumeManager {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
             volume.phase = .unmounted
+            volume.isContested = false
             stopWatchingForLoss(of: volume)
             log.info(
                 "unmounted",
