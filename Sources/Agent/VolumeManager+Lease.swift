@@ -53,12 +53,20 @@ extension VolumeManager {
         }
     }
 
-    /// Writes the lease of a volume whose device is here, then looks whether it is still attached
-    /// here. Whoever looked before the lease was there has asked EC2 to detach it by now.
+    /// Writes the lease of a volume whose device is here, if it is attached here, and looks again:
+    /// whoever looked before the lease was there has asked EC2 to detach it by now. Without the
+    /// first look the lease of a host that has taken the volume already would be written over.
     private func takeLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
-        guard let volume = volumes[id] else { return false }
         let host = try await ports.host.host(by: deadline)
+        guard try await isAttached(id, to: host, by: deadline) else { return false }
         try await takeLease(of: id, host, by: deadline)
+        return try await isAttached(id, to: host, by: deadline)
+    }
+
+    private func isAttached(
+        _ id: VolumeID, to host: Host, by deadline: Instant
+    ) async throws -> Bool {
+        guard let volume = volumes[id] else { return false }
         let description = try await describe(id, by: deadline)
         volume.description = description
         let situation = try Situation(
@@ -73,6 +81,7 @@ extension VolumeManager {
     /// Writes the lease. Without the permission for tags there are none, which is said once.
     func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         guard !leasesForbidden else { return }
+        if let leaseDrop = volumes[id]?.leaseDrop { _ = await leaseDrop.result }
         // Should the answer be lost, the lease may be there all the same.
         volumes[id]?.record.hasLease = true
         saveInBackground()

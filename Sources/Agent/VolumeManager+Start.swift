@@ -23,9 +23,9 @@ extension VolumeManager {
             volume.isHere = true
             watchForLoss(of: volume, device)
         }
+        try await dropCountsWithoutMount()
         // In one order, so that a simulated start is the same each time.
         for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
-            if volume.device == nil { volume.record.mounts = MountCounts() }
             if let name = volume.record.deviceName {
                 deviceNames.claim(name)
                 volume.isHere = true
@@ -55,6 +55,14 @@ extension VolumeManager {
             if volume.isHere { volume.record.hasLease = true }
             if !volume.isUsed { giveBackWhenUnused(volume) }
         }
+    }
+
+    /// On the disk too: else they would come back beside the counts of later mounts.
+    private func dropCountsWithoutMount() async throws {
+        let stale = volumes.values.filter { $0.device == nil && !$0.record.mounts.isEmpty }
+        guard !stale.isEmpty else { return }
+        for volume in stale { volume.record.mounts = MountCounts() }
+        await saveCounts()
     }
 
     /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2

@@ -82,7 +82,13 @@ final class LifeHost: @unchecked Sendable {
             guard process.isAlive else { return }
             daemon.isUp = true
             world.trace.note(.pluginUp, host: index)
-            process.spawn { try? await manager.learnAttachments() }
+            process.spawn {
+                while process.isAlive {
+                    do { return try await manager.learnAttachments() } catch {
+                        try? await process.sleep(.seconds(1))
+                    }
+                }
+            }
         }
     }
 
