@@ -22,7 +22,8 @@ final class Volume {
     var isLeaseSure = false
     /// The dropping of the lease that is under way.
     var leaseDrop: Task<Void, any Error>?
-    /// Whether it is mounted though another host was taking it, for it could not be unmounted again.
+    /// Whether it is mounted without being sure of its lease: another host was taking it and it could
+    /// not be unmounted again, or nobody knows of the mount.
     var isContested = false
     /// Whether the device of a mounted volume has gone.
     var isLost = false

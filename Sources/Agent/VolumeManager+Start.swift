@@ -26,6 +26,8 @@ extension VolumeManager {
         try await dropCountsWithoutMount()
         // In one order, so that a simulated start is the same each time.
         for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
+            // Nobody promised that such a mount bears a lease: the next Mount begins anew.
+            volume.isContested = volume.device != nil && volume.record.mounts.isEmpty
             if let name = volume.record.deviceName {
                 deviceNames.claim(name)
                 volume.isHere = true
