@@ -41,7 +41,7 @@ MUTANTS = [
      "guard try await ports.fileSystems.isHeld(device) else { return }",
      "guard try await ports.fileSystems.isHeld(device), false else { return }"),
     ("a failed step of giving back is not repeated", f"{AGENT}+GiveBack.swift",
-     "earliest = ports.time.now + pause\n", "return\n"),
+     "pause = min(pause * 2, Limit.detachRetryInterval)", "pause = .seconds(1_000_000)"),
     ("the device that leaves is taken as here", f"{AGENT}+Attach.swift",
      "guard !volume.isLeaving else { return nil }", ""),
     ("a lost AttachVolume answer is an error", f"{AGENT}+Attach.swift",
@@ -55,12 +55,15 @@ MUTANTS = [
      "case .blank where description.snapshotID != nil:",
      "case .blank where description.snapshotID == \"\":"),
     ("unknown data is formatted", "Sources/VolumeCore/Decisions.swift",
-     "        case .unknownData:\n", "        case .unknownData where options.readOnly:\n"),
+     "        case .unknownData:\n",
+     "        case .unknownData where !options.readOnly: self = .format\n"
+     "        case .unknownData:\n"),
     ("a volume that leaves counts as here", "Sources/VolumeCore/Decisions.swift",
      "self = own.isLeaving ? .leaving(host.instance) : .here(deviceName: own.device)",
      "self = .here(deviceName: own.device)"),
     ("a running owner's lease is ignored", "Sources/VolumeCore/Takeover.swift",
-     "case .pending, .running, .other:", "case .pending, .other:"),
+     "case .pending, .running, .other:",
+     "case .running: self = .detach(force: false)\n        case .pending, .other:"),
     ("a running owner is detached by force", "Sources/VolumeCore/Takeover.swift",
      "case .always: self = .detach(force: false)\n        case .unlessMounted:\n"
      "            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach(force: false)",
@@ -113,6 +116,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         package = pathlib.Path(folder) / "package"
         shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns(".build", ".git"))
+        whole = build(package)
+        broken = whole.stderr if whole.returncode else play(package)
+        if broken:
+            print(f"without a mutant: {broken}")
+            return 1
         for name, path, old, new in MUTANTS:
             if wanted and not any(part in name for part in wanted):
                 continue
