@@ -1,0 +1,17 @@
+"""Seeded lives of volumes in virtual time, as many as a release build plays in a minute."""
+
+import pathlib
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIVES = 20_000
+
+
+def test_twenty_thousand_lives_leave_nothing_behind():
+    folder = subprocess.run(
+        ["swift", "build", "-c", "release", "--show-bin-path"], cwd=ROOT, check=True,
+        capture_output=True, text=True).stdout.strip()
+    lives = subprocess.run(
+        [f"{folder}/life-simulator", "--runs", str(LIVES)], capture_output=True, text=True,
+        timeout=900, check=False)
+    assert lives.returncode == 0, lives.stdout + lives.stderr
