@@ -45,6 +45,12 @@ extension LifeWorld {
                     "a volume that is held is not detached",
                     "host \(caller) detaches its volume \(volume.index)")
             }
+            if let linger = plan.detachAfter, let last = hosts[owner].lastUnmounts[volume.index],
+                hosts[owner].kernel.device(of: volume) != nil, scheduler.now < last + linger
+            {
+                trace.broke(
+                    "an unused volume lingers", "host \(caller), volume \(volume.index)")
+            }
             return
         }
         if force {

@@ -231,6 +231,7 @@ final class LifeDocker: @unchecked Sendable {
                 try await $0.unmount(name, id: id)
             }
             world.trace.note(.unmounted, host: host.index, volume: volume, 0, id)
+            host.lastUnmounts[volume] = scheduler.now
         } catch is CallFailure {
             host.uncertain.insert(volume)
         } catch is ProcessEnded {
@@ -261,6 +262,7 @@ final class LifeDocker: @unchecked Sendable {
                     let id = newID()
                     try await mount(volume, id)
                     await unmount(volume, id)
+                    try await pauseBeforeStart()
                 }
                 try await begin(container)
                 return container
@@ -268,6 +270,15 @@ final class LifeDocker: @unchecked Sendable {
         }
         containers.removeAll { $0 === container }
         return nil
+    }
+
+    /// From the copy-up to the start: at once, or about when the lease of an unused volume goes.
+    private func pauseBeforeStart() async throws {
+        switch scheduler.random.below(4) {
+        case 0: try await process.sleep(scheduler.random.duration(1...80))
+        case 1: try await process.sleep(scheduler.random.duration(1950...2080))
+        default: break
+        }
     }
 
     private func begin(_ container: Container) async throws {

@@ -38,6 +38,8 @@ final class LifeHost: @unchecked Sendable {
     var disk: [VolumeRecord] = []
     /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
     var uncertain: Set<Int> = []
+    /// When dockerd had the answer to its last Unmount of a volume.
+    var lastUnmounts: [Int: Instant] = [:]
     /// Volumes whose mounts somebody dropped from under the plugin.
     var dropped: Set<Int> = []
     /// Calls that the daemon's end cut, until its next start.
