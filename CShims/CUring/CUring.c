@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
@@ -179,17 +180,38 @@ int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const e
     return error;
 }
 
+struct start {
+    char name[16];
+    void *(*body)(void *);
+    void *context;
+};
+
+static void *run_thread(void *argument) {
+    struct start start = *(struct start *)argument;
+    free(argument);
+    pthread_setname_np(pthread_self(), start.name);
+    return start.body(start.context);
+}
+
+// The thread names itself: a detached one may be gone before its maker could.
 int CUring_start_thread(const char *name, void *(*body)(void *), void *context) {
+    struct start *start = malloc(sizeof *start);
+    if (!start) return ENOMEM;
+    *start = (struct start){.body = body, .context = context};
+    strncpy(start->name, name, sizeof start->name - 1);
     pthread_t thread;
     pthread_attr_t attributes;
     int error = pthread_attr_init(&attributes);
-    if (error) return error;
+    if (error) {
+        free(start);
+        return error;
+    }
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attributes, body, context);
-    if (!error) pthread_setname_np(thread, name);
+    error = pthread_create(&thread, &attributes, run_thread, start);
+    if (error) free(start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return error;

@@ -10,7 +10,7 @@ package enum Limit {
     /// How long an answer may wait for a client that does not read it.
     package static let responseSendTimeMax: Duration = .seconds(10)
     /// How long the rest of a refused request is read and dropped.
-    package static let lingerTimeMax: Duration = .seconds(1)
+    package static let lingerTimeMax: Duration = .seconds(5)
     package static let jsonDepthMax = 16
 
     // HTTP messages, as server and as client.
