@@ -17,12 +17,10 @@ AGENT = "Sources/Agent/VolumeManager"
 
 # What is planted, where, and the one place in the text that is changed for it.
 MUTANTS = [
-    ("the linger is not ended by Mount", f"{AGENT}+Mount.swift",
-     "        stopGivingBack(volume)\n        do {", "        do {"),
+    ("the linger is not ended by Mount", f"{AGENT}+GiveBack.swift",
+     "        volume.givingBack?.cancel()\n", ""),
     ("a Mount under way does not keep the volume", "Sources/Agent/Volume.swift",
      "!record.mounts.isEmpty || mountsUnderWay > 0", "!record.mounts.isEmpty"),
-    ("a cut call is counted", f"{AGENT}+Mount.swift",
-     "            try Task.checkCancellation()\n", ""),
     ("a failed Mount does not start the linger", f"{AGENT}+Mount.swift",
      "if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }", ""),
     ("every Unmount unmounts", f"{AGENT}+Mount.swift",
@@ -42,8 +40,6 @@ MUTANTS = [
      "guard try await ports.fileSystems.isHeld(device), false else { return }"),
     ("a failed step of giving back is not repeated", f"{AGENT}+GiveBack.swift",
      "pause = min(pause * 2, Limit.detachRetryInterval)", "pause = .seconds(1_000_000)"),
-    ("a lost AttachVolume answer is forgotten", f"{AGENT}+Attach.swift",
-     "if case .unanswered(_, mayHaveApplied: true) = failure { volume.isHere = true }", ""),
     ("the lease is not written again after the linger", f"{AGENT}+Lease.swift",
      "        volume.isLeaseSure = false\n        let id = volume.id\n        let task",
      "        let id = volume.id\n        let task"),
