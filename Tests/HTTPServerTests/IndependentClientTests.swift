@@ -32,7 +32,11 @@ import Testing
         let base = ["-sS", "--max-time", "10", "--unix-socket", await server.path]
         let large = String(repeating: "x", count: 3000)
         let expecting = try Tool.run(
-            "curl", base + ["-v", "-H", "Expect: 100-continue", "-d", large, "http://localhost/"])
+            "curl",
+            base + [
+                "-v", "--expect100-timeout", "8", "-H", "Expect: 100-continue", "-d", large,
+                "http://localhost/",
+            ])
         #expect(expecting.contains("< HTTP/1.1 100 Continue"))
         #expect(expecting.contains(large))
         let chunked = try Tool.run(

@@ -46,7 +46,7 @@ import Testing
                     }
                 }
                 #expect(counts.total == 50)
-                #expect(counts.most == Limit.blockingThreadsMax)
+                #expect(counts.most > 1 && counts.most <= Limit.blockingThreadsMax)
                 let ended = try await eventually { threads(named: "ring-blocking").isEmpty }
                 #expect(ended)
             }
