@@ -62,7 +62,13 @@ let package = Package(
         pure("AWSWire", ["Base", "JSON", "XML"]),
         pure("VolumeCore", ["Base"]),
         pure("Agent", ["Base", "JSON", "VolumeCore", log]),
-        pure("Simulation", ["Base", "VolumeCore", "Agent", log]),
+        .target(
+            name: "Simulation", dependencies: ["Base", "VolumeCore", "Agent", log],
+            // A tenth of a life's time would go into these checks, which debug builds make.
+            swiftSettings: pureSettings + [
+                .unsafeFlags(
+                    ["-enforce-exclusivity=unchecked"], .when(configuration: .release))
+            ]),
         pure("EC2Model", ["Base"]),
 
         edge("Ring", ["Base", "CUring", "CLinux", system]),

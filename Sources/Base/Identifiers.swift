@@ -6,10 +6,12 @@ package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
     /// The id as EC2 writes it, `vol-0123456789abcdef0`.
     package let description: String
 
-    package init?(_ text: some StringProtocol) {
+    package init?(_ text: String) {
         guard isResourceID(text, prefix: "vol-") else { return nil }
-        description = String(text)
+        description = text
     }
+
+    package init?(_ text: Substring) { self.init(String(text)) }
 
     /// An id that stands in the source: one that is none is a bug, and traps.
     package init(literal text: StaticString) {
@@ -27,9 +29,9 @@ package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
 package struct InstanceID: Hashable, Sendable, CustomStringConvertible {
     package let description: String
 
-    package init?(_ text: some StringProtocol) {
+    package init?(_ text: String) {
         guard isResourceID(text, prefix: "i-") else { return nil }
-        description = String(text)
+        description = text
     }
 
     /// An id that stands in the source: one that is none is a bug, and traps.
@@ -41,13 +43,17 @@ package struct InstanceID: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-private func isResourceID(_ text: some StringProtocol, prefix: String) -> Bool {
-    let bytes = text.utf8
-    guard bytes.starts(with: prefix.utf8) else { return false }
-    let digits = bytes.dropFirst(prefix.utf8.count)
-    guard digits.count == 8 || digits.count == 17 else { return false }
-    return digits.allSatisfy {
-        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
-            || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0)
+private func isResourceID(_ text: String, prefix: String) -> Bool {
+    let bytes = text.utf8.span
+    let start = prefix.utf8.span
+    let digits = bytes.count - start.count
+    guard digits == 8 || digits == 17 else { return false }
+    for index in start.indices where bytes[index] != start[index] { return false }
+    for index in start.count..<bytes.count {
+        switch bytes[index] {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"): continue
+        default: return false
+        }
     }
+    return true
 }

@@ -35,6 +35,7 @@ package struct DeviceNames: Sendable {
 
     /// Marks a name as taken that an attachment bears already. Other names are of no concern.
     package mutating func claim(_ name: String) {
+        guard !taken.contains(name) else { return }
         free.removeAll { $0 == name }
         quarantined.remove(name)
         if Self.all.contains(name) { taken.insert(name) }

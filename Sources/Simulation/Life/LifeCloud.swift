@@ -28,6 +28,8 @@ final class LifeCloud: @unchecked Sendable {
     final class Volume {
         let index: Int
         let id: VolumeID
+        /// Where each host's plugin mounts it.
+        let mountpoint: String
         let snapshotID: String?
         var attachment: Attachment?
         var tags: [String: String] = [:]
@@ -43,6 +45,7 @@ final class LifeCloud: @unchecked Sendable {
         init(index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent) {
             self.index = index
             self.id = id
+            mountpoint = "/mnt/\(id)"
             self.snapshotID = snapshotID
             self.content = content
             hadContent = content != .blank || snapshotID != nil

@@ -175,7 +175,7 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    private func name(_ volume: Int) -> String { "\(world.cloud.volumes[volume].id)" }
+    private func name(_ volume: Int) -> String { world.cloud.volumes[volume].id.description }
 
     /// docker volume create, where Get does not know the volume.
     private func ensure(_ volume: Int) async throws {

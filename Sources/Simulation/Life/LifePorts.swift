@@ -85,7 +85,7 @@ extension LifePorts: EC2Port {
                         ? BlockDeviceMapping(deviceName: attachment.name, volume: volume.id) : nil
                 }
             }
-            let others = world.otherNames.sorted().map {
+            let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
             }
             return .success(

@@ -13,7 +13,7 @@ package final class LifeWorld: @unchecked Sendable {
     private(set) lazy var cloud = LifeCloud(world: self)
     private(set) var hosts: [LifeHost] = []
     /// Device names that other things use, on every host.
-    private(set) var otherNames: Set<String> = []
+    private(set) var otherNames: [String] = []
     /// The volume that is created read-only, if there is one.
     private(set) var readOnlyVolume: Int?
     /// Writes that containers were told are on the disk, by volume.
@@ -34,8 +34,8 @@ package final class LifeWorld: @unchecked Sendable {
         if plan.namesAreScarce {
             let first = scheduler.random.below(DeviceNames.all.count - Self.scarceNames)
             let free = first..<first + Self.scarceNames
-            otherNames = Set(
-                DeviceNames.all.enumerated().filter { !free.contains($0.offset) }.map(\.element))
+            otherNames = DeviceNames.all.enumerated().filter { !free.contains($0.offset) }
+                .map(\.element)
         }
         for index in 0..<plan.volumes { addVolume(index) }
         if scheduler.random.chance(200) { readOnlyVolume = 0 }
@@ -77,7 +77,7 @@ package final class LifeWorld: @unchecked Sendable {
         return process
     }
 
-    func mountpoint(_ volume: Int) -> String { "/mnt/\(cloud.volumes[volume].id)" }
+    func mountpoint(_ volume: Int) -> String { cloud.volumes[volume].mountpoint }
 
     func log(of host: Int, _ process: SimulatedProcess) -> Logger {
         guard isTold else { return Self.silent }
