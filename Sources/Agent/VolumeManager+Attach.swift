@@ -26,10 +26,10 @@ extension VolumeManager {
     ) async throws -> BlockDevice {
         let host = try await ports.host.host(by: deadline)
         volume.isLeaseSure = false
-        let name = try await attach(volume, to: host, by: deadline)
+        let first = try await attach(volume, to: host, by: deadline)
         timeline.mark(.attach, at: ports.time.now)
         let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
-        if let device = try await leasedDevice(of: volume, attachedAs: name, on: host, by: soon) {
+        if let device = try await leasedDevice(of: volume, first, on: host, by: soon) {
             timeline.mark(.device, at: ports.time.now)
             return device
         }
@@ -37,29 +37,37 @@ extension VolumeManager {
         try await detachStuck(volume, from: host, by: deadline)
         let second = try await attach(volume, to: host, by: deadline)
         guard
-            let device = try await leasedDevice(
-                of: volume, attachedAs: second, on: host, by: deadline)
+            let device = try await leasedDevice(of: volume, second, on: host, by: deadline)
         else {
             throw OperationError(
                 .deadline, doing: "attach \(volume.id) to \(host.instance)",
-                found: "EC2 accepted it as \(name) and as \(second), and no device came",
+                found: "EC2 accepted it as \(first.name) and as \(second.name), and no device came",
                 advice: "see the instance's kernel log; it is detached again, for another try")
         }
         timeline.mark(.device, at: ports.time.now)
         return device
     }
 
-    /// The device as it comes, with the lease written meanwhile; nil when it does not come in time.
+    /// An attachment here, as EC2 has it.
+    private struct Attachment {
+        let name: String
+        /// Whether EC2 has just accepted it. Another one was looked up, and may have ended since.
+        let isAccepted: Bool
+    }
+
+    /// The device as it comes; nil when it does not come in time. The lease of an attachment that was
+    /// accepted is written meanwhile.
     private func leasedDevice(
-        of volume: Volume, attachedAs name: String, on host: Host, by deadline: Instant
+        of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {
         let id = volume.id
         let leasing = Task(executorPreference: executor) {
-            try await self.takeLease(of: id, host, by: deadline)
+            if attachment.isAccepted { try await self.takeLease(of: id, host, by: deadline) }
         }
         let device: BlockDevice
         do {
-            device = try await awaitDevice(of: id, attachedAs: name, on: host, by: deadline)
+            device = try await awaitDevice(
+                of: id, attachedAs: attachment.name, on: host, by: deadline)
         } catch let error as OperationError where error.reason == .deadline {
             _ = await leasing.result
             return nil
@@ -87,52 +95,65 @@ extension VolumeManager {
         volume.description = nil
     }
 
-    /// Asks EC2 until it has the volume attached, or being attached, here. Returns its device name.
+    /// Asks EC2 until it has the volume attached, or being attached, here.
     ///
     /// A volume that was last seen free is attached without another look, so that the usual Mount
     /// costs one call; any other step is decided on facts that are new.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
-    ) async throws -> String {
+    ) async throws -> Attachment {
         if volume.isLeaving { volume.description = nil }
         var isNew = false
-        var pause = Limit.lookIntervalMin
-        var found = ""
-        let patience = ports.time.now + Limit.leaseWaitMax
+        var obstacle = Obstacle(since: ports.time.now)
         while true {
             if let seen = volume.description, isNew || !seen.isAttached {
                 let situation = try Situation(
                     of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
-                if isNew, !situation.isHere {
-                    releaseDeviceName(of: volume)
-                    volume.isHere = false
-                }
+                // Whether it is still attached here is for DetachVolume to say: a look may be older
+                // than an attachment.
+                if isNew, !situation.isHere { releaseDeviceName(of: volume) }
                 switch situation {
                 case .here(let name?):
                     claim(name, for: volume)
-                    return name
+                    return Attachment(name: name, isAccepted: false)
                 case .here(nil):
                     throw unusable(volume.id, "EC2 gives no device name for its attachment here")
                 case .free:
                     switch try await attachOnce(volume, to: host, by: deadline) {
-                    case .accepted(let name): return name
-                    case .lookAgain(let why): found = why
+                    case .accepted(let name): return Attachment(name: name, isAccepted: true)
+                    case .lookAgain(let why): obstacle.found = why
                     }
                 case .elsewhere(let owner):
                     try await takeOver(
-                        seen, from: owner, policy(of: volume), patience: patience, by: deadline)
+                        seen, from: owner, policy(of: volume), patience: obstacle.patience,
+                        by: deadline)
+                case .leaving(let owner) where owner != host.instance:
+                    try await hurry(volume.id, from: owner, &obstacle, by: deadline)
                 case .leaving, .creating: break
                 }
                 // Facts that were new did not let it be attached: EC2 needs time.
                 if isNew {
-                    if situation != .free { found = "EC2 says that the volume is \(situation)" }
-                    try await self.pause(pause, by: deadline, volume.id, found)
-                    pause = min(pause * 3 / 2, Limit.lookIntervalMax)
+                    if situation != .free {
+                        obstacle.found = "EC2 says that the volume is \(situation)"
+                    }
+                    try await pause(volume.id, &obstacle, by: deadline)
                 }
             }
             volume.description = try await describe(volume.id, by: deadline)
             isNew = true
         }
+    }
+
+    /// What keeps a volume from being attached, and how long that is borne.
+    private struct Obstacle {
+        var found = ""
+        var pause = Limit.lookIntervalMin
+        /// Until when the lease of a running instance is waited for.
+        let patience: Instant
+        /// When the detachment from an instance that is down is forced; nil before one is seen.
+        var force: Instant?
+
+        init(since start: Instant) { patience = start + Limit.leaseWaitMax }
     }
 
     private enum AttachOutcome {
@@ -229,8 +250,21 @@ extension VolumeManager {
                 ? (try? TakeoverDecision(of: volume.id, from: owner, in: state)) ?? .wait
                 : TakeoverDecision(of: volume.id, from: owner, in: state)
         }
-        guard case .detach(let force) = decision else { return }
-        try await detachElsewhere(volume.id, from: owner, force: force, by: deadline)
+        guard decision == .detach else { return }
+        try await detachElsewhere(volume.id, from: owner, force: false, by: deadline)
+    }
+
+    /// Forces a detachment that does not end, where its instance is down. One that came up meanwhile
+    /// is asked gently first, and holds what it has mounted.
+    private func hurry(
+        _ id: VolumeID, from owner: InstanceID, _ obstacle: inout Obstacle, by deadline: Instant
+    ) async throws {
+        let now = ports.time.now
+        let force = obstacle.force ?? now + Limit.gentleDetachTimeMax
+        obstacle.force = force
+        guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }
+        obstacle.force = nil
+        try await detachElsewhere(id, from: owner, force: true, by: deadline)
     }
 
     /// Nil for an instance that EC2 does not know.
@@ -326,16 +360,17 @@ extension VolumeManager {
     /// Pauses between two looks at what EC2 tells no event of. Throws when the deadline is nearer
     /// than the pause is long.
     private func pause(
-        _ pause: Duration, by deadline: Instant, _ id: VolumeID, _ found: String
+        _ id: VolumeID, _ obstacle: inout Obstacle, by deadline: Instant
     ) async throws {
-        let end = ports.time.now + pause
+        let end = ports.time.now + obstacle.pause
         guard end < deadline else {
             throw OperationError(
                 .deadline, doing: "attach \(id)",
-                found: "after as long as a mount may take, \(found)",
+                found: "after as long as a mount may take, \(obstacle.found)",
                 advice: "an instance that has the volume mounted keeps it: unmount it there")
         }
         try await ports.time.sleep(until: end)
+        obstacle.pause = min(obstacle.pause * 3 / 2, Limit.lookIntervalMax)
     }
 
     /// Learns what is attached here: the device names in use, and volumes of the table whose

@@ -26,7 +26,6 @@ extension VolumeManager {
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
         guard let volume = volumes[id], volume.device == device else { return }
         volume.isLost = true
-        volume.isHere = false
         volume.description = nil
         volume.isLeaseSure = false
         releaseDeviceName(of: volume)

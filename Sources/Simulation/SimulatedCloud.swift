@@ -22,6 +22,10 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var lostAnswers: Set<String> = []
     /// Volumes whose device never comes.
     package var lostDevices: Set<VolumeID> = []
+    /// What DescribeVolumes tells instead of what is.
+    package var staleDescriptions: [VolumeID: VolumeDescription] = [:]
+    /// Volumes that an instance gives up by force alone.
+    package var stuckDetachments: Set<VolumeID> = []
     /// The states of instances that do not run.
     package var instanceStates: [InstanceID: InstanceDescription.State] = [:]
     /// The device names that the host uses for what is not in `volumes`.
@@ -63,7 +67,7 @@ extension SimulatedCloud: EC2Port {
     package func describeVolume(
         _ id: VolumeID, by deadline: Instant
     ) async throws -> VolumeDescription? {
-        try await call("DescribeVolumes", "\(id)") { volumes[id] }
+        try await call("DescribeVolumes", "\(id)") { staleDescriptions[id] ?? volumes[id] }
     }
 
     package func describeInstance(
@@ -110,11 +114,12 @@ extension SimulatedCloud: EC2Port {
     package func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
     ) async throws -> VolumeAttachment {
-        try await call("DetachVolume", "\(volume) \(instance)") {
+        try await call("DetachVolume", "\(volume) \(instance)\(force ? " by force" : "")") {
             guard let attachment = volumes[volume]?.attachments.first,
-                attachment.instance == instance, attachment.state != .detaching
+                attachment.instance == instance, attachment.state != .detaching || force
             else { throw refusal("IncorrectState", "\(volume) is not attached") }
             volumes[volume]?.attachments[0].state = .detaching
+            if stuckDetachments.contains(volume), !force { return attachment }
             later(latency.detach) { [self] in
                 volumes[volume]?.attachments = []
                 volumes[volume]?.state = .available

@@ -24,7 +24,7 @@ package enum Lease {
 
 /// What to do about a volume that is attached elsewhere.
 package enum TakeoverDecision: Sendable, Equatable {
-    case detach(force: Bool)
+    case detach
     /// The owner bears the lease: whether it is alive decides.
     case askOwner
     /// The owner is on its way down: it is looked at again.
@@ -35,9 +35,9 @@ package enum TakeoverDecision: Sendable, Equatable {
         of volume: VolumeDescription, from owner: InstanceID, policy: TakeoverPolicy
     ) throws(OperationError) {
         switch policy {
-        case .always: self = .detach(force: false)
+        case .always: self = .detach
         case .unlessMounted:
-            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach(force: false)
+            self = Lease.isHeld(by: owner, on: volume) ? .askOwner : .detach
         case .never:
             throw unusable(
                 volume.id, "it is attached to \(owner), and takeover is never",
@@ -52,14 +52,24 @@ package enum TakeoverDecision: Sendable, Equatable {
         of id: VolumeID, from owner: InstanceID, in state: InstanceDescription.State?
     ) throws(OperationError) {
         switch state {
-        // Its kernel is gone, and with it what it had not written: there is nothing to be gentle to.
-        case .stopped, .terminated, nil: self = .detach(force: true)
+        case _ where isDown(state): self = .detach
         case .stopping, .shuttingDown: self = .wait
-        case .pending, .running, .other:
+        default:
             throw unusable(
                 id, "it is mounted on \(owner), which is running",
                 advice: "stop the task there; takeover=always takes it from a running instance, "
                     + "which then loses what it has not written")
         }
+    }
+}
+
+/// Whether an instance is down for good or until somebody starts it. Its kernel is gone, and with it
+/// what it had not written: a detachment from it that does not end by itself may be forced.
+///
+/// - Parameter state: nil for an instance that EC2 does not know any more.
+package func isDown(_ state: InstanceDescription.State?) -> Bool {
+    switch state {
+    case .stopped, .terminated, nil: true
+    default: false
     }
 }

@@ -57,7 +57,7 @@ import VolumeCore
     }
 
     @Test(arguments: [InstanceDescription.State.stopped, .terminated])
-    func `the lease of an instance that is down is broken by force`(
+    func `the lease of an instance that is down is broken, without force`(
         state: InstanceDescription.State
     ) throws {
         let fixture = taken()
@@ -67,6 +67,56 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
         }
         #expect(lease(fixture) == "\(Fixture.here)")
+        #expect(
+            fixture.cloud.calls(of: "DetachVolume") == [
+                "DetachVolume \(Fixture.id) \(Fixture.other)"
+            ])
+    }
+
+    @Test func `an instance that is down and does not give a volume up is forced to`() throws {
+        let fixture = taken()
+        fixture.cloud.instanceStates[Fixture.other] = .stopped
+        fixture.cloud.stuckDetachments = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(
+            fixture.cloud.calls(of: "DetachVolume") == [
+                "DetachVolume \(Fixture.id) \(Fixture.other)",
+                "DetachVolume \(Fixture.id) \(Fixture.other) by force",
+            ])
+    }
+
+    @Test func `a running instance that does not give a volume up is never forced to`() throws {
+        let fixture = taken(.always)
+        fixture.cloud.stuckDetachments = [Fixture.id]
+        let error = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            return await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(error?.description.contains("being detached from \(Fixture.other)") == true)
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+    }
+
+    @Test func `a look that is older than the attachment does not make a volume forgotten`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let unanswered = EC2Failure.unanswered(reason: "no route", mayHaveApplied: false)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.lostDevices = [Fixture.id]
+            fixture.cloud.staleDescriptions[Fixture.id] = fixture.cloud.volumes[Fixture.id]
+            fixture.cloud.refusals["AttachVolume"] = []
+            _ = try? await manager.mount(Fixture.name, id: "a")
+            fixture.cloud.refusals["AttachVolume"] = [unanswered]
+            _ = try? await manager.mount(Fixture.name, id: "b")
+            fixture.cloud.staleDescriptions = [:]
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.isEmpty == true)
     }
 
     @Test func `always takes a mounted volume, never takes none`() throws {

@@ -16,21 +16,21 @@ import VolumeCore
     }
 
     @Test func `without a lease a volume is taken, and never is never`() throws {
-        #expect(try decide(.unlessMounted) == .detach(force: false))
-        #expect(try decide(.always, lease: "\(Self.owner)") == .detach(force: false))
+        #expect(try decide(.unlessMounted) == .detach)
+        #expect(try decide(.always, lease: "\(Self.owner)") == .detach)
         #expect(throws: OperationError.self) { try decide(.never) }
     }
 
     @Test func `the owner's lease asks for the owner's state, another's is left over`() throws {
         #expect(try decide(.unlessMounted, lease: "\(Self.owner)") == .askOwner)
         #expect(
-            try decide(.unlessMounted, lease: "i-0123456789abcdef0") == .detach(force: false))
+            try decide(.unlessMounted, lease: "i-0123456789abcdef0") == .detach)
     }
 
     @Test(arguments: [InstanceDescription.State.stopped, .terminated, nil])
-    func `a dead owner's lease is broken by force`(state: InstanceDescription.State?) throws {
+    func `a dead owner's lease is broken`(state: InstanceDescription.State?) throws {
         let decision = try TakeoverDecision(of: Self.id, from: Self.owner, in: state)
-        #expect(decision == .detach(force: true))
+        #expect(decision == .detach)
     }
 
     @Test(arguments: [InstanceDescription.State.stopping, .shuttingDown])

@@ -53,7 +53,8 @@ extension LifeWorld {
             }
             return
         }
-        if force {
+        // An owner may come up between the look at it and the call that follows.
+        if force, hosts[owner].bootedAt.map({ $0 + .seconds(5) < scheduler.now }) ?? true {
             trace.broke(
                 "only the volumes of instances that are down are detached by force",
                 "host \(caller) forces volume \(volume.index) from host \(owner)")

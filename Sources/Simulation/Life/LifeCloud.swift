@@ -270,7 +270,7 @@ final class LifeCloud: @unchecked Sendable {
         scheduler.after(delay) { [self] in
             guard volume.attachment === attachment else { return }
             let kernel = world.hosts[attachment.host].kernel
-            if !attachment.force, kernel.isHeld(volume) {
+            if !attachment.force, kernel.isHeld(volume) || isStuck(attachment) {
                 if attachment.state != .busy {
                     attachment.state = .busy
                     world.trace.note(.busy, host: attachment.host, volume: volume.index)
@@ -284,6 +284,11 @@ final class LifeCloud: @unchecked Sendable {
                 }
             }
         }
+    }
+
+    /// What a host that went down held may take force.
+    private func isStuck(_ attachment: Attachment) -> Bool {
+        faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(700)
     }
 
     private func free(_ volume: Volume, _ attachment: Attachment) {

@@ -48,6 +48,7 @@ final class LifeHost: @unchecked Sendable {
     private var known: Set<Int> = []
     private(set) var isTerminated = false
     private(set) var isRunning = true
+    private(set) var bootedAt: Instant?
 
     init(index: Int, world: LifeWorld) {
         self.index = index
@@ -144,6 +145,7 @@ final class LifeHost: @unchecked Sendable {
     func boot() {
         guard !isRunning, !isTerminated else { return }
         isRunning = true
+        bootedAt = world.scheduler.now
         world.cloud.states[index] = .running
         world.trace.note(.booted, host: index)
         world.cloud.instanceBooted(index)
