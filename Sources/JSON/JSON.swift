@@ -1,7 +1,7 @@
 import Base
 import CJansson
 
-/// A JSON document, RFC 8259. Parsed and written by jansson.
+/// A JSON document, RFC 8259. Parsed by jansson.
 package enum JSONValue: Sendable, Equatable {
     case null
     case bool(Bool)
@@ -63,19 +63,6 @@ extension JSONValue {
         defer { json_decref(document) }
         return try JSONValue(document, depth: 1)
     }
-
-    /// The document as compact UTF-8.
-    package func serialised() -> [UInt8] {
-        let document = makeDocument()
-        defer { json_decref(document) }
-        let flags = Int(JSON_COMPACT | JSON_ENCODE_ANY | JSON_SORT_KEYS)
-        var size = json_dumpb(document, nil, 0, flags)
-        return [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-            size = json_dumpb(document, buffer.baseAddress, buffer.count, flags)
-            precondition(size <= buffer.count, "the document changed while it was written")
-            count = size
-        }
-    }
 }
 
 extension JSONValue {
@@ -114,42 +101,6 @@ extension JSONValue {
             iterator = json_object_iter_next(json, current)
         }
         return members
-    }
-
-    /// A new reference, the caller's to release.
-    private func makeDocument() -> UnsafeMutablePointer<json_t> {
-        let made: UnsafeMutablePointer<json_t>? =
-            switch self {
-            case .null: json_null()
-            case .bool(let flag): flag ? json_true() : json_false()
-            case .integer(let number): json_integer(json_int_t(number))
-            case .real(let number): json_real(number.isFinite ? number : 0)
-            case .string(let text): Self.makeString(text)
-            case .array(let values): Self.makeArray(values)
-            case .object(let members): Self.makeObject(members)
-            }
-        guard let made else { fatalError("out of memory") }
-        return made
-    }
-
-    private static func makeString(_ text: String) -> UnsafeMutablePointer<json_t>? {
-        text.withCString { json_stringn_nocheck($0, text.utf8.count) }
-    }
-
-    private static func makeArray(_ values: [JSONValue]) -> UnsafeMutablePointer<json_t>? {
-        guard let array = json_array() else { return nil }
-        for value in values { json_array_append_new(array, value.makeDocument()) }
-        return array
-    }
-
-    private static func makeObject(
-        _ members: [String: JSONValue]
-    ) -> UnsafeMutablePointer<json_t>? {
-        guard let object = json_object() else { return nil }
-        for (key, value) in members {
-            json_object_set_new_nocheck(object, key, value.makeDocument())
-        }
-        return object
     }
 }
 

@@ -41,6 +41,16 @@ import Testing
         #expect(throws: JSONError.self) { try JSONValue.parse(nested(100_000)) }
     }
 
+    @Test func `a document is written with its members in order, and what needs it escaped`() {
+        let value: JSONValue = [
+            "b": [1, .real(-1.5), true, .null, [], [:]],
+            "a": "\"\\/\u{0}\u{1f} \u{7f}é\n",
+        ]
+        let text = #"{"a":"\"\\/\u0000\u001f \#u{7f}é\u000a","b":[1,-1.5,true,null,[],{}]}"#
+        #expect(String(decoding: value.serialised(), as: UTF8.self) == text)
+        #expect(JSONValue.real(.infinity).serialised() == Array("0.0".utf8))
+    }
+
     @Test func `an empty string can be written`() {
         #expect(JSONValue.object(["Err": ""]).serialised() == Array(#"{"Err":""}"#.utf8))
     }
