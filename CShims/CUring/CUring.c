@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 struct CUring {
@@ -215,4 +216,19 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return error;
+}
+
+bool CUring_take_token(sem_t *tokens, unsigned milliseconds) {
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += milliseconds / 1000;
+    end.tv_nsec += milliseconds % 1000 * 1000000L;
+    if (end.tv_nsec >= 1000000000) {
+        end.tv_sec++;
+        end.tv_nsec -= 1000000000;
+    }
+    int result;
+    do result = sem_clockwait(tokens, CLOCK_MONOTONIC, &end);
+    while (result < 0 && errno == EINTR);
+    return result == 0;
 }

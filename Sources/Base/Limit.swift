@@ -23,7 +23,11 @@ package enum Limit {
     /// Where RLIMIT_MEMLOCK leaves no room for `ringEntries`.
     package static let ringEntriesMin: UInt32 = 16
     package static let operationsInFlightMax = 16 * 1024
+    package static let jobsPerTurnMax = 256
     package static let blockingThreadsMax = 16
+    /// How long a worker thread without work waits for more: within a mount there is more, and to
+    /// start a thread costs as much as most of the work.
+    package static let blockingThreadLinger: Duration = .milliseconds(200)
     /// The room that a buffer makes for one receive, as long as it is below its maximum.
     package static let receiveMin = 512
     /// How long a listener waits when descriptors or memory are short.
@@ -99,6 +103,8 @@ package enum Limit {
     // Devices and file systems.
     /// How long a partition is waited for once its disk is there.
     package static let partitionTimeMax: Duration = .seconds(5)
+    /// How much of each end of a device is fetched before it is probed.
+    package static let probeFetchSize: UInt64 = 128 * 1024
     /// How much is read at each end of a device to prove that it is blank.
     package static let blankProofEdge = 1024 * 1024
     package static let signaturesNamedMax = 8

@@ -21,31 +21,54 @@ extension Ring {
     }
 }
 
-/// Threads that exist only while there is blocking work.
+/// Threads that exist while there is blocking work, and a moment longer.
 ///
 /// The queue needs no bound of its own: each entry is a suspended caller.
 final class BlockingPool: Sendable {
     private struct State {
         var queue: [@Sendable () -> Void] = []
         var threads = 0
+        /// How many threads wait for work for which no token was given yet.
+        var idle = 0
     }
 
     private let state = Mutex(State())
+    /// A token wakes a thread that waits for work. Unsafe only by its type: a semaphore is for all.
+    nonisolated(unsafe) private let tokens: UnsafeMutablePointer<sem_t>
+
+    init() {
+        tokens = .allocate(capacity: 1)
+        sem_init(tokens, 0, 0)
+    }
+
+    deinit {
+        sem_destroy(tokens)
+        tokens.deallocate()
+    }
 
     func run(_ work: @escaping @Sendable () -> Void) {
-        let startsThread = state.withLock { state in
+        let (wakesThread, startsThread) = state.withLock { state in
             state.queue.append(work)
-            guard state.threads < Limit.blockingThreadsMax else { return false }
+            if state.idle > 0 {
+                state.idle -= 1
+                return (true, false)
+            }
+            guard state.threads < Limit.blockingThreadsMax else { return (false, false) }
             state.threads += 1
-            return true
+            return (false, true)
         }
-        guard startsThread else { return }
+        // Outside the lock, which is the first thing that a woken thread takes.
+        if wakesThread { sem_post(tokens) }
+        if startsThread { startThread() }
+    }
+
+    private func startThread() {
         let pool = Unmanaged.passRetained(self)
         let error = CUring_start_thread(
             "ring-blocking",
             { context in
                 guard let context else { return nil }
-                Unmanaged<BlockingPool>.fromOpaque(context).takeRetainedValue().drain()
+                Unmanaged<BlockingPool>.fromOpaque(context).takeRetainedValue().serve()
                 return nil
             }, pool.toOpaque())
         if error != 0 {
@@ -58,26 +81,38 @@ final class BlockingPool: Sendable {
     /// but nothing is lost.
     private func runWithoutThread() {
         let isAlone = state.withLock { state in
-            if state.threads == 1 { return true }
             state.threads -= 1
-            return false
+            return state.threads == 0
         }
-        if isAlone { drain() }
-    }
-
-    private func drain() {
+        guard isAlone else { return }
         while let work = next() { work() }
     }
 
-    /// The next piece of work; nil when there is none, and then the caller is no longer counted as
-    /// a thread.
+    private func serve() {
+        repeat { while let work = next() { work() } } while waitForWork()
+    }
+
     private func next() -> (@Sendable () -> Void)? {
-        state.withLock { state in
-            if state.queue.isEmpty {
-                state.threads -= 1
-                return nil
-            }
-            return state.queue.removeFirst()
+        state.withLock { $0.queue.isEmpty ? nil : $0.queue.removeFirst() }
+    }
+
+    /// Waits a moment for more work; false when there is none, and the caller is no longer counted
+    /// as a thread.
+    private func waitForWork() -> Bool {
+        let hasWork = state.withLock { state in
+            if state.queue.isEmpty { state.idle += 1 }
+            return !state.queue.isEmpty
         }
+        let linger = UInt32(Limit.blockingThreadLinger.milliseconds)
+        if hasWork || CUring_take_token(tokens, linger) { return true }
+        let ends = state.withLock { state in
+            guard state.idle > 0 else { return false }
+            state.idle -= 1
+            state.threads -= 1
+            return true
+        }
+        // If all that wait are given a token, one of them is this thread's.
+        if !ends { while !CUring_take_token(tokens, linger) {} }
+        return !ends
     }
 }

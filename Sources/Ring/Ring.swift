@@ -105,14 +105,13 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     // MARK: The loop's turn
 
-    /// Runs the jobs that are ready now. Those they make ready wait for the next turn, so that I/O
-    /// is never starved.
+    /// Runs the jobs that are ready and those that they make ready: entering the kernel between
+    /// them costs as much as a job. After so many the kernel is entered, so that I/O is not starved.
     private func runReadyJobs() {
-        // Fewer may be left when a job has run the newest one.
-        var count = jobs.count
-        while count > 0, !jobs.isEmpty {
+        var left = Limit.jobsPerTurnMax
+        while left > 0, !jobs.isEmpty {
             run(jobs.pop())
-            count -= 1
+            left -= 1
         }
     }
 

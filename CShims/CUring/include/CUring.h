@@ -6,6 +6,7 @@
 // either: glibc's structures would then differ from those of Swift's Glibc module.
 #pragma once
 
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,3 +99,6 @@ int CUring_output_pipe(int ends[2]);
 int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output);
 /// Starts a detached thread with all signals blocked. Returns 0 or the error.
 int CUring_start_thread(const char *name, void *(*body)(void *), void *context);
+/// Waits for a token of the semaphore for so long at most; false when none came. sem_clockwait is a
+/// GNU extension.
+bool CUring_take_token(sem_t *tokens, unsigned milliseconds);
