@@ -21,12 +21,12 @@ extension VolumeManager {
             try await repair(volume, on: device, type: type, by: deadline)
         }
         let mountpoint = mountpoint(of: volume.id)
-        try await ports.fileSystems.mount(
+        let canGrow = try await ports.fileSystems.mount(
             device, of: volume.id, type: type, at: mountpoint, readOnly: options.readOnly,
             options: mountOptions)
         if volume.record.isFormatting && !options.readOnly { try await finishFormat(of: volume) }
         timeline.mark(.mount, at: ports.time.now)
-        if !options.readOnly { await grow(volume, on: device, type: type) }
+        if canGrow, !options.readOnly { await grow(volume, on: device, type: type) }
         return type
     }
 

@@ -22,7 +22,7 @@ extension FileSystems {
                 throw OperationError(
                     .device, doing: doing, found: "device \(home) is mounted there instead")
             }
-            return type == "xfs" ? try growXFS(proven, root) : try growExt(proven, root)
+            return try growMounted(type, proven, root)
         }
     }
 
@@ -56,51 +56,71 @@ private func openRoot(of mountpoint: String, doing: String) throws(OperationErro
     }
 }
 
-private func growXFS(
-    _ device: borrowing ProvenDevice, _ root: borrowing Descriptor
-) throws(OperationError) -> Growth? {
-    func size() throws(OperationError) -> (blocks: UInt64, blockSize: UInt64) {
-        var (blocks, blockSize): (UInt64, UInt32) = (0, 0)
-        let code = CLinux_xfs_size(root.rawValue, &blocks, &blockSize)
-        try explaining("ioctl XFS_IOC_FSGEOMETRY", .system, doing: device.doing) {
-            () throws(Errno) in
-            if code != 0 { throw Errno(rawValue: code) }
-        }
-        return (blocks, UInt64(blockSize))
+/// Whether a mounted file system is smaller than its device. What cannot be seen is for `grow` to
+/// explain.
+func canGrow(_ device: borrowing ProvenDevice, type: String, at mountpoint: String) -> Bool {
+    do throws(OperationError) {
+        let root = try openRoot(of: mountpoint, doing: device.doing)
+        return try FileSystemSize(of: type, device, root).blocks(toFill: device) != nil
+    } catch {
+        return true
     }
-    let old = try size()
-    let wanted = try device.size() / old.blockSize
-    guard old.blocks < wanted else { return nil }
-    let code = CLinux_xfs_grow(root.rawValue, wanted)
-    try explaining("ioctl XFS_IOC_FSGROWFSDATA", .system, doing: device.doing) {
-        () throws(Errno) in
-        if code != 0 { throw Errno(rawValue: code) }
-    }
-    return growth(from: old.blocks, to: try size().blocks, blockSize: old.blockSize)
 }
 
-private func growExt(
-    _ device: borrowing ProvenDevice, _ root: borrowing Descriptor
+/// The size of a mounted file system.
+private struct FileSystemSize {
+    private var blocks: UInt64 = 0
+    private let blockSize: UInt64
+
+    init(
+        of type: String, _ device: borrowing ProvenDevice, _ root: borrowing Descriptor
+    ) throws(OperationError) {
+        guard type == "xfs" else {
+            let superblock = try device.extSuperblock()
+            (blocks, blockSize) = (superblock.blocks, superblock.blockSize)
+            return
+        }
+        var blockSize: UInt32 = 0
+        let code = CLinux_xfs_size(root.rawValue, &blocks, &blockSize)
+        try explaining(
+            "ioctl XFS_IOC_FSGEOMETRY", .system, doing: device.doing
+        ) { () throws(Errno) in
+            if code != 0 { throw Errno(rawValue: code) }
+        }
+        self.blockSize = UInt64(blockSize)
+    }
+
+    /// How many blocks the device has; nil where the file system has as many.
+    func blocks(toFill device: borrowing ProvenDevice) throws(OperationError) -> UInt64? {
+        let wanted = try device.size() / blockSize
+        return blocks < wanted ? wanted : nil
+    }
+
+    func growth(to new: FileSystemSize) -> Growth? {
+        guard blocks != new.blocks else { return nil }
+        return Growth(from: blocks * blockSize, to: new.blocks * blockSize)
+    }
+}
+
+private func growMounted(
+    _ type: String, _ device: borrowing ProvenDevice, _ root: borrowing Descriptor
 ) throws(OperationError) -> Growth? {
-    let old = try device.extSuperblock()
-    let wanted = try device.size() / old.blockSize
-    guard old.blocks < wanted else { return nil }
-    let code = CLinux_ext4_grow(root.rawValue, wanted)
+    let old = try FileSystemSize(of: type, device, root)
+    guard let wanted = try old.blocks(toFill: device) else { return nil }
+    let isXFS = type == "xfs"
+    let code =
+        isXFS ? CLinux_xfs_grow(root.rawValue, wanted) : CLinux_ext4_grow(root.rawValue, wanted)
     try explaining(
-        "ioctl EXT4_IOC_RESIZE_FS", .system, doing: device.doing, advice: extAdvice(code)
+        isXFS ? "ioctl XFS_IOC_FSGROWFSDATA" : "ioctl EXT4_IOC_RESIZE_FS", .system,
+        doing: device.doing, advice: isXFS ? nil : extAdvice(code)
     ) { () throws(Errno) in
         if code != 0 { throw Errno(rawValue: code) }
     }
-    return growth(
-        from: old.blocks, to: try device.extSuperblock().blocks, blockSize: old.blockSize)
+    return old.growth(to: try FileSystemSize(of: type, device, root))
 }
 
 private func extAdvice(_ code: Int32) -> String? {
     guard code == EPERM else { return nil }
     return "it takes CAP_SYS_RESOURCE, and a file system without known errors; 'resize2fs' on the "
         + "instance does it too"
-}
-
-private func growth(from: UInt64, to: UInt64, blockSize: UInt64) -> Growth? {
-    from == to ? nil : Growth(from: from * blockSize, to: to * blockSize)
 }

@@ -35,17 +35,21 @@ package final class FileSystems: Sendable {
     /// it is this device's that is mounted. The directory is made, mode 0755, where it is missing;
     /// its parent must be there, and its path free of links. Refused where the mountpoint or the device is mounted already.
     /// `options` are as mount(8) has them; `nouuid` is added for xfs.
+    ///
+    /// Returns whether `grow` has something to do; it would take another thread's time to learn.
+    @discardableResult
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
-    ) async throws {
+    ) async throws -> Bool {
         let doing = "mount \(volume) (\(device.path)) at \(mountpoint)"
         let options = try MountOptions(
             type: type, readOnly: readOnly, options: options, doing: doing)
         let tree = tree
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        return try await RingActor.ring.blocking { () throws(OperationError) in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
             try mountProven(proven, type: type, at: mountpoint, options: options)
+            return canGrow(proven, type: type, at: mountpoint)
         }
     }
 

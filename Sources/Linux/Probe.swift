@@ -8,8 +8,19 @@ extension ProvenDevice {
     /// What is on the device. A device that cannot be read is an error, never blank: libblkid goes
     /// on past some read errors, so the parts where signatures lie are also read here.
     func content() throws(OperationError) -> DeviceContent {
+        fetchEnds()
         if let common = try commonFileSystem() { return common }
         return try anyContent()
+    }
+
+    /// Has the kernel read both ends of the device at once, where what is looked for lies: the probe
+    /// would wait for one block after the other, and for the network each time.
+    private func fetchEnds() {
+        let length = off_t(Limit.probeFetchSize)
+        posix_fadvise(descriptor.rawValue, 0, length, POSIX_FADV_WILLNEED)
+        guard let size = try? size(), size > Limit.probeFetchSize else { return }
+        posix_fadvise(
+            descriptor.rawValue, off_t(size) - length, length, POSIX_FADV_WILLNEED)
     }
 
     /// mkfs.xfs sets sb_inprogress, byte 126 of the superblock, until all else is written, and the

@@ -123,13 +123,14 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
-    ) async throws {
+    ) async throws -> Bool {
         try await time.sleep(until: time.now + mountTime)
         try check(device, volume)
         precondition(mounts[mountpoint] == nil, "\(mountpoint) mounted twice")
         mounts[mountpoint] = MountedFileSystem(
             mountpoint: mountpoint, device: device.number, type: type, source: device.path,
             readOnly: readOnly)
+        return failGrowth || ungrown.contains(volume)
     }
 
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {

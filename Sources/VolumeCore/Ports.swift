@@ -76,11 +76,13 @@ package protocol FileSystemPort: Sendable {
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String?
 
-    /// Mounts at a folder that it creates.
+    /// Mounts at a folder that it creates. Returns whether the file system can grow: it is smaller
+    /// than its device, or its size could not be seen.
+    @discardableResult
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
-    ) async throws
+    ) async throws -> Bool
 
     /// Makes the file system of `type` that is mounted at `mountpoint` as large as its device.
     /// Returns nil where it already is.

@@ -43,6 +43,27 @@ struct GrowTests {
         }
     }
 
+    @Test(arguments: ["xfs", "ext4"])
+    func `mounting tells whether the file system is smaller than its volume`(
+        type: String
+    ) async throws {
+        try await withBench { bench in
+            let (device, disk) = try bench.volumeOne()
+            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
+            let mountpoint = "\(bench.path)/mnt/one"
+            func canGrow() async throws -> Bool {
+                let canGrow = try await bench.fileSystems.mount(
+                    device, of: volume(1), type: type, at: mountpoint, readOnly: false,
+                    options: [])
+                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+                return canGrow
+            }
+            #expect(try await !canGrow())
+            bench.enlarge(disk, toMebibytes: 640)
+            #expect(try await canGrow())
+        }
+    }
+
     @Test func `what the kernel does not grow is an error with its reason`() async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()

@@ -264,7 +264,7 @@ extension LifePorts: FileSystemPort {
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
-    ) async throws {
+    ) async throws -> Bool {
         if fault == .mountAcknowledgedEarly {
             process.spawn { [self] in
                 try? await reallyMount(device, volume, mountpoint, readOnly)
@@ -272,6 +272,7 @@ extension LifePorts: FileSystemPort {
         } else {
             try await reallyMount(device, volume, mountpoint, readOnly)
         }
+        return false
     }
 
     private func reallyMount(
