@@ -13,6 +13,12 @@ package struct Retry: Sendable {
         /// An answer that says the call succeeded and cannot be read further.
         case malformed(reason: String)
 
+        /// Whether EC2 turned the call away for the rate of such calls, without acting upon it.
+        package var isThrottling: Bool {
+            guard case .refused(let refusal, let status, _) = self else { return false }
+            return throttlingCodes.contains(refusal.code ?? "") || status == 429
+        }
+
         package var description: String {
             switch self {
             case .refused(let failure, _, _): "\(failure)"
@@ -42,6 +48,7 @@ package struct Retry: Sendable {
     private var throttled = 0
     private var broken = 0
     private var mayHaveApplied = false
+    private var lastThrottling: EC2Failure?
     private var hasRefreshed = false
     private var hasCorrectedClock = false
 
@@ -59,6 +66,8 @@ package struct Retry: Sendable {
     ) -> Decision {
         attempts += 1
         switch failure {
+        case .refused(let refusal, _, _) where failure.isThrottling:
+            return retryThrottled(refusal, random, remaining)
         case .refused(let refusal, let status, let serverTime):
             return decide(
                 refusal, status, serverTime: serverTime, signedAt: signedAt, random, remaining)
@@ -90,9 +99,6 @@ package struct Retry: Sendable {
             hasRefreshed = true
             return .refreshCredentials(failure)
         }
-        if throttlingCodes.contains(code) || status == 429 {
-            return retryThrottled(failure, random, remaining)
-        }
         guard status >= 500 || transientCodes.contains(code) else { return .fail(failure) }
         guard isRepeatable else {
             return .fail(.unanswered(reason: "\(failure)", mayHaveApplied: true))
@@ -103,10 +109,17 @@ package struct Retry: Sendable {
     private mutating func retryThrottled(
         _ failure: EC2Failure, _ random: Double, _ remaining: Duration
     ) -> Decision {
+        lastThrottling = failure
         if let attemptsMax, attempts >= attemptsMax { return .fail(failure) }
         throttled += 1
         return wait(
             failure, from: Limit.throttledDelayMin, doublings: throttled - 1, random, remaining)
+    }
+
+    /// What the operation fails with when no attempt can be made in time, as EC2 throttles: by EC2's
+    /// own error, where it answered this operation with one.
+    package func outOfTime(_ reason: String) -> EC2Failure {
+        lastThrottling ?? .unanswered(reason: reason, mayHaveApplied: mayHaveApplied)
     }
 
     private mutating func retryBroken(

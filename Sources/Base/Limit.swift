@@ -71,6 +71,10 @@ package enum Limit {
     package static let retryDelayMax: Duration = .seconds(5)
     /// The first back-off after throttling: a budget of changes refills at 5 requests a second.
     package static let throttledDelayMin: Duration = .milliseconds(250)
+    /// However often EC2 throttles an action, so many calls of it go out a second.
+    package static let requestRateMin = 0.5
+    /// Which part of an action's full rate one answer restores.
+    package static let requestRateStep = 0.02
     /// How far this machine's clock may be off before a refused signature is laid to it; AWS bears
     /// 5 minutes.
     package static let clockSkewMax: Duration = .seconds(240)

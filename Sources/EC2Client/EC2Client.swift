@@ -28,6 +28,7 @@ import TLS
     private let random: @Sendable () -> Double
     private let signer = SigV4(sha256: Digest.sha256) { HMAC.sha256(key: $0, data: $1) }
     private var knownTarget: Target?
+    private var budget = RequestBudget()
 
     package nonisolated init(
         settings: EC2Settings, credentials source: CredentialSource, metadata: InstanceMetadata?,
@@ -116,6 +117,7 @@ extension EC2Client {
         var keys = try await credentials.current()
         var retry = Retry(isRepeatable: request.isRepeatable, attemptsMax: settings.attemptsMax)
         while true {
+            try await awaitBudget(of: request.action, by: deadline, retry, log)
             let signedAt = clock.unixSeconds
             let asked = time.now
             let failure: Retry.Failure
@@ -124,9 +126,14 @@ extension EC2Client {
                     request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
                 log.debug(
                     "EC2 answered", metadata: ["ms": "\((time.now - asked).milliseconds)"])
+                budget.note(request.action, isThrottled: false, sentAt: asked, at: time.now)
                 return value
             } catch {
                 failure = error
+            }
+            if case .refused = failure {
+                budget.note(
+                    request.action, isThrottled: failure.isThrottling, sentAt: asked, at: time.now)
             }
             switch retry.decide(
                 failure, signedAt: signedAt, random: random(), remaining: deadline - time.now)
@@ -149,6 +156,26 @@ extension EC2Client {
                     metadata: ["behind_s": "\(behind)"])
             }
         }
+    }
+
+    /// Waits for its turn by the rate that EC2 allows. Throws at once where that comes too late.
+    private func awaitBudget(
+        of action: String, by deadline: Instant, _ retry: Retry, _ log: Logger
+    ) async throws {
+        let now = time.now
+        guard let wait = budget.take(for: action, at: now, patience: deadline - now) else {
+            let rate = budget.rate(of: action)
+            throw retry.outOfTime(
+                "EC2 limits the rate of \(action) (throttling): this host sends \(rate) a second, and "
+                    + "the next would come after the deadline")
+        }
+        guard wait > .zero else { return }
+        log.notice(
+            "EC2 limits the rate of requests: waiting",
+            metadata: [
+                "wait_ms": "\(wait.milliseconds)", "per_s": "\(budget.rate(of: action))",
+            ])
+        try await time.sleep(until: now + wait)
     }
 
     private func attempt<Value>(

@@ -7,9 +7,9 @@ import Ring
 import Synchronization
 import Testing
 
-private let volume = VolumeID(literal: "vol-0123456789abcdef0")
+private let somebody = InstanceID(literal: "i-0123456789abcdef0")
 private let emptyAnswer = HTTPResponse.xml(
-    "<DescribeVolumesResponse><volumeSet/></DescribeVolumesResponse>")
+    "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>")
 private let start = StubTime().unixSeconds
 
 /// Keeps every line that is logged, with its metadata.
@@ -64,7 +64,7 @@ private struct LogRecord: LogHandler {
     }
 
     func call() async throws {
-        _ = try await client.describeVolume(volume, by: time.now + .seconds(60))
+        _ = try await client.describeInstance(somebody, by: time.now + .seconds(60))
     }
 
     /// The ids of the keys that EC2's requests were signed with, in order.
@@ -347,7 +347,7 @@ private struct LogRecord: LogHandler {
                 settings: EC2Settings(region: "eu-west-1"), credentials: source, metadata: nil,
                 transport: ec2, time: StubTime(),
                 log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
-            _ = try await client.describeVolume(volume, by: Instant(nanoseconds: .max))
+            _ = try await client.describeInstance(somebody, by: Instant(nanoseconds: .max))
         }
     }
 

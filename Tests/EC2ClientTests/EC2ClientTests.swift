@@ -107,6 +107,57 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
+    @Test func `28 attachments at once do not wait for each other`() async throws {
+        try await onRing {
+            let scene = Scene(Array(repeating: .success(attachAnswer), count: 28))
+            let begin = scene.time.now
+            for _ in 0..<28 { _ = try await scene.attach() }
+            #expect(scene.time.now == begin)
+        }
+    }
+
+    @Test func `a call whose turn comes after the deadline fails at once, and says why`()
+        async throws
+    {
+        try await onRing {
+            let scene = Scene(Array(repeating: .success(attachAnswer), count: 51))
+            for _ in 0..<50 { _ = try await scene.attach() }
+            let (begin, deadline) = (scene.time.now, scene.time.now + .milliseconds(100))
+            let error = await #expect(throws: EC2Failure.self) {
+                try await scene.client.attach(volume, to: instance, as: "/dev/sdf", by: deadline)
+            }
+            #expect("\(try #require(error))".contains("throttling"))
+            guard case .unanswered(_, mayHaveApplied: false)? = error else {
+                Issue.record("it was not sent: \(String(describing: error))")
+                return
+            }
+            #expect(scene.time.now == begin)
+            #expect(scene.transport.requests.count == 50)
+            _ = try await scene.attach()
+            #expect(scene.time.now > begin)
+        }
+    }
+
+    @Test func `once throttled, calls of that action go out more slowly, others do not`()
+        async throws
+    {
+        try await onRing {
+            let scene = Scene(
+                [
+                    throttled, .success(attachAnswer), .success(attachAnswer),
+                    .success(volumesAnswer),
+                ]
+            )
+            _ = try await scene.attach()
+            let begin = scene.time.now
+            _ = try await scene.attach()
+            #expect(scene.time.now - begin >= .milliseconds(300))
+            let (then, deadline) = (scene.time.now, scene.deadline)
+            _ = try await scene.client.describeVolume(volume, by: deadline)
+            #expect(scene.time.now == then)
+        }
+    }
+
     @Test(arguments: [
         lost, .success(.error("InternalError", status: 500)), .success(.xml("<Atta")),
     ])

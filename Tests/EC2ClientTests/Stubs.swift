@@ -115,3 +115,52 @@ extension HTTPResponse {
         }
     }
 }
+
+/// A clock that moves only when a test says so.
+final class ManualTime: TimeSource {
+    private struct Sleeper {
+        var until: Instant
+        var continuation: CheckedContinuation<Bool, Never>
+    }
+    private struct State {
+        var now = Instant(nanoseconds: 1_000_000_000)
+        var sleepers: [UInt64: Sleeper] = [:]
+        var lastID: UInt64 = 0
+    }
+    private let state = Mutex(State())
+
+    var now: Instant { state.withLock { $0.now } }
+    var unixSeconds: Int64 { 1_800_000_000 }
+
+    func sleep(until instant: Instant) async throws {
+        let id = state.withLock {
+            $0.lastID += 1
+            return $0.lastID
+        }
+        let isOver = await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let isOver: Bool? = state.withLock {
+                    if Task.isCancelled { return false }
+                    if $0.now >= instant { return true }
+                    $0.sleepers[id] = Sleeper(until: instant, continuation: continuation)
+                    return nil
+                }
+                if let isOver { continuation.resume(returning: isOver) }
+            }
+        } onCancel: {
+            let sleeper = state.withLock { $0.sleepers.removeValue(forKey: id) }
+            sleeper?.continuation.resume(returning: false)
+        }
+        if !isOver { throw CancellationError() }
+    }
+
+    func advance(by duration: Duration) {
+        let due = state.withLock { state in
+            state.now = state.now + duration
+            let due = state.sleepers.filter { $0.value.until <= state.now }
+            for id in due.keys { state.sleepers[id] = nil }
+            return due.sorted { $0.value.until < $1.value.until }.map(\.value.continuation)
+        }
+        for continuation in due { continuation.resume(returning: true) }
+    }
+}
