@@ -6,6 +6,10 @@ import XML
 package enum EC2Answer {
     package static func volumes(_ body: [UInt8]) throws(EC2Failure) -> [VolumeDescription] {
         let root = try root(of: body, named: "DescribeVolumesResponse")
+        // Without MaxResults there is but one page; a volume on another would seem not to exist.
+        guard root.text(of: "nextToken") == nil else {
+            throw .malformed(reason: "DescribeVolumes answered a page, though none was asked for")
+        }
         var volumes: [VolumeDescription] = []
         for item in items(of: root["volumeSet"]) { volumes.append(try parsedVolume(item)) }
         return volumes

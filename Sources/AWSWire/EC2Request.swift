@@ -24,15 +24,16 @@ package struct EC2Request: Sendable {
         return Array(form.joined(separator: "&").utf8)
     }
 
-    /// By filter: a volume that does not exist is then an empty list, not an error, and the call
-    /// draws on the larger of EC2's two request budgets.
-    package static func describeVolume(_ id: VolumeID) -> EC2Request {
-        read("DescribeVolumes", filter: "volume-id", id.description)
+    /// By filter: a volume that does not exist is then left out, and no error, and the call draws on
+    /// the larger of EC2's two request budgets. At most `Limit.volumesPerLookupMax`.
+    package static func describeVolumes(_ ids: [VolumeID]) -> EC2Request {
+        precondition(ids.count <= Limit.volumesPerLookupMax, "a filter takes so many values")
+        return read("DescribeVolumes", filter: "volume-id", ids.map(\.description))
     }
 
-    /// By filter, as `describeVolume(_:)`.
+    /// By filter, as `describeVolumes(_:)`.
     package static func describeInstance(_ id: InstanceID) -> EC2Request {
-        read("DescribeInstances", filter: "instance-id", id.description)
+        read("DescribeInstances", filter: "instance-id", [id.description])
     }
 
     package static func attach(_ volume: VolumeID, to instance: InstanceID, as device: String)
@@ -73,9 +74,9 @@ package struct EC2Request: Sendable {
         return EC2Request(action: "DeleteTags", parameters: parameters, isRepeatable: true)
     }
 
-    private static func read(_ action: String, filter: String, _ value: String) -> EC2Request {
-        EC2Request(
-            action: action, parameters: [("Filter.1.Name", filter), ("Filter.1.Value.1", value)],
-            isRepeatable: true)
+    private static func read(_ action: String, filter: String, _ values: [String]) -> EC2Request {
+        let numbered = values.enumerated().map { Parameter("Filter.1.Value.\($0 + 1)", $1) }
+        return EC2Request(
+            action: action, parameters: [("Filter.1.Name", filter)] + numbered, isRepeatable: true)
     }
 }

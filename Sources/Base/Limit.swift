@@ -75,6 +75,12 @@ package enum Limit {
     package static let requestRateMin = 0.5
     /// Which part of an action's full rate one answer restores.
     package static let requestRateStep = 0.02
+    /// How many volumes are looked up by one call; a filter takes 200 values.
+    package static let volumesPerLookupMax = 200
+    /// How many of them a log line or an error names.
+    package static let volumesNamedMax = 8
+    /// How long a lookup waits for the one before it to end; then it goes out beside that.
+    package static let lookupWaitMax: Duration = .seconds(1)
     /// How far this machine's clock may be off before a refused signature is laid to it; AWS bears
     /// 5 minutes.
     package static let clockSkewMax: Duration = .seconds(240)

@@ -29,6 +29,13 @@ import TLS
     private let signer = SigV4(sha256: Digest.sha256) { HMAC.sha256(key: $0, data: $1) }
     private var knownTarget: Target?
     private var budget = RequestBudget()
+    private lazy var volumeLookups = VolumeLookups(time: time) {
+        [weak self] ids, deadline, attemptFailed in
+        guard let self else { throw CancellationError() }
+        return try await call(
+            .describeVolumes(ids), on: told(ids), by: deadline, attemptFailed: attemptFailed
+        ) { body throws(EC2Failure) in try EC2Answer.volumes(body) }
+    }
 
     package nonisolated init(
         settings: EC2Settings, credentials source: CredentialSource, metadata: InstanceMetadata?,
@@ -45,14 +52,11 @@ import TLS
         credentials = CredentialProvider(source: source, clock: clock, time: time, log: log)
     }
 
-    /// Nil where there is no such volume.
+    /// Nil where there is no such volume. Lookups of about the same time share a call.
     package func describeVolume(_ id: VolumeID, by deadline: Instant) async throws
         -> VolumeDescription?
     {
-        try await call(.describeVolume(id), on: "\(id)", by: deadline) {
-            body throws(EC2Failure) in
-            try EC2Answer.volumes(body).first { $0.id == id }
-        }
+        try await volumeLookups.volume(id, by: deadline)
     }
 
     /// Nil where there is no such instance, or is no longer.
@@ -108,6 +112,7 @@ import TLS
 extension EC2Client {
     private func call<Value>(
         _ request: EC2Request, on subject: String, by deadline: Instant,
+        attemptFailed: (EC2Failure) -> Void = { _ in },
         read: ([UInt8]) throws(EC2Failure) -> Value
     ) async throws -> Value {
         var log = log
@@ -131,7 +136,8 @@ extension EC2Client {
             } catch {
                 failure = error
             }
-            if case .refused = failure {
+            if case .refused(let refusal, _, _) = failure {
+                attemptFailed(refusal)
                 budget.note(
                     request.action, isThrottled: failure.isThrottling, sentAt: asked, at: time.now)
             }
@@ -251,4 +257,11 @@ extension EC2Client {
                 reason: "the region is not known: \(error)", mayHaveApplied: false)
         }
     }
+}
+
+/// For log lines: a few of many.
+private func told(_ ids: [VolumeID]) -> String {
+    let named = ids.prefix(Limit.volumesNamedMax).map(\.description).joined(separator: ", ")
+    let more = ids.count - Limit.volumesNamedMax
+    return more > 0 ? "\(named) and \(more) more" : named
 }

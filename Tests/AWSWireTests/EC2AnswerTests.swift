@@ -181,9 +181,9 @@ private let volumeFields = """
         let volume = try #require(volumeID)
         let instance = try #require(instanceID)
         #expect(
-            form(.describeVolume(volume))
+            form(.describeVolumes([volume, VolumeID(literal: "vol-1234abcd")]))
                 == "Action=DescribeVolumes&Version=2016-11-15&Filter.1.Name=volume-id"
-                + "&Filter.1.Value.1=vol-0123456789abcdef0")
+                + "&Filter.1.Value.1=vol-0123456789abcdef0&Filter.1.Value.2=vol-1234abcd")
         #expect(
             form(.describeInstance(instance))
                 == "Action=DescribeInstances&Version=2016-11-15&Filter.1.Name=instance-id"
