@@ -111,7 +111,7 @@ extension VolumeManager {
                     of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
                 // Whether it is still attached here is for DetachVolume to say: a look may be older
                 // than an attachment.
-                if isNew, !situation.isHere { releaseDeviceName(of: volume) }
+                if isNew, !situation.isOn(host.instance) { releaseDeviceName(of: volume) }
                 switch situation {
                 case .here(let name?):
                     claim(name, for: volume)
@@ -373,8 +373,8 @@ extension VolumeManager {
         obstacle.pause = min(obstacle.pause * 3 / 2, Limit.lookIntervalMax)
     }
 
-    /// Learns what is attached here: the device names in use, and volumes of the table whose
-    /// attachment an earlier run did not live to note, which are given back. EC2 refuses a name
+    /// Learns what is attached here: the device names in use, and volumes whose attachment an earlier
+    /// run did not live to note, or whose records are lost, which are given back. EC2 refuses a name
     /// that is in use, and another is tried, so a Mount need not wait for this.
     package func learnAttachments() async throws {
         let deadline = ports.time.now + Limit.createTimeMax
@@ -382,13 +382,32 @@ extension VolumeManager {
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
         for mapping in instance?.mappings ?? [] {
             deviceNames.claim(mapping.deviceName)
-            guard let volume = mapping.volume.flatMap({ volumes[$0] }),
-                volume.record.deviceName == nil
-            else { continue }
+            guard let id = mapping.volume else { continue }
+            if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {
+                try await adoptByLease(id, host, by: deadline)
+            }
+            guard let volume = volumes[id], volume.record.deviceName == nil else { continue }
             claim(mapping.deviceName, for: volume)
             volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
+    }
+}
+
+extension VolumeManager {
+    /// Takes into the table what bears this instance's lease and is in no record: while the lease is
+    /// there no other instance may have it. What bears none may be anybody's.
+    private func adoptByLease(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
+        let description = try await ports.ec2.describeVolume(id, by: deadline)
+        guard let description, Lease.isHeld(by: host.instance, on: description),
+            volumes[id] == nil
+        else { return }
+        // Docker does not know it: it is forgotten again once it is given back.
+        volumes[id] = Volume(
+            VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
+        log.notice(
+            "a volume bears this instance's lease and is in no record: it is given back when unused",
+            metadata: ["volume": "\(id)"])
     }
 }
 

@@ -55,8 +55,8 @@ extension VolumeManager {
         switch step {
         case .unmount: try await becomeUnmounted(volume)
         case .dropLease:
-            let name = volume.record.deviceName
-            if let device = try await ports.devices.find(volume.id, attachedAs: name) {
+            let deadline = ports.time.now + Limit.unmountTimeMax
+            if let device = try await deviceHere(of: volume, by: deadline) {
                 try await refuseHeld(device, doing: "drop the lease of \(volume.id)")
             }
             // A Mount may have come meanwhile, and counts upon the lease.
@@ -85,7 +85,7 @@ extension VolumeManager {
         let start = ports.time.now
         let deadline = start + Limit.unmountTimeMax
         let host = try await ports.host.host(by: deadline)
-        let device = try await ports.devices.find(id, attachedAs: volume.record.deviceName)
+        let device = try await deviceHere(of: volume, by: deadline)
         if let device {
             try await refuseHeld(device, doing: "detach \(id) from \(host.instance)")
         }
@@ -103,6 +103,22 @@ extension VolumeManager {
         log.info(
             "detached",
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
+    }
+
+    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 knows one that was lost.
+    private func deviceHere(
+        of volume: Volume, by deadline: Instant
+    ) async throws -> BlockDevice? {
+        let name = volume.record.deviceName
+        if let device = try await ports.devices.find(volume.id, attachedAs: name) {
+            return device
+        }
+        guard name == nil else { return nil }
+        let host = try await ports.host.host(by: deadline)
+        let description = try await ports.ec2.describeVolume(volume.id, by: deadline)
+        let own = description?.attachments.first { $0.instance == host.instance }
+        guard let told = own?.device else { return nil }
+        return try await ports.devices.find(volume.id, attachedAs: told)
     }
 
     /// Throws where some mount namespace has the device mounted: a container that outlived a

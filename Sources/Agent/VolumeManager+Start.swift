@@ -14,9 +14,11 @@ extension VolumeManager {
         for mount in try await ports.fileSystems.mounted() where mount.mountpoint.hasPrefix(prefix)
         {
             guard let id = VolumeID(mount.mountpoint.dropFirst(prefix.count)) else { continue }
+            // One that is in no record is given back, unless Docker creates it before.
             let volume =
                 volumes[id]
-                ?? Volume(VolumeRecord(id: id, createdAt: ports.time.unixSeconds))
+                ?? Volume(
+                    VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
             volumes[id] = volume
             let device = BlockDevice(path: mount.source, number: mount.device)
             volume.phase = .mounted(device)

@@ -1,8 +1,8 @@
-package import Base
+import Base
 package import JSON
 package import VolumeCore
 
-// The state file's document: `{"version":1,"volumes":[{"id":…,"options":{…},…}]}`.
+// The state files' documents: `{"version":1,"volumes":[{"id":…,"options":{…},…}]}`.
 
 /// Why a state file's document is none that this version wrote.
 package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -13,24 +13,21 @@ package func stateDocument(of records: [VolumeRecord]) -> JSONValue {
     ["version": 1, "volumes": .array(records.map(\.json))]
 }
 
-/// The counts' document: `{"vol-…":{"counts":{"ID":2},"unanswered":["ID"]}}`.
-package func countsDocument(of records: [VolumeRecord]) -> JSONValue {
-    var members: [String: JSONValue] = [:]
-    for record in records where !record.mounts.isEmpty {
-        members["\(record.id)"] = [
-            "counts": .object(record.mounts.counts.mapValues { .integer(Int64($0)) }),
-            "unanswered": .array(record.mounts.unanswered.sorted().map { .string($0) }),
-        ]
-    }
-    return .object(members)
+/// The same of what is mounted alone, with its counts: `"counts":{"ID":2},"unanswered":["ID"]`.
+package func mountsDocument(of records: [VolumeRecord]) -> JSONValue {
+    let mounted = records.filter { !$0.mounts.isEmpty }
+    return ["version": 1, "volumes": .array(mounted.map(\.jsonWithCounts))]
 }
 
-/// The counts of one volume in their document. What is not understood is no count.
-package func counts(of id: VolumeID, in document: JSONValue) -> MountCounts {
-    let entry = document["\(id)"]
-    let counts = entry?["counts"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
-    let unanswered = entry?["unanswered"]?.array?.compactMap(\.string)
-    return MountCounts(counts ?? [:], unanswered: Set(unanswered ?? []))
+/// The records of both documents together. `saved` is nil where it could not be understood: then
+/// what is mounted is known all the same, with its options.
+package func merged(_ saved: [VolumeRecord]?, mounted: [VolumeRecord]) -> [VolumeRecord] {
+    guard var records = saved else { return mounted }
+    let counts = Dictionary(mounted.map { ($0.id, $0.mounts) }, uniquingKeysWith: { $1 })
+    for index in records.indices {
+        records[index].mounts = counts[records[index].id] ?? MountCounts()
+    }
+    return records
 }
 
 package func records(from document: JSONValue) throws(StateError) -> [VolumeRecord] {
@@ -63,6 +60,19 @@ extension VolumeRecord {
         return .object(members)
     }
 
+    fileprivate var jsonWithCounts: JSONValue {
+        var members = json.object ?? [:]
+        members["counts"] = .object(mounts.counts.mapValues { .integer(Int64($0)) })
+        members["unanswered"] = .array(mounts.unanswered.sorted().map { .string($0) })
+        return .object(members)
+    }
+
+    private static func counts(in json: JSONValue) -> MountCounts {
+        let counts = json["counts"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
+        let unanswered = json["unanswered"]?.array?.compactMap(\.string)
+        return MountCounts(counts ?? [:], unanswered: Set(unanswered ?? []))
+    }
+
     fileprivate init(json: JSONValue) throws(StateError) {
         guard let id = json["id"]?.string.flatMap({ VolumeID($0) }) else {
             throw StateError(description: "a volume has no id")
@@ -74,7 +84,7 @@ extension VolumeRecord {
         do {
             self.init(
                 id: id, name: name, options: try VolumeOptions(options), createdAt: createdAt,
-                deviceName: json["deviceName"]?.string,
+                mounts: Self.counts(in: json), deviceName: json["deviceName"]?.string,
                 hasLease: hasLease, isRemoved: isRemoved)
             isFormatting = json["isFormatting"]?.bool ?? false
         } catch { throw StateError(description: "the options of \(id): \(error)") }

@@ -74,7 +74,11 @@ package enum Situation: Sendable, Equatable {
 }
 
 extension Situation {
-    package var isHere: Bool { if case .here = self { true } else { false } }
+    /// Whether the volume is attached to this instance, which is the one that looked, or still on its
+    /// way from there.
+    package func isOn(_ instance: InstanceID) -> Bool {
+        if case .here = self { true } else { self == .leaving(instance) }
+    }
 }
 
 extension Situation: CustomStringConvertible {

@@ -8,6 +8,7 @@ import Simulation
 
     @Option(help: "The first life's seed.") var seed: UInt64 = 1
     @Option(help: "How many lives, each with the next seed.") var runs: UInt64 = 20_000
+    @Option(parsing: .upToNextOption, help: "More seeds, played before.") var also: [UInt64] = []
     @Option(help: "A fault to plant.") var plant: String?
     @Flag(help: "Print all that happens in the first life.") var tell = false
     @Flag(help: "Go on after a failure, and count failures by invariant.") var count = false
@@ -31,7 +32,8 @@ import Simulation
         print("seeds \(seed) to \(seed + runs - 1)")
         let start = ContinuousClock.now
         var failures: [String: (count: Int, first: UInt64)] = [:]
-        for seed in seed..<seed + runs {
+        let seeds = also + Array(seed..<seed + runs)
+        for seed in seeds {
             guard let failure = LifeWorld(seed: seed, fault: fault).play() else { continue }
             failures[failure.invariant, default: (0, seed)].count += 1
             if !count {
@@ -43,7 +45,8 @@ import Simulation
         }
         let elapsed = start.duration(to: .now)
         print(
-            "\(runs) lives in \(elapsed), \(Int(Double(runs) / (elapsed / .seconds(1)))) a second")
+            "\(seeds.count) lives in \(elapsed), \(Int(Double(seeds.count) / (elapsed / .seconds(1)))) a second"
+        )
         for (invariant, found) in failures.sorted(by: { $0.value.count > $1.value.count }) {
             print("\(found.count) broke, first seed \(found.first): \(invariant)")
         }

@@ -36,34 +36,33 @@ struct HostIdentity: HostPort {
     }
 }
 
-/// The records in a JSON file, and their counts in another. One that cannot be understood is kept
-/// aside: mounts and devices tell the rest.
+/// The records in a JSON file; those of what is mounted, with their counts, in another. One that
+/// cannot be understood is kept aside: the other, mounts and devices tell the rest.
 struct StateFiles: StatePort {
     private let volumes: AtomicFile
-    private let counts: AtomicFile
+    private let mounts: AtomicFile
     private let log: Logger
 
     init(folder: String, log: Logger) {
         volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
-        counts = AtomicFile(path: folder + "/mounts.json", sizeMax: Limit.stateFileMax)
+        mounts = AtomicFile(path: folder + "/mounts.json", sizeMax: Limit.stateFileMax)
         self.log = log
     }
 
     func load() async throws -> [VolumeRecord] {
-        var loaded: [VolumeRecord] = []
-        if let bytes = try await volumes.read() {
-            do { loaded = try records(from: JSONValue.parse(bytes)) } catch {
-                let aside = try await volumes.setAside()
-                log.error(
-                    "the state file cannot be understood; what is mounted is found without it",
-                    metadata: ["error": "\(error)", "kept_as": "\(aside)"])
-            }
+        merged(try await load(volumes), mounted: try await load(mounts) ?? [])
+    }
+
+    /// Nil where there is no such file, or none that can be understood.
+    private func load(_ file: AtomicFile) async throws -> [VolumeRecord]? {
+        guard let bytes = try await file.read() else { return nil }
+        do { return try records(from: JSONValue.parse(bytes)) } catch {
+            let aside = try await file.setAside()
+            log.error(
+                "a state file cannot be understood; what is mounted is found without it",
+                metadata: ["error": "\(error)", "kept_as": "\(aside)"])
+            return nil
         }
-        let document = try await counts.read().flatMap { try? JSONValue.parse($0) } ?? .object([:])
-        for index in loaded.indices {
-            loaded[index].mounts = Agent.counts(of: loaded[index].id, in: document)
-        }
-        return loaded
     }
 
     func save(_ records: [VolumeRecord]) async throws {
@@ -71,7 +70,7 @@ struct StateFiles: StatePort {
     }
 
     func saveCounts(_ records: [VolumeRecord]) async throws {
-        try await counts.replace(
-            with: countsDocument(of: records).serialised(), syncing: false)
+        try await mounts.replace(
+            with: mountsDocument(of: records).serialised(), syncing: false)
     }
 }

@@ -16,13 +16,30 @@ import VolumeCore
         #expect(try records(from: JSONValue.parse(bytes)) == kept)
     }
 
-    @Test func `counts come back, and what is not understood is none`() throws {
-        let record = VolumeRecord(
-            id: Fixture.id, createdAt: 7, mounts: MountCounts(["a": 2, "b": 1], unanswered: ["b"]))
-        let document = try JSONValue.parse(countsDocument(of: [record]).serialised())
-        #expect(counts(of: Fixture.id, in: document) == record.mounts)
-        #expect(counts(of: .init(literal: "vol-1a2b3c4d"), in: document).isEmpty)
-        #expect(counts(of: Fixture.id, in: ["\(Fixture.id)": ["counts": ["a": "x"]]]).isEmpty)
+    private static let mounted = VolumeRecord(
+        id: Fixture.id, name: "data", options: VolumeOptions(readOnly: true), createdAt: 7,
+        mounts: MountCounts(["a": 2, "b": 1], unanswered: ["b"]))
+    private static let idle = VolumeRecord(id: .init(literal: "vol-1a2b3c4d"), createdAt: 8)
+
+    private func written(_ document: JSONValue) throws -> [VolumeRecord] {
+        try records(from: JSONValue.parse(document.serialised()))
+    }
+
+    @Test func `counts come back beside what they are of`() throws {
+        let all = [Self.mounted, Self.idle]
+        let saved = try written(stateDocument(of: all))
+        #expect(merged(saved, mounted: try written(mountsDocument(of: all))) == all)
+    }
+
+    @Test func `without the one file what is mounted is known, with its options and counts`() throws
+    {
+        let all = [Self.mounted, Self.idle]
+        #expect(merged(nil, mounted: try written(mountsDocument(of: all))) == [Self.mounted])
+    }
+
+    @Test func `counts of what has been forgotten bring it not back`() throws {
+        let mounted = try written(mountsDocument(of: [Self.mounted]))
+        #expect(merged([Self.idle], mounted: mounted) == [Self.idle])
     }
 
     @Test(arguments: [

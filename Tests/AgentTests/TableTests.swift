@@ -157,10 +157,51 @@ import VolumeCore
         fixture.restart()
         try fixture.run { manager in
             try await manager.start()
-            #expect(await manager.list().map(\.name) == [Fixture.name])
+            #expect(await manager.list().isEmpty)
             try await fixture.sleep(.seconds(60))
         }
         #expect(fixture.host.mounts.isEmpty)
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a volume whose record is lost can be created by another name`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create("data", options: ["volume-id": Fixture.name])
+            _ = try await manager.mount("data", id: "a")
+        }
+        fixture.state.records = []
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create("data", options: ["volume-id": Fixture.name])
+            _ = try await manager.mount("data", id: "b")
+            #expect(try await manager.get("data").status["mounts"] == "1")
+        }
+    }
+
+    /// As long as it bore the lease of this instance, which runs, no other could have it.
+    @Test func `a volume that is attached with our lease and in no record is given back`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.here)"
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a volume that somebody else attached here is left alone`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
     }
 }

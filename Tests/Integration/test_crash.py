@@ -214,8 +214,8 @@ class Docker:
 
     def saved_counts(self):
         file = self.daemon.mount_path / ".polarity-ecs-ebs-plugin" / "mounts.json"
-        text = file.read_text() if file.exists() else "{}"
-        return json.loads(text).get(self.volume, {}).get("counts", {})
+        mounted = json.loads(file.read_text())["volumes"] if file.exists() else []
+        return next((v["counts"] for v in mounted if v["id"] == self.volume), {})
 
     def report(self):
         return json.loads(self.report_file.read_text())

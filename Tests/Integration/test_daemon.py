@@ -124,17 +124,21 @@ def test_mounts_and_counts_outlive_the_process(simulator, daemon, new_volume, en
     simulator.wait_for_volume(volume, "available")
 
 
-def test_a_state_file_that_is_torn_is_kept_aside_and_the_mounts_are_found(daemon, new_volume):
+@pytest.mark.parametrize("torn, mounts", [("volumes.json", "1"), ("mounts.json", "0")])
+def test_a_state_file_that_is_torn_is_kept_aside_and_the_mounts_are_found(
+        daemon, new_volume, torn, mounts):
     volume = new_volume()
-    daemon.create(volume)
-    mountpoint = daemon.mount(volume)
+    daemon.call("VolumeDriver.Create", Name="data", Opts={"volume-id": volume})
+    mountpoint = daemon.mount("data")
     daemon.stop()
-    state = daemon.mount_path / ".polarity-ecs-ebs-plugin" / "volumes.json"
+    state = daemon.mount_path / ".polarity-ecs-ebs-plugin" / torn
     state.write_bytes(state.read_bytes()[:-9])
     daemon.environment["DETACH_AFTER"] = "never"
     daemon.start()
-    assert daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Mountpoint"] == str(mountpoint)
-    assert state.with_name("volumes.json.unreadable").exists()
+    found = daemon.call("VolumeDriver.Get", Name="data")["Volume"]
+    assert found["Mountpoint"] == str(mountpoint)
+    assert found["Status"]["mounts"] == mounts
+    assert state.with_name(f"{torn}.unreadable").exists()
 
 
 def test_it_ends_in_time_while_a_mount_is_under_way(simulator, daemon, new_volume):

@@ -15,7 +15,12 @@ extension LifeWorld {
         }
     }
 
-    func checkMount(of device: LifeKernel.Device, for volume: VolumeID, on host: Int) {
+    func checkMount(
+        of device: LifeKernel.Device, by node: BlockDevice, for volume: VolumeID, on host: Int
+    ) {
+        if device.volume.isPartitioned, !LifeKernel.isPartition(node) {
+            trace.broke("a partition is mounted, not its disk", "host \(host), \(volume)")
+        }
         guard device.volume.id != volume else { return }
         trace.broke(
             "a volume is mounted from its own device",
@@ -53,6 +58,11 @@ extension LifeWorld {
             }
             return
         }
+        if plan.takeover == .never {
+            trace.broke(
+                "no volume is taken where takeover is never",
+                "host \(caller) detaches volume \(volume.index) from host \(owner)")
+        }
         // An owner may come up between the look at it and the call that follows.
         if force, hosts[owner].bootedAt.map({ $0 + .seconds(5) < scheduler.now }) ?? true {
             trace.broke(
@@ -60,8 +70,8 @@ extension LifeWorld {
                 "host \(caller) forces volume \(volume.index) from host \(owner)")
         }
         let holder = volume.tags[LifeCloud.lease]
-        if isHeld, holder == "\(cloud.instances[owner])", let since = volume.leaseSince,
-            since + Self.leaseWindow < scheduler.now
+        if plan.takeover == .unlessMounted, isHeld, holder == "\(cloud.instances[owner])",
+            let since = volume.leaseSince, since + Self.leaseWindow < scheduler.now
         {
             trace.broke(
                 "the lease of a running owner is respected",
@@ -119,7 +129,9 @@ extension LifeWorld {
     /// Called as dockerd has a Mount's error.
     func checkRefusal(_ error: any Error, of volume: Int, on host: Int) {
         guard let error = error as? OperationError else { return }
-        if error.reason == .noSuchVolume, hosts[host].isCreated(volume) {
+        if error.reason == .noSuchVolume, hosts[host].isCreated(volume),
+            !cloud.volumes[volume].isDeleted
+        {
             trace.broke("a volume that was created is known", "host \(host), volume \(volume)")
         }
         if error.found.hasSuffix("device names are taken") {

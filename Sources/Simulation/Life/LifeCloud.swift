@@ -31,6 +31,9 @@ final class LifeCloud: @unchecked Sendable {
         /// Where each host's plugin mounts it.
         let mountpoint: String
         let snapshotID: String?
+        /// Whether its file system, or whatever there is, lies in a partition.
+        let isPartitioned: Bool
+        var isDeleted = false
         var attachment: Attachment?
         var tags: [String: String] = [:]
         /// Since when the tags name the host that they name now.
@@ -42,7 +45,11 @@ final class LifeCloud: @unchecked Sendable {
         fileprivate var history: [(at: Instant, description: VolumeDescription)] = []
         fileprivate var first: VolumeDescription?
 
-        init(index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent) {
+        init(
+            index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent,
+            isPartitioned: Bool
+        ) {
+            self.isPartitioned = isPartitioned
             self.index = index
             self.id = id
             mountpoint = "/mnt/\(id)"
@@ -69,9 +76,12 @@ final class LifeCloud: @unchecked Sendable {
         calls.append(0)
     }
 
-    func addVolume(_ id: VolumeID, snapshotID: String?, content: DeviceContent) {
+    func addVolume(
+        _ id: VolumeID, snapshotID: String?, content: DeviceContent, isPartitioned: Bool
+    ) {
         let volume = Volume(
-            index: volumes.count, id: id, snapshotID: snapshotID, content: content)
+            index: volumes.count, id: id, snapshotID: snapshotID, content: content,
+            isPartitioned: isPartitioned)
         volumes.append(volume)
         changed(volume)
     }
@@ -184,11 +194,22 @@ final class LifeCloud: @unchecked Sendable {
         .refused(code: code, message: message, requestID: "r")
     }
 
+    private static func notFound(_ volume: Volume) -> EC2Failure {
+        refusal("InvalidVolume.NotFound", "The volume '\(volume.id)' does not exist.")
+    }
+
+    func delete(_ volume: Volume) {
+        guard volume.attachment == nil, !volume.isDeleted else { return }
+        volume.isDeleted = true
+        world.trace.note(.deleted, volume: volume.index)
+    }
+
     // MARK: Attaching and detaching
 
     func attach(_ volume: Volume, to host: Int, as name: String) -> Result<
         VolumeAttachment, EC2Failure
     > {
+        if volume.isDeleted { return .failure(Self.notFound(volume)) }
         if let attachment = volume.attachment {
             return .failure(
                 Self.refusal("VolumeInUse", "\(volume.id) is attached to host \(attachment.host)"))
@@ -247,6 +268,7 @@ final class LifeCloud: @unchecked Sendable {
     func detach(
         _ volume: Volume, from host: Int, force: Bool, by caller: Int?
     ) -> Result<VolumeAttachment, EC2Failure> {
+        if volume.isDeleted { return .failure(Self.notFound(volume)) }
         guard let attachment = volume.attachment, attachment.host == host else {
             return .failure(
                 Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state"))
@@ -323,6 +345,7 @@ final class LifeCloud: @unchecked Sendable {
         if world.plan.tagsForbidden {
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
+        if volume.isDeleted { return .failure(Self.notFound(volume)) }
         if volume.tags[key] != value {
             volume.tags[key] = value
             if key == Self.lease { volume.leaseSince = value == nil ? nil : scheduler.now }

@@ -175,7 +175,7 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    private func name(_ volume: Int) -> String { world.cloud.volumes[volume].id.description }
+    private func name(_ volume: Int) -> String { world.names[volume].name }
 
     /// docker volume create, where Get does not know the volume.
     private func ensure(_ volume: Int) async throws {
@@ -189,7 +189,7 @@ final class LifeDocker: @unchecked Sendable {
         } catch let failure as CallFailure { throw failure } catch {
             if scheduler.now > start, host.daemon == nil { throw error }
         }
-        let options = world.readOnlyVolume == volume ? ["read-only": "true"] : [:]
+        let options = world.names[volume].options
         try await call(volume, bound: world.plan.callTimeout) {
             try await $0.create(name, options: options)
         }
@@ -210,6 +210,7 @@ final class LifeDocker: @unchecked Sendable {
             ) { try await $0.mount(name, id: id) }
             ledger[volume, default: [:]][id, default: 0] += 1
             world.trace.note(.mounted, host: host.index, volume: volume, 0, id)
+            host.used(volume)
             world.checkMountAnswer(of: volume, on: host.index, at: path)
         } catch {
             world.trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
@@ -371,8 +372,8 @@ final class LifeDocker: @unchecked Sendable {
             if containers.contains(where: { $0.volume == volume }) {
                 _ = try? await call(volume, bound: world.plan.callTimeout) { await $0.list() }
             } else {
-                host.removing(volume)
-                try? await call(volume, bound: world.plan.callTimeout) {
+                try? await call(volume, bound: world.plan.callTimeout) { [host] in
+                    host.removing(volume)
                     try await $0.remove(name)
                 }
             }

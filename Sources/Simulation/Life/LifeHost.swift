@@ -40,8 +40,12 @@ final class LifeHost: @unchecked Sendable {
     var uncertain: Set<Int> = []
     /// When dockerd had the answer to its last Unmount of a volume.
     var lastUnmounts: [Int: Instant] = [:]
-    /// Volumes whose mounts somebody dropped from under the plugin.
+    /// Volumes whose mounts somebody dropped from under the plugin, or their counts.
     var dropped: Set<Int> = []
+    /// Volumes that stayed attached when the records were lost, with no lease to know them by.
+    private(set) var forgotten: Set<Int> = []
+    /// Whether devices are known by their names alone, as on Xen.
+    let isXen: Bool
     /// Calls that the daemon's end cut, until its next start.
     private var lostCalls: [Call] = []
     /// Volumes whose Create was answered, and no Remove was sent since.
@@ -53,6 +57,7 @@ final class LifeHost: @unchecked Sendable {
     init(index: Int, world: LifeWorld) {
         self.index = index
         self.world = world
+        isXen = world.scheduler.random.chance(200)
         kernel = LifeKernel(host: index, world: world)
     }
 
@@ -70,7 +75,8 @@ final class LifeHost: @unchecked Sendable {
         let manager = VolumeManager(
             ports: ports.all,
             settings: VolumeManager.Settings(
-                mountRoot: "/mnt", detachAfter: world.plan.detachAfter),
+                mountRoot: "/mnt", detachAfter: world.plan.detachAfter,
+                takeover: world.fault == .takeoverIgnored ? .always : world.plan.takeover),
             executor: process,
             log: world.log(of: index, process))
         let daemon = Daemon(process: process, manager: manager)
@@ -108,6 +114,51 @@ final class LifeHost: @unchecked Sendable {
             world.scheduler.after(pause) { [weak self] in self?.startPlugin() }
         }
     }
+
+    /// Ends the daemon as SIGTERM does: nothing new is taken, and what runs is waited for a while.
+    func endPlugin(thenAfter pause: Duration) {
+        guard let daemon, daemon.isUp else { return }
+        daemon.isUp = false
+        world.trace.note(.pluginDown, host: index, 1)
+        var isOver = false
+        let end = { [self] in
+            guard self.daemon === daemon, !isOver else { return }
+            isOver = true
+            killPlugin(thenAfter: pause)
+        }
+        daemon.process.afterJob = { [self] in
+            if daemon.calls.isEmpty { world.scheduler.after(.zero, end) }
+        }
+        world.scheduler.after(daemon.calls.isEmpty ? .zero : Limit.stopTimeMax, end)
+    }
+
+    /// What torn state files cost: the records of what is not mounted, and what is attached without
+    /// a lease is not known for the plugin's own any more; or the counts.
+    func loseState(volumes: Bool, counts: Bool) {
+        world.trace.note(.stateLost, host: index, (volumes ? 1 : 0) + (counts ? 2 : 0))
+        if counts {
+            for position in disk.indices { disk[position].mounts = MountCounts() }
+            dropped.formUnion(0..<world.cloud.volumes.count)
+        }
+        guard volumes else { return }
+        disk.removeAll { $0.mounts.isEmpty }
+        let lost = world.cloud.volumes.filter { volume in
+            !disk.contains { $0.id == volume.id }
+        }
+        for volume in lost { known.remove(volume.index) }
+        // Once the calls that were on their way have been carried out.
+        world.scheduler.after(.milliseconds(100)) { [self] in
+            for volume in lost where !bearsSettledLease(volume) { forgotten.insert(volume.index) }
+        }
+    }
+
+    /// Whether each look at EC2 tells that the volume is mounted here.
+    private func bearsSettledLease(_ volume: LifeCloud.Volume) -> Bool {
+        volume.tags[LifeCloud.lease] == "\(world.cloud.instances[index])"
+            && volume.leaseSince.map { $0 + .seconds(15) < world.scheduler.now } == true
+    }
+
+    func used(_ volume: Int) { forgotten.remove(volume) }
 
     /// A call that was carried out and not answered leaves a count that is off by one, and nobody can
     /// know.

@@ -18,13 +18,16 @@ final class LifeKernel: @unchecked Sendable {
     /// A file system as the kernel has it mounted, wherever it can be seen.
     final class SuperBlock {
         let device: Device
+        /// The device's node, or that of its partition.
+        let node: BlockDevice
         let readOnly: Bool
         /// How many writes it knows of: another number on the volume is somebody else's doing.
         var view: Int
         var references = 0
 
-        init(device: Device, readOnly: Bool) {
+        init(device: Device, node: BlockDevice, readOnly: Bool) {
             self.device = device
+            self.node = node
             self.readOnly = readOnly
             view = device.volume.data.count
         }
@@ -49,9 +52,26 @@ final class LifeKernel: @unchecked Sendable {
         devices.first { $0.volume === volume && $0.isPresent }
     }
 
+    /// The device of a node, its own or that of its partition.
     func device(_ node: BlockDevice) -> Device? {
-        devices.first { $0.node.number == node.number && $0.isPresent }
+        devices.first { $0.node.number.minor == node.number.minor && $0.isPresent }
     }
+
+    /// What bears the name that a volume was attached by, where that is how devices are named.
+    func device(attachedAs name: String) -> Device? {
+        devices.first { $0.node.path == name && $0.isPresent }
+    }
+
+    private static let diskMajor: UInt32 = 259
+    private static let partitionMajor: UInt32 = 260
+
+    static func partition(of disk: BlockDevice) -> BlockDevice {
+        BlockDevice(
+            path: disk.path + "p1",
+            number: DeviceNumber(major: partitionMajor, minor: disk.number.minor))
+    }
+
+    static func isPartition(_ node: BlockDevice) -> Bool { node.number.major == partitionMajor }
 
     func plug(_ volume: LifeCloud.Volume) {
         guard device(of: volume) == nil else { return }
@@ -59,8 +79,10 @@ final class LifeKernel: @unchecked Sendable {
         let taken = Set(devices.map(\.node.number.minor))
         var minor = UInt32(world.scheduler.random.below(4) + 1)
         while taken.contains(minor) { minor += 1 }
+        let name = world.hosts[host].isXen ? volume.attachment?.name : nil
         let node = BlockDevice(
-            path: "/dev/nvme\(minor)n1", number: DeviceNumber(major: 259, minor: minor))
+            path: name ?? "/dev/nvme\(minor)n1",
+            number: DeviceNumber(major: Self.diskMajor, minor: minor))
         devices.append(Device(volume: volume, node: node))
         world.trace.note(.device, host: host, volume: volume.index, Int(minor))
         wakeWatchers(of: volume)
@@ -81,7 +103,7 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// Waits for the volume's device to come or go.
+    /// Waits for the volume's device, or that of one that may be taken for it, to come or go.
     func deviceChange(
         of volume: LifeCloud.Volume, by deadline: Instant, _ process: SimulatedProcess
     ) async throws {
@@ -92,8 +114,9 @@ final class LifeKernel: @unchecked Sendable {
     }
 
     private func wakeWatchers(of volume: LifeCloud.Volume) {
-        let woken = watchers.filter { $0.volume === volume }
-        watchers.removeAll { $0.volume === volume || !$0.reply.isAwaited }
+        let isXen = world.hosts[host].isXen
+        let woken = watchers.filter { isXen || $0.volume === volume }
+        watchers.removeAll { isXen || $0.volume === volume || !$0.reply.isAwaited }
         for watcher in woken { watcher.reply.succeed(true) }
     }
 
@@ -103,10 +126,12 @@ final class LifeKernel: @unchecked Sendable {
         superBlocks.contains { $0.device.volume === volume && $0.device.isPresent }
     }
 
-    func mount(_ device: Device, at mountpoint: String, readOnly: Bool) -> Bool {
+    func mount(
+        _ device: Device, by node: BlockDevice, at mountpoint: String, readOnly: Bool
+    ) -> Bool {
         guard mounts[mountpoint] == nil else { return false }
         let shared = superBlocks.first { $0.device === device }
-        let superBlock = shared ?? SuperBlock(device: device, readOnly: readOnly)
+        let superBlock = shared ?? SuperBlock(device: device, node: node, readOnly: readOnly)
         if shared == nil { superBlocks.append(superBlock) }
         mounts[mountpoint] = superBlock
         superBlock.references += 1

@@ -1,3 +1,5 @@
+import VolumeCore
+
 /// What a life is made of, drawn from its seed.
 struct LifePlan {
     let hosts: Int
@@ -11,6 +13,7 @@ struct LifePlan {
     let detachAfter: Duration?
     /// Docker's own bound on a call, 30 s by default.
     let callTimeout: Duration
+    let takeover: TakeoverPolicy
     let tagsForbidden: Bool
     /// Only a few device names are free of other things' use.
     let namesAreScarce: Bool
@@ -29,6 +32,10 @@ struct LifePlan {
             random.pick([.seconds(15), .seconds(15), .seconds(15), .seconds(0), .seconds(60), nil])
             ?? nil
         callTimeout = random.chance(600) ? .seconds(30) : .seconds(120)
+        takeover =
+            random.pick([
+                .unlessMounted, .unlessMounted, .unlessMounted, .unlessMounted, .always, .never,
+            ]) ?? .unlessMounted
         tagsForbidden = random.chance(80)
         namesAreScarce = random.chance(200)
         lagMax = random.pick([.zero, .seconds(1), .seconds(3)]) ?? .zero
@@ -82,6 +89,8 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case detachDropped
     /// Every detachment is forced.
     case detachForced
+    /// Volumes are taken where takeover is never.
+    case takeoverIgnored
     /// Every other instance seems to be stopped.
     case ownersSeemStopped
     /// A device is awaited for ever.

@@ -68,7 +68,7 @@ extension LifePorts: EC2Port {
     ) async throws -> VolumeDescription? {
         let volume = cloud.volume(id)
         return try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
-            [self] in .success(cloud.told(volume))
+            [self] in .success(volume.isDeleted ? nil : cloud.told(volume))
         }
     }
 
@@ -152,22 +152,24 @@ extension LifePorts: EC2Port {
 
 extension LifePorts: DevicePort {
     func find(_ volume: VolumeID, attachedAs deviceName: String?) async throws -> BlockDevice? {
-        try await step(1...2) { [self] in .success(present(volume)) }
+        try await step(1...2) { [self] in .success(present(volume, deviceName)) }
     }
 
-    private func present(_ id: VolumeID) -> BlockDevice? {
+    private func present(_ id: VolumeID, _ name: String?) -> BlockDevice? {
         if fault == .anyDeviceTaken { return kernel.devices.first { $0.isPresent }?.node }
         if fault == .oldDeviceTaken, let last = lastDevices[id] { return last }
-        let node = kernel.device(of: cloud.volume(id))?.node
-        if let node { lastDevices[id] = node }
-        return node
+        let device =
+            host.isXen
+            ? name.flatMap { kernel.device(attachedAs: $0) } : kernel.device(of: cloud.volume(id))
+        if let node = device?.node { lastDevices[id] = node }
+        return device?.node
     }
 
     func arrival(
         of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
     ) async throws -> BlockDevice {
         while true {
-            if let device = present(volume) { return device }
+            if let device = present(volume, deviceName) { return device }
             guard scheduler.now < deadline || fault == .arrivalWithoutDeadline else {
                 throw OperationError(
                     .deadline, doing: "wait for \(volume)", found: "its device did not come")
@@ -183,7 +185,7 @@ extension LifePorts: DevicePort {
     ) async throws {
         if fault == .departureNotAwaited { return }
         let volume = cloud.volume(volume)
-        while kernel.device(of: volume)?.node == device {
+        while let present = kernel.device(device), host.isXen || present.volume === volume {
             guard scheduler.now < deadline else {
                 throw OperationError(
                     .deadline, doing: "wait for \(volume.id) to go", found: "it is still here")
@@ -194,7 +196,7 @@ extension LifePorts: DevicePort {
 
     func partition(
         _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
-    ) async throws -> BlockDevice { device }
+    ) async throws -> BlockDevice { LifeKernel.partition(of: device) }
 }
 
 // MARK: File systems
@@ -204,7 +206,7 @@ extension LifePorts: FileSystemPort {
     private func proved(
         _ node: BlockDevice, _ id: VolumeID
     ) -> Result<LifeKernel.Device, any Error> {
-        let isProved = fault != .anyDeviceTaken && fault != .oldDeviceTaken
+        let isProved = fault != .anyDeviceTaken && fault != .oldDeviceTaken && !host.isXen
         guard let device = kernel.device(node), !isProved || device.volume.id == id else {
             return .failure(
                 OperationError(.device, doing: "open \(node.path)", found: "it is not \(id)"))
@@ -223,6 +225,9 @@ extension LifePorts: FileSystemPort {
                 }
                 if fault == .unknownIsBlank {
                     if case .fileSystem = found.volume.content {} else { return .success(.blank) }
+                }
+                if found.volume.isPartitioned, !LifeKernel.isPartition(device) {
+                    return .success(.signature("a dos partition table"))
                 }
                 return .success(found.volume.content)
             }
@@ -281,9 +286,12 @@ extension LifePorts: FileSystemPort {
         let fails = kernelFails()
         let _: Bool = try await step(fails ? 1000...8000 : 2...60) { [self] in
             proved(device, volume).flatMap { found in
-                world.checkMount(of: found, for: volume, on: host.index)
+                world.checkMount(of: found, by: device, for: volume, on: host.index)
                 let isReadOnly = readOnly && fault != .readOnlyDropped
-                guard !fails, kernel.mount(found, at: mountpoint, readOnly: isReadOnly) else {
+                let isMounted =
+                    !fails
+                    && kernel.mount(found, by: device, at: mountpoint, readOnly: isReadOnly)
+                guard isMounted else {
                     return .failure(
                         OperationError(.system, doing: "mount \(mountpoint)", found: "EBUSY"))
                 }
@@ -316,7 +324,7 @@ extension LifePorts: FileSystemPort {
     }
 
     func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
-        kernel.mounts[mountpoint]?.device.node.number == device.number
+        kernel.mounts[mountpoint]?.node.number == device.number
     }
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {
@@ -336,8 +344,8 @@ extension LifePorts: FileSystemPort {
             .success(
                 kernel.mounts.sorted { $0.key < $1.key }.map {
                     MountedFileSystem(
-                        mountpoint: $0.key, device: $0.value.device.node.number, type: "xfs",
-                        source: $0.value.device.node.path, readOnly: $0.value.readOnly)
+                        mountpoint: $0.key, device: $0.value.node.number, type: "xfs",
+                        source: $0.value.node.path, readOnly: $0.value.readOnly)
                 })
         }
     }

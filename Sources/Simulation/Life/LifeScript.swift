@@ -1,4 +1,5 @@
 import Base
+import VolumeCore
 
 /// The course of a life: work and disasters, peace, and the looks at what is left.
 final class LifeScript: @unchecked Sendable {
@@ -74,11 +75,12 @@ final class LifeScript: @unchecked Sendable {
         if host.kernel.mounts[world.mountpoint(volume.index)] != nil {
             world.trace.broke("no mount is left without a count", what)
         }
+        if host.forgotten.contains(volume.index) { return }
         if let attachment = volume.attachment, attachment.host == host.index, !isLingering {
             world.trace.broke("no attachment is left", "\(what), \(attachment.state)")
         }
         if volume.tags[LifeCloud.lease] == "\(world.cloud.instances[host.index])",
-            !world.plan.tagsForbidden
+            !world.plan.tagsForbidden, !volume.isDeleted
         {
             world.trace.broke("no lease is left", what)
         }
@@ -89,7 +91,7 @@ final class LifeScript: @unchecked Sendable {
         for volume in world.cloud.volumes where isUsable(volume) {
             // What docker itself has lost count of may stay mounted where it is.
             guard !liveHosts.contains(where: { $0.uncertain.contains(volume.index) }),
-                let host = world.scheduler.random.pick(liveHosts)
+                let host = world.scheduler.random.pick(candidates(for: volume))
             else { continue }
             let world = world
             let index = volume.index
@@ -105,9 +107,18 @@ final class LifeScript: @unchecked Sendable {
         try await process.sleep(.seconds(500))
     }
 
+    /// Who may have the volume: with takeover `never`, whoever has it still.
+    private func candidates(for volume: LifeCloud.Volume) -> [LifeHost] {
+        guard world.plan.takeover == .never, let attachment = volume.attachment else {
+            return liveHosts
+        }
+        return liveHosts.filter { $0.index == attachment.host }
+    }
+
     private func isUsable(_ volume: LifeCloud.Volume) -> Bool {
+        if volume.isDeleted { return false }
         if case .fileSystem = volume.content { return true }
-        return volume.content == .blank && volume.snapshotID == nil
+        return volume.content == .blank && volume.snapshotID == nil && !volume.isPartitioned
             && world.readOnlyVolume != volume.index
     }
 }

@@ -8,7 +8,7 @@ struct LifeEvent {
         case attaching, attached, detaching, busy, free, device, deviceGone
         case kernelMount, kernelUnmount, format, write, writeFailed, busyUnmount
         case save, pluginUp, pluginDown, dockerUp, dockerDown, reboot, stopped, terminated, booted
-        case containerUp, containerDown, settle, log
+        case containerUp, containerDown, settle, log, deleted, stateLost
     }
 
     let at: Instant

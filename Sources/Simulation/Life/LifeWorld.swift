@@ -16,6 +16,8 @@ package final class LifeWorld: @unchecked Sendable {
     private(set) var otherNames: [String] = []
     /// The volume that is created read-only, if there is one.
     private(set) var readOnlyVolume: Int?
+    /// What Docker calls each volume, and the options that it is created with.
+    private(set) var names: [(name: String, options: [String: String])] = []
     /// Writes that containers were told are on the disk, by volume.
     var acknowledgedWrites: [Int] = []
     private var processes: [SimulatedProcess] = []
@@ -39,6 +41,7 @@ package final class LifeWorld: @unchecked Sendable {
         }
         for index in 0..<plan.volumes { addVolume(index) }
         if scheduler.random.chance(200) { readOnlyVolume = 0 }
+        names = cloud.volumes.map(name)
         for index in 0..<plan.hosts {
             guard let id = InstanceID("i-0000000\(index)") else { preconditionFailure() }
             cloud.addInstance(id)
@@ -60,8 +63,19 @@ package final class LifeWorld: @unchecked Sendable {
                 xfs, xfs, .blank, .blank, .blank, .unknownData, .signature("crypto_LUKS"),
             ]) ?? .blank
         let snapshot = scheduler.random.chance(150) ? "snap-1" : nil
-        cloud.addVolume(id, snapshotID: snapshot, content: content)
+        cloud.addVolume(
+            id, snapshotID: snapshot, content: content,
+            isPartitioned: scheduler.random.chance(100))
         acknowledgedWrites.append(0)
+    }
+
+    private func name(of volume: LifeCloud.Volume) -> (name: String, options: [String: String]) {
+        var options: [String: String] = [:]
+        if readOnlyVolume == volume.index { options["read-only"] = "true" }
+        if volume.isPartitioned { options["partition"] = "1" }
+        guard scheduler.random.chance(200) else { return (volume.id.description, options) }
+        options["volume-id"] = volume.id.description
+        return ("data-\(volume.index)", options)
     }
 
     // MARK: What the parts ask of the world
@@ -136,7 +150,7 @@ package final class LifeWorld: @unchecked Sendable {
         guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning else {
             return
         }
-        switch scheduler.random.below(12) {
+        switch scheduler.random.below(16) {
         case 0...4: crashSoon(host)
         case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
         case 6:
@@ -152,6 +166,10 @@ package final class LifeWorld: @unchecked Sendable {
         case 8: powerCycle(host)
         case 9: stopInstance(host)
         case 10: disableByForce(host)
+        case 11: host.endPlugin(thenAfter: scheduler.random.duration(200...4000))
+        case 12: loseState(host)
+        case 13: flap()
+        case 14: delete()
         default: outsideDetach()
         }
     }
@@ -193,6 +211,31 @@ package final class LifeWorld: @unchecked Sendable {
         host.killPlugin(thenAfter: scheduler.random.duration(1000...5000))
         host.kernel.dropMounts()
         host.dropped.formUnion(0..<cloud.volumes.count)
+    }
+
+    /// The daemon is killed, and finds its state files torn, one or both, when it starts again.
+    private func loseState(_ host: LifeHost) {
+        host.killPlugin(thenAfter: scheduler.random.duration(200...4000))
+        host.loseState(volumes: scheduler.random.chance(700), counts: scheduler.random.chance(500))
+    }
+
+    /// A device goes, and comes again under another number.
+    private func flap() {
+        guard let volume = scheduler.random.pick(cloud.volumes), let attachment = volume.attachment
+        else { return }
+        hosts[attachment.host].kernel.unplug(volume)
+        scheduler.after(scheduler.random.duration(1...2000)) { [self] in
+            guard volume.attachment === attachment, !attachment.isLeaving,
+                hosts[attachment.host].isRunning
+            else { return }
+            hosts[attachment.host].kernel.plug(volume)
+        }
+    }
+
+    /// Somebody deletes a volume, which EC2 allows where it is attached nowhere.
+    private func delete() {
+        guard let volume = scheduler.random.pick(cloud.volumes) else { return }
+        cloud.delete(volume)
     }
 
     /// Somebody detaches a volume by hand.
