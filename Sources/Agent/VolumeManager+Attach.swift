@@ -380,8 +380,9 @@ extension VolumeManager {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
-        for mapping in instance?.mappings ?? [] {
-            deviceNames.claim(mapping.deviceName)
+        let mappings = instance?.mappings ?? []
+        deviceNames.claim(mappings.map(\.deviceName))
+        for mapping in mappings {
             guard let id = mapping.volume else { continue }
             if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {
                 try await adoptByLease(id, host, by: deadline)

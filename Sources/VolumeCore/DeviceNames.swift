@@ -33,13 +33,17 @@ package struct DeviceNames: Sendable {
         return name
     }
 
-    /// Marks a name as taken that an attachment bears already. Other names are of no concern.
-    package mutating func claim(_ name: String) {
-        guard !taken.contains(name) else { return }
-        free.removeAll { $0 == name }
-        quarantined.remove(name)
-        if Self.all.contains(name) { taken.insert(name) }
+    /// Marks names as taken that attachments bear already. Other names are of no concern.
+    package mutating func claim(_ names: [String]) {
+        let new = Set(names).subtracting(taken)
+        guard !new.isEmpty else { return }
+        taken.formUnion(free.filter { new.contains($0) })
+        taken.formUnion(quarantined.intersection(new))
+        free.removeAll { new.contains($0) }
+        quarantined.subtract(new)
     }
+
+    package mutating func claim(_ name: String) { claim([name]) }
 
     /// Gives a name back.
     package mutating func release(_ name: String) {
