@@ -42,7 +42,7 @@ extension VolumeManager {
                 ])
             if !volume.record.mounts.unanswered.isEmpty {
                 // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
-                // until the machine restarts.
+                // until the mount has gone, with the machine's restart or the plugin's by force.
                 log.warning(
                     "mounts were counted whose answers may not have gone out",
                     metadata: [
