@@ -5,14 +5,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,12 +30,27 @@ int CUring_init(struct CUring **out, unsigned entries, unsigned flags) {
     struct CUring *ring = calloc(1, sizeof *ring);
     if (!ring) return -ENOMEM;
     int result = io_uring_queue_init(entries, &ring->ring, flags | IORING_SETUP_CLAMP);
+    if (result == 0 && !(ring->ring.features & IORING_FEAT_FAST_POLL)) {
+        io_uring_queue_exit(&ring->ring);
+        result = -EINVAL;
+    }
     if (result < 0) {
         free(ring);
         return result;
     }
     *out = ring;
     return 0;
+}
+
+// No descriptor is -1: a call that reaches io_uring fails by that, with EBADF or EINVAL.
+static int probe(long result) {
+    return result < 0 && errno != EBADF && errno != EINVAL ? -errno : 0;
+}
+
+int CUring_probe_enter(void) { return probe(syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0)); }
+
+int CUring_probe_register(void) {
+    return probe(syscall(SYS_io_uring_register, -1, IORING_REGISTER_ENABLE_RINGS, NULL, 0));
 }
 
 int CUring_enable(struct CUring *ring) { return io_uring_enable_rings(&ring->ring); }
@@ -66,19 +84,11 @@ unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsign
     sqe->user_data = tag;                                          \
     return true
 
-// A larger count is cut: read(2) may return less than was asked for.
+// A larger count is cut: recv(2) may return less than was asked for.
 static unsigned clamped(size_t count) { return count < INT32_MAX ? (unsigned)count : INT32_MAX; }
 
-bool CUring_read(
-    struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset
-) {
-    QUEUE(io_uring_prep_read, fd, bytes, clamped(count), offset);
-}
-
-bool CUring_write(
-    struct CUring *ring, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset
-) {
-    QUEUE(io_uring_prep_write, fd, bytes, clamped(count), offset);
+bool CUring_read(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count) {
+    QUEUE(io_uring_prep_read, fd, bytes, clamped(count), 0);
 }
 
 bool CUring_recv(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count) {
@@ -113,17 +123,52 @@ bool CUring_cancel(struct CUring *ring, uint64_t tag, uint64_t target) {
 
 int CUring_eventfd(void) { return eventfd(0, EFD_CLOEXEC); }
 
-// glibc has had wrappers for these two only since 2.36.
 pid_t CUring_peer_pid(int fd) {
     struct ucred peer;
     socklen_t length = sizeof peer;
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 ? peer.pid : 0;
 }
 
-int CUring_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+bool CUring_has_seccomp_filter(void) { return prctl(PR_GET_SECCOMP) == SECCOMP_MODE_FILTER; }
 
-int CUring_pidfd_send_signal(int pidfd, int signal) {
-    return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+int CUring_accept_now(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }
+
+struct child {
+    pid_t pid;
+    int hang_up;
+};
+
+// Leaves the child to be reaped by its parent.
+static void *wait_for_end(void *argument) {
+    struct child child = *(struct child *)argument;
+    free(argument);
+    siginfo_t end;
+    while (waitid(P_PID, child.pid, &end, WEXITED | WNOWAIT) < 0 && errno == EINTR) {}
+    close(child.hang_up);
+    return NULL;
+}
+
+static int hang_up_at_end(pid_t pid) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0) return -1;
+    struct child *child = malloc(sizeof *child);
+    int error = ENOMEM;
+    if (child) {
+        *child = (struct child){.pid = pid, .hang_up = ends[1]};
+        error = CUring_start_thread("ring-child", wait_for_end, child);
+        if (!error) return ends[0];
+        free(child);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    errno = error;
+    return -1;
+}
+
+int CUring_child_end(pid_t pid) {
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    // A seccomp filter may answer EPERM for what it does not know.
+    return pidfd < 0 && (errno == ENOSYS || errno == EPERM) ? hang_up_at_end(pid) : pidfd;
 }
 
 int CUring_signalfd(const int *signals, unsigned count) {

@@ -24,6 +24,8 @@ package enum Limit {
     package static let ringEntriesMin: UInt32 = 16
     package static let operationsInFlightMax = 16 * 1024
     package static let jobsPerTurnMax = 256
+    /// How many completions or events are taken from the kernel at a time.
+    package static let completionsPerDrain = 256
     package static let blockingThreadsMax = 16
     /// How long a worker thread without work waits for more: within a mount there is more, and to
     /// start a thread costs as much as most of the work.

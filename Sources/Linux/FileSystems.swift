@@ -98,12 +98,5 @@ package final class FileSystems: Sendable {
         }
     }
 
-    /// The running kernel's release, `6.1.0-18-cloud-amd64` (uname).
-    package nonisolated func kernelRelease() -> String {
-        var name = utsname()
-        uname(&name)
-        return withUnsafeBytes(of: &name.release) { release in
-            String(decoding: release.prefix { $0 != 0 }, as: UTF8.self)
-        }
-    }
+    package nonisolated func kernelRelease() -> String { runningKernelRelease() }
 }

@@ -21,7 +21,7 @@ package struct ChildResult: Sendable, Equatable {
 /// Runs programs.
 package enum ChildProcess {
     /// Runs the program at `path`, without a shell and with a minimal environment, to its end.
-    /// Linux 5.3.
+    /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile.
     ///
     /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
     /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
@@ -41,23 +41,23 @@ package enum ChildProcess {
 @RingActor
 private final class Child {
     private let pid: pid_t
-    private let pidfd: Descriptor
+    /// Polls ready once the child has ended.
+    private let end: Descriptor
     private let pipe: Descriptor
     private var output: [UInt8] = []
 
-    private init(pid: pid_t, pidfd: consuming Descriptor, pipe: consuming Descriptor) {
+    private init(pid: pid_t, end: consuming Descriptor, pipe: consuming Descriptor) {
         self.pid = pid
-        self.pidfd = pidfd
+        self.end = end
         self.pipe = pipe
     }
 
     /// On a worker: posix_spawn blocks until the program is loaded.
     static func start(_ path: String, _ arguments: [String]) async throws(Errno) -> Child {
-        let (pid, pidfd, pipe) = try await RingActor.ring.blocking { () throws(Errno) in
+        let (pid, end, pipe) = try await RingActor.ring.blocking { () throws(Errno) in
             try spawn(path, arguments)
         }
-        return Child(
-            pid: pid, pidfd: Descriptor(owning: pidfd), pipe: Descriptor(owning: pipe))
+        return Child(pid: pid, end: Descriptor(owning: end), pipe: Descriptor(owning: pipe))
     }
 
     /// Waits for the end, and kills the child when the task is cancelled.
@@ -75,7 +75,7 @@ private final class Child {
 
     private func waitForEnd() async -> Errno? {
         do throws(Errno) {
-            _ = try await RingActor.ring.poll(pidfd, .input)
+            _ = try await RingActor.ring.poll(end, .input)
             return nil
         } catch {
             return error
@@ -83,8 +83,9 @@ private final class Child {
     }
 
     private func killAndWait() async {
-        CUring_pidfd_send_signal(pidfd.rawValue, SIGKILL)
-        while await RingActor.ring.pollToTheEnd(pidfd) < 0 { await Task.yield() }
+        // Until it is reaped the pid is the child's.
+        kill(pid, SIGKILL)
+        while await RingActor.ring.pollToTheEnd(end) < 0 { await Task.yield() }
     }
 
     /// Reads until the pipe's end, or until the task is cancelled; then what is in the pipe by now.
@@ -122,7 +123,8 @@ private final class Child {
     }
 }
 
-/// Starts a program; returns its pid, its pidfd and the read end of its output.
+/// Starts a program; returns its pid, a descriptor that tells its end, and the read end of its
+/// output.
 private func spawn(_ path: String, _ arguments: [String]) throws(Errno) -> (pid_t, Int32, Int32) {
     var ends: [Int32] = [-1, -1]
     guard CUring_output_pipe(&ends) == 0 else { throw .current }
@@ -137,14 +139,14 @@ private func spawn(_ path: String, _ arguments: [String]) throws(Errno) -> (pid_
             return pid
         }
     }
-    let pidfd = CUring_pidfd_open(pid)
-    guard pidfd >= 0 else {
+    let end = CUring_child_end(pid)
+    guard end >= 0 else {
         let error = Errno.current
         kill(pid, SIGKILL)
         waitpid(pid, nil, 0)
         throw error
     }
-    return (pid, pidfd, readEnd.release())
+    return (pid, end, readEnd.release())
 }
 
 /// Calls `body` with a null-terminated array of C strings.

@@ -70,7 +70,7 @@ package final class Listener {
     package func accept() async throws(Errno) -> Socket {
         while true {
             let fd = try descriptor.begin()
-            let result = await RingActor.ring.perform { CUring_accept($0, $1, fd) }
+            let result = await RingActor.ring.perform(.accept(fd))
             if result >= 0 { return try accepted(Descriptor(owning: result)) }
             try descriptor.end()
             switch Errno(rawValue: -result) {
@@ -100,7 +100,7 @@ package final class Listener {
     private func backOff() async throws(Errno) {
         let ring = RingActor.ring
         let end = ring.now + Limit.acceptRetryDelay
-        switch -(await ring.performTimeout(end, beyondLimit: true)) {
+        switch -(await ring.perform(.timeout(end), beyondLimit: true)) {
         case ECANCELED: throw .canceled
         case ETIME: break
         // The kernel takes no timeout either.
@@ -189,7 +189,7 @@ private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
     do throws(Errno) {
         let raw = try RawSocketAddress(address)
         // In non-blocking mode a full backlog is EAGAIN, not a wait.
-        let descriptor = try address.makeSocket(nonBlocking: true)
+        let descriptor = try address.makeSocket(isNonBlocking: true)
         guard connect(descriptor.rawValue, raw.pointer, raw.length) == 0 else { throw .current }
         let process = CUring_peer_pid(descriptor.rawValue)
         return .success(process > 0 && (kill(process, 0) == 0 || errno == EPERM))

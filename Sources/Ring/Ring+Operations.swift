@@ -1,5 +1,4 @@
 import Base
-import CUring
 import Glibc
 package import SystemPackage
 
@@ -28,58 +27,23 @@ extension Ring {
     package func poll(
         _ descriptor: borrowing Descriptor, _ events: PollEvents
     ) async throws(Errno) -> PollEvents {
-        let fd = descriptor.rawValue
-        let result = await perform { CUring_poll($0, $1, fd, events.rawValue) }
+        let result = await perform(.poll(descriptor.rawValue, events))
         return PollEvents(rawValue: UInt32(try checked(result)))
     }
 
-    /// Reads up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own
-    /// position. Returns how many; 0 at the end.
+    /// Has the backend carry an operation out, and returns its result.
     ///
-    /// The buffer has to stay valid until this returns, which after a cancellation too is only when
-    /// the kernel has let go of it. For an inotify descriptor, `poll` and read(2): a read in the
-    /// ring would occupy a kernel thread.
-    @RingActor
-    package func read(
-        _ descriptor: borrowing Descriptor, into buffer: UnsafeMutableRawBufferPointer,
-        at offset: UInt64?
-    ) async throws(Errno) -> Int {
-        let fd = descriptor.rawValue
-        let result = await perform {
-            CUring_read($0, $1, fd, buffer.baseAddress, buffer.count, offset ?? .max)
-        }
-        return try checked(result)
-    }
-
-    /// Writes up to `buffer.count` bytes, at a byte offset or, when it is nil, at the file's own
-    /// position. Returns how many. The buffer has to stay valid until this returns.
-    @RingActor
-    package func write(
-        _ descriptor: borrowing Descriptor, from buffer: UnsafeRawBufferPointer, at offset: UInt64?
-    ) async throws(Errno) -> Int {
-        let fd = descriptor.rawValue
-        let result = await perform {
-            CUring_write($0, $1, fd, buffer.baseAddress, buffer.count, offset ?? .max)
-        }
-        return try checked(result)
-    }
-
-    /// Queues one SQE by `prepare`, given the ring and the SQE's tag, waits for its completion, and
-    /// returns that one's result: a count, or a negated errno.
-    ///
-    /// When the task is cancelled the SQE is cancelled too. The result is the operation's own in
-    /// any case: what it did before the cancellation reached it is not lost.
+    /// When the task is cancelled the operation is cancelled too. The result is the operation's own
+    /// in any case: what it did before the cancellation reached it is not lost.
     ///
     /// At the limit this returns `-ENOBUFS` at once, without a suspension: do not just try again.
     /// What has to be done even so, to get below the limit again, is done `beyondLimit`.
     @RingActor
-    func perform(
-        beyondLimit: Bool = false, _ prepare: (OpaquePointer, UInt64) -> Bool
-    ) async -> Int32 {
+    func perform(_ operation: Operation, beyondLimit: Bool = false) async -> Int32 {
         guard beyondLimit || slots.inUse < Limit.operationsInFlightMax else { return -ENOBUFS }
         let tag = slots.take()
         return await withTaskCancellationHandler {
-            await withUnsafeContinuation { queue(tag, $0, prepare) }
+            await withUnsafeContinuation { begin(operation, tag, $0) }
         } onCancel: {
             cancel(tag)
         }
@@ -89,47 +53,29 @@ extension Ring {
     /// up, hence beyond `Limit.operationsInFlightMax` too.
     @RingActor
     func pollToTheEnd(_ descriptor: borrowing Descriptor) async -> Int32 {
-        let fd = descriptor.rawValue
+        let operation = Operation.poll(descriptor.rawValue, .input)
         let tag = slots.take()
-        return await withUnsafeContinuation {
-            queue(tag, $0) { CUring_poll($0, $1, fd, PollEvents.input.rawValue) }
-        }
+        return await withUnsafeContinuation { begin(operation, tag, $0) }
     }
 
-    /// A timeout's SQE, which points into the operation's slot.
-    @RingActor
-    func performTimeout(_ instant: Instant, beyondLimit: Bool = false) async -> Int32 {
-        await perform(beyondLimit: beyondLimit) { uring, tag in
-            let slot = slots.slot(of: OperationTag(rawValue: tag))
-            guard let slot, let offset = MemoryLayout<Slot>.offset(of: \.timespec) else {
-                preconditionFailure("an operation that is being queued has a slot")
-            }
-            slot.pointee.timespec = CUring_timespec(instant)
-            let timespec = UnsafeMutableRawPointer(slot).advanced(by: offset)
-            return CUring_timeout(
-                uring, tag, timespec.assumingMemoryBound(to: CUring_timespec.self))
-        }
-    }
-
-    /// Queues the operation's SQE, or ends it at once when it is cancelled already.
-    private func queue(
-        _ tag: OperationTag, _ continuation: UnsafeContinuation<Int32, Never>,
-        _ prepare: (OpaquePointer, UInt64) -> Bool
+    /// Begins the operation, or ends it at once when it is cancelled already.
+    private func begin(
+        _ operation: Operation, _ tag: OperationTag,
+        _ continuation: UnsafeContinuation<Int32, Never>
     ) {
         guard let slot = slots.slot(of: tag) else {
-            preconditionFailure("an operation is queued once")
+            preconditionFailure("an operation is begun once")
         }
         if slot.pointee.isCancelled {
             slots.release(tag)
             return continuation.resume(returning: -ECANCELED)
         }
-        // Before the SQE is queued: that may take the inbox in, with a cancellation of this
-        // operation.
+        // Before it is begun: that may take the inbox in, with a cancellation of this operation.
         slot.pointee.continuation = continuation
-        guard queue({ prepare($0, tag.rawValue) }) else {
+        if let result = begin(operation, tag, slot) {
             slot.pointee.continuation = nil
             slots.release(tag)
-            return continuation.resume(returning: -ENOBUFS)
+            continuation.resume(returning: result)
         }
     }
 }
@@ -138,11 +84,4 @@ extension Ring {
 func checked(_ result: Int32) throws(Errno) -> Int {
     guard result >= 0 else { throw Errno(rawValue: -result) }
     return Int(result)
-}
-
-extension CUring_timespec {
-    fileprivate init(_ instant: Instant) {
-        let (seconds, rest) = instant.nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
-        self.init(seconds: Int64(seconds), nanoseconds: Int64(rest))
-    }
 }

@@ -17,7 +17,7 @@ extension Ring: TimeSource {
 
     /// Throws `Errno.noBufferSpace` when `Limit.operationsInFlightMax` operations are in flight.
     package func sleep(until instant: Instant) async throws {
-        let result = await performTimeout(instant)
+        let result = await perform(.timeout(instant))
         switch -result {
         case ETIME: return
         case ECANCELED: throw CancellationError()

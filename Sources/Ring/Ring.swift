@@ -4,8 +4,8 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// The loop: one thread that submits I/O to io_uring, waits for completions, and runs the jobs they
-/// make ready. Linux 5.10 or later.
+/// The loop: one thread that hands I/O to io_uring, or where that is barred to epoll, waits for
+/// what comes of it, and runs the jobs that this makes ready.
 ///
 /// As a serial executor it runs `RingActor`; as a task executor it keeps the tasks that prefer it
 /// off the global thread pool. Without work it sleeps in the kernel, with no timer of its own.
@@ -22,10 +22,17 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         var isEmpty: Bool { jobs.isEmpty && cancellations.isEmpty && !stops }
     }
 
-    private var handle: OpaquePointer?
+    /// What carries the operations out.
+    private enum Backend {
+        case uring(Uring)
+        case epoll(Epoll)
+    }
+
+    private var chosenBackend: Backend?
+    /// Why `start` had to do without io_uring; nil when it did not.
+    package private(set) var uringBarrier: UringBarrier?
     let blockingPool = BlockingPool()
     var slots = SlotTable()
-    private var setupFlags: UInt32 = 0
     private var jobs = JobQueue()
     private var isStopping = false
     /// Operations to cancel with the next submission.
@@ -36,27 +43,29 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// The loop's `pthread_self()`; 0 while it does not run.
     private let thread = Atomic<UInt>(0)
     private let wakeDescriptor = CUring_eventfd()
-    private let wakeCount = UnsafeMutablePointer<UInt64>.allocate(capacity: 1)
     private var needsWakeRead = true
 
-    private static let completionsPerDrain = 256
-    private let completions = UnsafeMutablePointer<CUring_completion>.allocate(
-        capacity: Ring.completionsPerDrain)
-
     /// There is one loop in a process: `RingActor.ring`.
-    init() {
-        wakeCount.initialize(to: 0)
-    }
+    init() {}
 
-    /// Sets io_uring up. Call it once, on any thread, before `run`.
+    /// Sets io_uring up, or epoll where that fails: `uringBarrier` then says why. Call it once, on
+    /// any thread, before `run`.
     ///
     /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is
     /// an error.
     package func start() throws(RingUnavailable) {
         guard wakeDescriptor >= 0 else { throw RingUnavailable(errno: .current) }
-        precondition(handle == nil, "the ring is set up once")
-        (handle, setupFlags) = try setUpRing(
-            entries: Limit.ringEntries, entriesMin: Limit.ringEntriesMin)
+        precondition(chosenBackend == nil, "the ring is set up once")
+        do throws(UringBarrier) {
+            chosenBackend = .uring(try Uring())
+        } catch {
+            uringBarrier = error
+            do throws(Errno) {
+                chosenBackend = .epoll(try Epoll(wakeDescriptor: wakeDescriptor))
+            } catch {
+                throw RingUnavailable(errno: error)
+            }
+        }
         signal(SIGPIPE, SIG_IGN)
     }
 
@@ -64,14 +73,11 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// abandoned, their tasks never resumed: the process is meant to end.
     package func run() {
         thread.store(pthread_self(), ordering: .relaxed)
-        // A SINGLE_ISSUER ring belongs to the thread that enables it.
-        if setupFlags & CUring_SETUP_R_DISABLED != 0 {
-            let result = CUring_enable(uring)
-            precondition(result == 0, "io_uring_register: \(-result)")
-        }
+        if case .uring(let uring) = backend { uring.enable() }
         takeInbox()
         while !isStopping {
             runReadyJobs()
+            prepareControl()
             submit()
             reap()
         }
@@ -96,9 +102,9 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     package func isIsolatingCurrentContext() -> Bool? { isCurrent }
 
-    private var uring: OpaquePointer {
-        guard let handle else { preconditionFailure("start comes before run") }
-        return handle
+    private var backend: Backend {
+        guard let chosenBackend else { preconditionFailure("start comes before run") }
+        return chosenBackend
     }
 
     private var isCurrent: Bool { thread.load(ordering: .relaxed) == pthread_self() }
@@ -126,45 +132,53 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     @RingActor
     func runNewestJob() { run(jobs.popNewest()) }
 
-    /// Hands the queued SQEs to the kernel, and waits for a completion when no job is ready.
+    /// Hands what is queued to the kernel, and waits for a completion when no job is ready.
     private func submit() {
-        prepareControl()
-        let result =
-            jobs.isEmpty && !isStopping
-            ? CUring_submit_and_wait(uring) : CUring_submit_and_get_events(uring)
-        switch -result {
-        case EINTR: break
-        // Memory is short, or completions have to be taken first: the next turn tries again.
-        case EAGAIN, EBUSY: break
-        default: precondition(result >= 0, "io_uring_enter: \(-result)")
+        let waits = jobs.isEmpty && !isStopping
+        switch backend {
+        case .uring(let uring): uring.submit(waiting: waits)
+        case .epoll(let epoll): epoll.wait(waits)
         }
     }
 
-    /// Queues the loop's own SQEs: the wake-up read, and cancellations.
+    /// Queues what the loop needs for itself: the wake-up read, and cancellations.
     private func prepareControl() {
-        if needsWakeRead {
-            needsWakeRead = !queue {
-                CUring_read(
-                    $0, OperationTag.wake.rawValue, wakeDescriptor, wakeCount, 8, .max)
-            }
+        if needsWakeRead, case .uring(let uring) = backend {
+            needsWakeRead = !queue(on: uring) { uring.queueWake(wakeDescriptor) }
         }
         while let target = cancellations.popLast() {
             guard slots.slot(of: target) != nil else { continue }
-            let isQueued = queue {
-                CUring_cancel($0, OperationTag.cancellation.rawValue, target.rawValue)
+            switch backend {
+            case .uring(let uring):
+                let isQueued = queue(on: uring) { uring.queueCancellation(of: target) }
+                guard isQueued else { return cancellations.append(target) }
+            case .epoll(let epoll):
+                epoll.cancel(target)
+                complete(target, with: -ECANCELED)
             }
-            guard isQueued else { return cancellations.append(target) }
+        }
+    }
+
+    /// Begins an operation, whose end resumes its slot's continuation. Returns its result instead
+    /// if that is there at once, as when the kernel takes nothing for now.
+    func begin(
+        _ operation: Operation, _ tag: OperationTag, _ slot: UnsafeMutablePointer<Slot>
+    ) -> Int32? {
+        switch backend {
+        case .uring(let uring):
+            queue(on: uring) { uring.queue(operation, tag, slot) } ? nil : -ENOBUFS
+        case .epoll(let epoll): epoll.begin(operation, tag)
         }
     }
 
     /// Queues one SQE by a function that returns false as long as the queue is full; false when the
     /// kernel takes nothing for now.
-    func queue(_ prepare: (OpaquePointer) -> Bool) -> Bool {
-        if prepare(uring) { return true }
+    private func queue(on uring: Uring, _ prepare: () -> Bool) -> Bool {
+        if prepare() { return true }
         // A kernel before 5.19 takes more only once the completion queue has room.
         for _ in 0..<3 {
-            CUring_submit(uring)
-            if prepare(uring) { return true }
+            uring.flush()
+            if prepare() { return true }
             reap()
         }
         return false
@@ -172,20 +186,20 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     /// Takes the completions that have arrived. Their tasks become ready; none runs here.
     private func reap() {
-        var count = 0
-        repeat {
-            count = Int(CUring_drain(uring, completions, UInt32(Self.completionsPerDrain)))
-            for index in 0..<count {
-                let tag = OperationTag(rawValue: completions[index].tag)
-                switch tag {
-                case .cancellation: break
-                case .wake:
-                    needsWakeRead = true
-                    takeInbox()
-                default: complete(tag, with: completions[index].result)
-                }
-            }
-        } while count == Self.completionsPerDrain
+        switch backend {
+        case .uring(let uring): uring.reap(take)
+        case .epoll(let epoll): epoll.reap(take)
+        }
+    }
+
+    private func take(_ tag: OperationTag, _ result: Int32) {
+        switch tag {
+        case .cancellation: break
+        case .wake:
+            needsWakeRead = true
+            takeInbox()
+        default: complete(tag, with: result)
+        }
     }
 
     private func complete(_ tag: OperationTag, with result: Int32) {
@@ -225,6 +239,12 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         guard isFirst, wakeDescriptor >= 0 else { return }
         var one: UInt64 = 1
         _ = Glibc.write(wakeDescriptor, &one, 8)
+    }
+
+    /// Whether sockets that connect or listen are to be non-blocking. io_uring waits for those that
+    /// block, and would answer EAGAIN for the others.
+    var wantsNonBlockingSockets: Bool {
+        if case .epoll = backend { true } else { false }
     }
 
     private func takeInbox() {

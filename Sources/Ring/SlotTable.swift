@@ -2,17 +2,17 @@ import CUring
 
 /// What the loop keeps of one operation in flight.
 struct Slot {
-    /// Set while an SQE is queued or in the kernel.
+    /// Set while the backend has the operation.
     var continuation: UnsafeContinuation<Int32, Never>?
     /// Counts the slot's users, so that a late cancellation of an earlier one finds nothing.
     var generation: UInt32 = 0
     var nextFree: UInt32 = SlotTable.none
     var isCancelled = false
-    /// Where a timeout ends; the kernel reads it when the SQE is submitted.
+    /// Where a timeout ends; io_uring reads it when the SQE is submitted.
     var timespec = CUring_timespec()
 }
 
-/// Names an operation in flight: the SQE's user_data.
+/// Names an operation in flight; io_uring's user_data.
 struct OperationTag: Hashable, Sendable {
     var rawValue: UInt64
 

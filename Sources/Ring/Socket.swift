@@ -1,4 +1,3 @@
-import CUring
 import Glibc
 package import SystemPackage
 
@@ -21,12 +20,8 @@ package final class Socket {
         let descriptor = try address.makeSocket()
         if address.isTCP { try disableDelay(descriptor) }
         let raw = try RawSocketAddress(address)
-        let fd = descriptor.rawValue
-        let pointer = raw.pointer
-        let length = raw.length
-        let result = await RingActor.ring.perform {
-            CUring_connect($0, $1, fd, pointer, length)
-        }
+        let result = await RingActor.ring.perform(
+            .connect(descriptor.rawValue, raw.pointer, raw.length))
         _ = consume raw
         _ = try checked(result)
         return Socket(owning: descriptor)
@@ -48,9 +43,7 @@ package final class Socket {
         }
         let fd = try descriptor.begin()
         buffer.beginUse()
-        let result = await RingActor.ring.perform {
-            CUring_recv($0, $1, fd, room.baseAddress, room.count)
-        }
+        let result = await RingActor.ring.perform(.receive(fd, room))
         buffer.endUse()
         try descriptor.end()
         let count = try checked(result)
@@ -65,9 +58,7 @@ package final class Socket {
             let bytes = buffer.readable
             let fd = try descriptor.begin()
             buffer.beginUse()
-            let result = await RingActor.ring.perform {
-                CUring_send($0, $1, fd, bytes.baseAddress, bytes.count)
-            }
+            let result = await RingActor.ring.perform(.send(fd, bytes))
             buffer.endUse()
             try descriptor.end()
             buffer.consume(try checked(result))
@@ -109,9 +100,7 @@ package final class Socket {
     /// Returns when the peer has closed the connection or its sending side.
     package func hangUp() async throws(Errno) {
         let fd = try descriptor.begin()
-        let result = await RingActor.ring.perform {
-            CUring_poll($0, $1, fd, PollEvents.peerHangUp.rawValue)
-        }
+        let result = await RingActor.ring.perform(.poll(fd, .peerHangUp))
         try descriptor.end()
         _ = try checked(result)
     }

@@ -80,9 +80,10 @@ package enum SocketAddress: Sendable, Hashable, CustomStringConvertible {
         if case .unix = self { false } else { true }
     }
 
-    /// A new socket of this address's family: close-on-exec and in blocking mode, as the ring wants
-    /// it.
-    func makeSocket(nonBlocking: Bool = false) throws(Errno) -> Descriptor {
+    /// A new socket of this address's family, close-on-exec.
+    func makeSocket(
+        isNonBlocking: Bool = RingActor.ring.wantsNonBlockingSockets
+    ) throws(Errno) -> Descriptor {
         let family =
             switch self {
             case .unix: AF_UNIX
@@ -90,7 +91,7 @@ package enum SocketAddress: Sendable, Hashable, CustomStringConvertible {
             case .ipv6: AF_INET6
             }
         var type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-        if nonBlocking { type |= Int32(SOCK_NONBLOCK.rawValue) }
+        if isNonBlocking { type |= Int32(SOCK_NONBLOCK.rawValue) }
         let fd = socket(family, type, 0)
         guard fd >= 0 else { throw .current }
         return Descriptor(owning: fd)

@@ -64,7 +64,8 @@ import Testing
         await #expect(processExitsWith: .success) {
             var none = rlimit(rlim_cur: 0, rlim_max: 0)
             _ = setrlimit(__rlimit_resource_t(7), &none)
-            #expect(throws: RingUnavailable.self) { try RingActor.ring.start() }
+            let error = #expect(throws: RingUnavailable.self) { try RingActor.ring.start() }
+            #expect(error?.description.contains("ulimit -n") == true)
         }
     }
 }

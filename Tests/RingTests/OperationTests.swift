@@ -5,24 +5,6 @@ import SystemPackage
 import Testing
 
 @Suite struct OperationTests {
-    @Test func `bytes are written and read at an offset`() async throws {
-        try await onRing {
-            try await withDirectory { path in
-                let file = Descriptor(
-                    owning: try check(open("\(path)/file", O_RDWR | O_CREAT, 0o600)))
-                let bytes: [UInt8] = Array("hello".utf8)
-                let block = UnsafeMutableRawBufferPointer.allocate(byteCount: 16, alignment: 1)
-                defer { block.deallocate() }
-                block.copyBytes(from: bytes)
-                let from = UnsafeRawBufferPointer(rebasing: block[..<5])
-                #expect(try await RingActor.ring.write(file, from: from, at: 3) == 5)
-                #expect(try await RingActor.ring.read(file, into: block, at: 0) == 8)
-                #expect(Array(block[..<8]) == [0, 0, 0] + bytes)
-                #expect(try await RingActor.ring.read(file, into: block, at: 8) == 0)
-            }
-        }
-    }
-
     @Test func `poll returns when a byte arrives, and not before`() async throws {
         try await onRing {
             let (a, b) = try descriptorPair()
@@ -34,6 +16,75 @@ import Testing
             await Task.yield()
             try check(Int32(write(there.rawValue, "x", 1)))
             #expect(try await task.value == .input)
+        }
+    }
+
+    @Test func `several operations wait for one socket at a time`() async throws {
+        try await onRing {
+            let (a, b) = try socketPair()
+            let full = [UInt8](repeating: 0, count: 4 * 1024 * 1024)
+            var unread = try full.withUnsafeBytes { try a.sendNow($0) }
+            let sending = RingActor.spawn { try await a.send(buffer("x")) }
+            let hangingUp = RingActor.spawn { try await a.hangUp() }
+            let into = try buffer()
+            let receiving = RingActor.spawn { try await a.receive(into: into) }
+            await Task.yield()
+
+            try await b.send(buffer("y"))
+            #expect(try await receiving.value == 1)
+            let dropped = ByteBuffer(capacity: 64 * 1024, max: 64 * 1024)
+            while unread >= 0 {
+                unread -= try await b.receive(into: dropped)
+                dropped.clear()
+            }
+            try await sending.value
+            b.endSending()
+            try await hangingUp.value
+        }
+    }
+
+    /// As a child process that is being started holds the file.
+    @Test func `what comes for a closed file ends no wait for the one that has its number`()
+        async throws
+    {
+        try await onRing {
+            let (number, peer) = try descriptorPair()
+            let old = Descriptor(owning: peer)
+            let copy = Descriptor(owning: try check(dup(number)))
+            let later = try descriptorPair()
+            let waiting = RingActor.spawn {
+                let descriptor = Descriptor(owning: number)
+                await #expect(throws: Errno.canceled) {
+                    try await RingActor.ring.poll(descriptor, .input)
+                }
+                _ = descriptor.release()
+            }
+            await Task.yield()
+            waiting.cancel()
+            await waiting.value
+            try check(dup2(later.0, number))
+            let again = RingActor.spawn {
+                try await RingActor.ring.poll(Descriptor(owning: number), .input)
+            }
+            await Task.yield()
+            try check(Int32(write(old.rawValue, "x", 1)))
+            // Long enough for the loop to take what came.
+            try await RingActor.ring.sleep(until: RingActor.ring.now + .milliseconds(1))
+            again.cancel()
+            await #expect(throws: Errno.canceled) { try await again.value }
+            copy.close()
+            for fd in [later.0, later.1] { Descriptor(owning: fd).close() }
+        }
+    }
+
+    @Test func `a regular file is always ready`() async throws {
+        try await onRing {
+            try await withDirectory { path in
+                let file = Descriptor(
+                    owning: try check(open("\(path)/file", O_RDWR | O_CREAT, 0o600)))
+                let events: PollEvents = [.input, .output]
+                #expect(try await RingActor.ring.poll(file, events) == events)
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -23,8 +24,14 @@ static const unsigned CUring_SETUP_COOP_TASKRUN = 1U << 8;
 static const unsigned CUring_SETUP_SINGLE_ISSUER = 1U << 12;
 static const unsigned CUring_SETUP_DEFER_TASKRUN = 1U << 13;
 
-/// Sets a ring up. Returns 0 or a negated errno.
+/// Sets a ring up. Returns 0 or a negated errno, EINVAL for a kernel before 5.7: it lacks
+/// IORING_FEAT_FAST_POLL (io_uring_setup(2)), so each operation that waits would hold a kernel
+/// thread. Every operation here is older than that (io_uring_enter(2): 5.6 at the latest).
 int CUring_init(struct CUring **ring, unsigned entries, unsigned flags);
+/// Whether io_uring's two other system calls are let through, as a seccomp filter may not: 0 or a
+/// negated errno.
+int CUring_probe_enter(void);
+int CUring_probe_register(void);
 /// Starts a ring that was set up with R_DISABLED, and binds it to the calling thread. Returns 0 or
 /// a negated errno.
 int CUring_enable(struct CUring *ring);
@@ -49,10 +56,7 @@ unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsign
 // full. Buffers have to stay in place until the completion, addresses and times until the
 // submission.
 
-/// An offset of UINT64_MAX is the file's own position.
-bool CUring_read(struct CUring *, uint64_t tag, int fd, void *bytes, size_t count, uint64_t offset);
-bool CUring_write(
-    struct CUring *, uint64_t tag, int fd, const void *bytes, size_t count, uint64_t offset);
+bool CUring_read(struct CUring *, uint64_t tag, int fd, void *bytes, size_t count);
 bool CUring_recv(struct CUring *, uint64_t tag, int fd, void *bytes, size_t count);
 /// A broken connection is an error, never SIGPIPE. The kernel itself goes on after a short send
 /// (since 5.19; before, the caller sees it).
@@ -79,13 +83,16 @@ bool CUring_cancel(struct CUring *, uint64_t tag, uint64_t target);
 
 /// An eventfd, close-on-exec and in blocking mode.
 int CUring_eventfd(void);
-/// A descriptor that polls readable once the child has ended. Since 5.3.
-int CUring_pidfd_open(pid_t pid);
+/// Whether a seccomp filter decides on this thread's system calls.
+bool CUring_has_seccomp_filter(void);
+/// accept4(2) of a close-on-exec socket in blocking mode.
+int CUring_accept_now(int fd);
+/// A descriptor that polls readable or hung up once the child has ended, close-on-exec: a pidfd
+/// (since 5.3), else a pipe that a thread hangs up.
+int CUring_child_end(pid_t pid);
 /// The process at the other end of a connected unix socket; 0 when the caller's PID namespace does
 /// not show it. struct ucred is a GNU extension.
 pid_t CUring_peer_pid(int fd);
-/// Since 5.1.
-int CUring_pidfd_send_signal(int pidfd, int signal);
 /// Blocks the signals in the calling thread and returns a descriptor that reads them:
 /// close-on-exec, non-blocking.
 int CUring_signalfd(const int *signals, unsigned count);

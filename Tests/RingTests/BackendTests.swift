@@ -1,0 +1,61 @@
+import Base
+import CUring
+import Glibc
+import Ring
+import SystemPackage
+import Testing
+
+/// `Tests/Rig/barring.py` runs the suites of this module again where io_uring is barred.
+private let isBarredOnPurpose = getenv("BARRED") != nil
+
+/// Why this machine gives no io_uring; nil where it does.
+private let reasonAgainst: String? = {
+    var ring: OpaquePointer?
+    let result = CUring_init(&ring, 4, 0)
+    return result == 0 ? nil : "io_uring_setup: \(Errno(rawValue: -result))"
+}()
+
+@Suite struct BackendTests {
+    @Test(
+        .enabled(
+            if: isBarredOnPurpose || reasonAgainst == nil,
+            "no io_uring here, so both runs use epoll: \(reasonAgainst ?? "")"))
+    func `io_uring is used where there is one, and epoll elsewhere`() async throws {
+        let barrier = try await onRing { RingActor.ring.uringBarrier }
+        #expect((barrier != nil) == isBarredOnPurpose, "\(barrier?.description ?? "no barrier")")
+    }
+
+    /// What a machine is like, and what the operator has to read.
+    private static let causes: [(errno: Errno, facts: UringBarrier.Facts, says: String)] = [
+        (.notPermitted, facts(sysctl: "2"), "the sysctl kernel.io_uring_disabled is 2 (0 allows"),
+        (.notPermitted, facts(sysctl: "1"), "leaves it to CAP_SYS_ADMIN and a group (0 allows it)"),
+        (.notPermitted, facts(sysctl: "0", isFiltered: true), "not permitted: a seccomp filter"),
+        (.notPermitted, facts(sysctl: "2", isFiltered: true), "(0 allows it), or a seccomp filter"),
+        (.notPermitted, facts(sysctl: nil, isFiltered: true), "not permitted: a seccomp filter"),
+        (.permissionDenied, facts(sysctl: "0"), "a security module's policy"),
+        (.noFunction, facts(release: "4.14.355"), "Linux 4.14.355 has none (it takes 5.7"),
+        (.noFunction, facts(isFiltered: true), ", or a seccomp filter bars it"),
+        (.invalidArgument, facts(release: "5.4.0"), "Linux 5.4.0 is too old for it: it takes 5.7"),
+        (.noMemory, facts(), "RLIMIT_MEMLOCK (ulimit -l), 65536 bytes"),
+        (.tooManyOpenFiles, facts(), "ulimit -n"),
+    ]
+
+    @Test(arguments: causes.indices)
+    func `what bars io_uring is named with its knob`(_ index: Int) {
+        let (errno, facts, says) = Self.causes[index]
+        let text = UringBarrier(call: "io_uring_setup", errno: errno, facts: facts).description
+        #expect(text.contains("io_uring_setup: "))
+        #expect(text.contains(says), "\(text)")
+    }
+
+    private static func facts(
+        release: String = "6.1.0", sysctl: String? = "0", isFiltered: Bool = false
+    ) -> UringBarrier.Facts {
+        var facts = UringBarrier.Facts()
+        facts.release = release
+        facts.sysctl = sysctl
+        facts.hasSeccompFilter = isFiltered
+        facts.lockedMemoryMax = 65536
+        return facts
+    }
+}
