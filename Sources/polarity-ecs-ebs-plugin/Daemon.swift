@@ -73,6 +73,11 @@ final class Daemon {
                 "socket": "\(settings.socketPath)", "version": "\(settings.version)",
                 "commit": "\(settings.commit)",
             ])
+        if let barrier = RingActor.ring.uringBarrier {
+            log.warning(
+                "io_uring is barred; epoll does its work, with more CPU a request",
+                metadata: ["error": "\(barrier)"])
+        }
         let serving = RingActor.spawn {
             do { try await server.run() } catch {
                 // Docker starts the plugin again; without an ear it would look alive.

@@ -2,7 +2,7 @@ import Base
 import JSON
 import Ring
 
-/// What /health tells: `ok`, or `degraded` with the reason, and what was built.
+/// What /health tells: `ok`, or `degraded` with the reason, what was built, and which loop runs.
 @RingActor
 final class Health {
     private let version: String
@@ -23,6 +23,9 @@ final class Health {
             "commit": .string(commit),
         ]
         members["reason"] = problem.map { .string($0) }
+        let barrier = RingActor.ring.uringBarrier
+        members["loop"] = barrier == nil ? "io_uring" : "epoll"
+        members["loop_reason"] = barrier.map { .string("\($0)") }
         return JSONValue.object(members).serialised()
     }
 }

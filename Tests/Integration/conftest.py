@@ -53,10 +53,11 @@ def start(simulator, tmp_path):
     """Starts daemons; their mounts and their volumes' attachments end with the test."""
     started = []
 
-    def start(instance=HERE, folder=None, **settings):
+    def start(instance=HERE, folder=None, wrapper=(), **settings):
         daemon = Daemon(
             simulator.environment(instance), tmp_path / (folder or instance),
             **{"DETACH_AFTER": "0s", "LOG_LEVEL": "debug", **settings})
+        daemon.wrapper = [*wrapper]
         started.append(daemon)
         return daemon.start()
 

@@ -1,0 +1,109 @@
+"""The daemon where io_uring is barred, or all that is newer than Linux 4.14: it does the same by epoll."""
+
+import errno
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+
+BARRING = [sys.executable, str(pathlib.Path(__file__).resolve().parents[1] / "Rig" / "barring.py")]
+WARNING = "io_uring is barred"
+# As barring.py takes them, and what /health and the log then say: the call's answer, and the knob.
+BARRIERS = [
+    ("EPERM", ["not permitted", "a seccomp filter bars it"]),
+    ("ENOSYS", ["not implemented", platform.release(), "CONFIG_IO_URING", "a seccomp filter bars it"]),
+    ("ENOMEM", ["memory", "RLIMIT_MEMLOCK", "ulimit -l"]),
+    ("4.14", ["not implemented", "takes 5.7"]),
+]
+
+
+@pytest.fixture(params=BARRIERS, ids=[what for what, _ in BARRIERS])
+def barred(request, start):
+    """A daemon and the words for why it has no io_uring."""
+    what, words = request.param
+    return start(wrapper=[*BARRING, what]), words
+
+
+def test_health_and_log_name_what_bars_io_uring(barred):
+    daemon, words = barred
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    health = daemon.health()
+    assert set(health) >= {"status", "timestamp", "version", "commit"}
+    assert health["loop"] == "epoll"
+    lines = [line for line in daemon.log().splitlines() if WARNING in line]
+    assert len(lines) == 1
+    assert "warning" in lines[0]
+    for word in words:
+        assert word in health["loop_reason"] and word in lines[0]
+
+
+def test_a_volume_is_formatted_mounted_and_given_back(simulator, barred, new_volume):
+    daemon, _ = barred
+    volume = new_volume()
+    daemon.create(volume)
+    mountpoint = daemon.mount(volume)
+    (mountpoint / "file").write_text("hello")
+    daemon.unmount(volume)
+    assert not os.path.ismount(mountpoint)
+    simulator.wait_for_volume(volume, "available")
+    assert (daemon.mount(volume) / "file").read_text() == "hello"
+
+
+def test_it_has_one_thread_and_does_not_wake_up_when_idle(barred, new_volume):
+    daemon, _ = barred
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    volume = new_volume()
+    daemon.create(volume)
+    daemon.mount(volume)
+    daemon.wait_until(lambda d: d.is_asleep())
+    before = daemon.status("voluntary_ctxt_switches")
+    # Nothing can be waited for where nothing must happen: the time itself is the test.
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.process.wait(3)
+    assert daemon.status("voluntary_ctxt_switches") == before
+
+
+def test_clients_are_served_at_once_and_those_that_hang_up_are_dropped(barred):
+    daemon, _ = barred
+    clients = [daemon.start_call("VolumeDriver.List") for _ in range(50)]
+    for client in clients[::2]:
+        client.close()
+    for client in clients[1::2]:
+        assert client.getresponse().status == 200
+        client.close()
+    daemon.wait_until(lambda d: len(os.listdir(f"/proc/{d.process.pid}/fd")) < 20)
+    daemon.stop()
+    assert daemon.process.returncode == 0
+
+
+WITHOUT_LOCKED_MEMORY = ["prlimit", "--memlock=0:0", "setpriv", "--bounding-set", "-ipc_lock"]
+# Whether there is an io_uring, by its own system call: prints 0 or the errno.
+SET_UP = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(0 if libc.syscall(425, 16, ctypes.create_string_buffer(120)) >= 0 else ctypes.get_errno())
+"""
+
+
+def test_without_locked_memory_it_runs_and_names_the_limit_where_the_kernel_counts(start):
+    code = int(subprocess.run(
+        [*WITHOUT_LOCKED_MEMORY, sys.executable, "-c", SET_UP], check=True, capture_output=True,
+        timeout=20).stdout)
+    daemon = start(wrapper=WITHOUT_LOCKED_MEMORY)
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    health = daemon.health()
+    if code == errno.ENOMEM:
+        assert "RLIMIT_MEMLOCK (ulimit -l), 0 bytes" in health["loop_reason"]
+    assert health["loop"] == ("io_uring" if code == 0 else "epoll")
+
+
+def test_io_uring_is_used_where_nothing_bars_it(start):
+    daemon = start()
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    health = daemon.health()
+    assert health["loop"] == "io_uring", health["loop_reason"]
+    assert "loop_reason" not in health
+    assert WARNING not in daemon.log()
