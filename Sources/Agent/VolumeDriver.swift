@@ -63,7 +63,7 @@ package struct VolumeDriver: Sendable {
 
 /// The members that calls take. A member that is not there is an error of the call that needs it.
 private struct Request: Sendable {
-    private let members: [String: JSONValue]
+    private let members: JSONObject
     private let path: String
     private let isEmpty: Bool
 
@@ -91,7 +91,7 @@ private struct Request: Sendable {
             guard let options = options.object else {
                 throw Self.invalid(path, "Opts is no JSON object")
             }
-            return try options.mapValues { value in
+            return try options.mapValues { value throws(OperationError) in
                 guard let text = value.string else {
                     throw Self.invalid(path, "a value in Opts is no string")
                 }
@@ -122,11 +122,17 @@ private struct Request: Sendable {
 
 extension VolumeManager.Info {
     fileprivate var json: JSONValue {
-        [
+        var status: JSONObject = [
+            "volume": .string("\(volume)"), "phase": .string(phase),
+            "mounts": .string("\(mounts)"),
+        ]
+        if let device { status["device"] = .string(device) }
+        if let attachedAs { status["attachedAs"] = .string(attachedAs) }
+        return [
             "Name": .string(name),
             "Mountpoint": .string(mountpoint ?? ""),
             "CreatedAt": .string(CivilTime(unixSeconds: createdAt).rfc3339),
-            "Status": .object(status.mapValues { .string($0) }),
+            "Status": .object(status),
         ]
     }
 }

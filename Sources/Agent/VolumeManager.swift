@@ -57,7 +57,15 @@ package actor VolumeManager {
         package var mountpoint: String?
         /// Seconds since 1970.
         package var createdAt: Int64
-        package var status: [String: String]
+        package var volume: VolumeID
+        /// In one word.
+        package var phase: String
+        /// How many of Docker's mounts are counted.
+        package var mounts: Int
+        /// Its node while it is mounted, or `lost`.
+        package var device: String?
+        /// `/dev/sdf`, while it is attached as far as is known.
+        package var attachedAs: String?
     }
 
     package typealias Executor = any SerialExecutor & TaskExecutor
@@ -120,16 +128,13 @@ extension VolumeManager {
     }
 
     private func info(_ volume: Volume) -> Info {
-        var status = [
-            "volume": "\(volume.id)", "phase": volume.phaseName,
-            "mounts": "\(volume.record.mounts.total)",
-        ]
-        status["device"] = volume.isLost ? "lost" : volume.device?.path
-        status["attachedAs"] = volume.record.deviceName
-        return Info(
+        Info(
             name: volume.record.name,
             mountpoint: volume.device == nil ? nil : mountpoint(of: volume.id),
-            createdAt: volume.record.createdAt, status: status)
+            createdAt: volume.record.createdAt, volume: volume.id, phase: volume.phaseName,
+            mounts: volume.record.mounts.total,
+            device: volume.isLost ? "lost" : volume.device?.path,
+            attachedAs: volume.record.deviceName)
     }
 }
 

@@ -47,10 +47,10 @@ package func records(from document: JSONValue) throws(StateError) -> [VolumeReco
 
 extension VolumeRecord {
     fileprivate var json: JSONValue {
-        var members: [String: JSONValue] = [
+        var members: JSONObject = [
             "id": .string("\(id)"),
             "name": .string(name),
-            "options": .object(options.dictionary.mapValues { .string($0) }),
+            "options": .object(JSONObject(options.dictionary.mapValues { .string($0) })),
             "createdAt": .integer(createdAt),
             "hasLease": .bool(hasLease),
             "isFormatting": .bool(isFormatting),
@@ -62,7 +62,8 @@ extension VolumeRecord {
 
     fileprivate var jsonWithCounts: JSONValue {
         var members = json.object ?? [:]
-        members["counts"] = .object(mounts.counts.mapValues { .integer(Int64($0)) })
+        members["counts"] = .object(
+            JSONObject(mounts.counts.mapValues { .integer(Int64($0)) }))
         members["unanswered"] = .array(mounts.unanswered.sorted().map { .string($0) })
         return .object(members)
     }

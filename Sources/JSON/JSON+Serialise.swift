@@ -1,5 +1,5 @@
 extension JSONValue {
-    /// The document as compact UTF-8, members in the order of their names.
+    /// The document as compact UTF-8, members in their order.
     package func serialised() -> [UInt8] {
         var output: [UInt8] = []
         output.reserveCapacity(256)
@@ -23,16 +23,16 @@ extension JSONValue {
                 mark = UInt8(ascii: ",")
             }
             output.append(contentsOf: (values.isEmpty ? "[]" : "]").utf8)
-        case .object(let members):
+        case .object(let object):
             var mark = UInt8(ascii: "{")
-            for (name, value) in members.sorted(by: { $0.key < $1.key }) {
+            for (name, value) in object.members {
                 output.append(mark)
                 output.append(quoting: name)
                 output.append(UInt8(ascii: ":"))
                 value.write(to: &output)
                 mark = UInt8(ascii: ",")
             }
-            output.append(contentsOf: (members.isEmpty ? "{}" : "}").utf8)
+            output.append(contentsOf: (object.members.isEmpty ? "{}" : "}").utf8)
         }
     }
 }

@@ -9,7 +9,7 @@ package enum JSONValue: Sendable, Equatable {
     case real(Double)
     case string(String)
     case array([JSONValue])
-    case object([String: JSONValue])
+    case object(JSONObject)
 
     /// The value of an object's member; nil where there is none or this is not an object.
     package subscript(_ key: String) -> JSONValue? {
@@ -20,7 +20,7 @@ package enum JSONValue: Sendable, Equatable {
     package var integer: Int64? { if case .integer(let number) = self { number } else { nil } }
     package var bool: Bool? { if case .bool(let flag) = self { flag } else { nil } }
     package var array: [JSONValue]? { if case .array(let values) = self { values } else { nil } }
-    package var object: [String: JSONValue]? {
+    package var object: JSONObject? {
         if case .object(let members) = self { members } else { nil }
     }
 }
@@ -33,7 +33,7 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral,
     package init(integerLiteral value: Int64) { self = .integer(value) }
     package init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
     package init(dictionaryLiteral elements: (String, JSONValue)...) {
-        self = .object(Dictionary(elements) { $1 })
+        self = .object(JSONObject(unique: elements.map { ($0, $1) }))
     }
 }
 
@@ -90,17 +90,17 @@ extension JSONValue {
 
     private static func members(
         of json: UnsafeMutablePointer<json_t>, depth: Int
-    ) throws(JSONError) -> [String: JSONValue] {
-        var members: [String: JSONValue] = [:]
+    ) throws(JSONError) -> JSONObject {
+        var members: [JSONObject.Member] = []
         var iterator = json_object_iter(json)
         while let current = iterator {
             if let key = json_object_iter_key(current), let value = json_object_iter_value(current)
             {
-                members[String(cString: key)] = try JSONValue(value, depth: depth + 1)
+                members.append((String(cString: key), try JSONValue(value, depth: depth + 1)))
             }
             iterator = json_object_iter_next(json, current)
         }
-        return members
+        return JSONObject(unique: members)
     }
 }
 

@@ -193,7 +193,7 @@ extension Throttle {
             return
         }
         var reader = try ObjectReader(value, "buckets")
-        for name in (value.object ?? [:]).keys.sorted() {
+        for name in (value.object ?? [:]).names.sorted() {
             guard let value = reader.value(name) else { continue }
             var bucket = try ObjectReader(value, "buckets.\(name)")
             guard let burst = try bucket.number("burst"), burst >= 0,

@@ -160,7 +160,7 @@ extension Volume {
             "id": .string(id.description), "state": .string(state.rawValue),
             "availabilityZone": .string(zone), "bytes": .integer(Int64(bytes)),
             "snapshotId": optional(snapshotID), "volumeType": .string(type),
-            "tags": .object(tags.mapValues { .string($0) }),
+            "tags": .object(JSONObject(tags.mapValues { .string($0) })),
             "attachments": .array(attachments.map(\.json)),
         ]
     }
@@ -188,7 +188,7 @@ extension Event {
 extension Simulator.Counters {
     fileprivate var json: JSONValue {
         let counts = { (counts: [String: Int]) in
-            JSONValue.object(counts.mapValues { .integer(Int64($0)) })
+            JSONValue.object(JSONObject(counts.mapValues { .integer(Int64($0)) }))
         }
         return [
             "calls": counts(calls), "errors": counts(errors), "imds": counts(imds),

@@ -11,14 +11,14 @@ struct InputError: Error, CustomStringConvertible {
 /// error, not a default.
 struct ObjectReader {
     private let name: String
-    private let members: [String: JSONValue]
+    private let members: JSONObject
     private var unread: Set<String>
 
     init(_ value: JSONValue, _ name: String) throws(InputError) {
         guard case .object(let members) = value else { throw InputError("\(name): not an object") }
         self.name = name
         self.members = members
-        unread = Set(members.keys)
+        unread = Set(members.names)
     }
 
     /// To be called when every known member has been read.
@@ -77,7 +77,7 @@ struct ObjectReader {
         guard let value = value(member) else { return [:] }
         var reader = try ObjectReader(value, "\(name).\(member)")
         var strings: [String: String] = [:]
-        for key in value.object.map({ Array($0.keys) }) ?? [] {
+        for key in value.object?.names ?? [] {
             strings[key] = try reader.requiredString(key)
         }
         return strings

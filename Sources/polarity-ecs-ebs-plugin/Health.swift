@@ -16,7 +16,7 @@ final class Health {
     }
 
     var body: [UInt8] {
-        var members: [String: JSONValue] = [
+        var members: JSONObject = [
             "status": problem == nil ? "ok" : "degraded",
             "timestamp": .string(CivilTime(unixSeconds: RingActor.ring.unixSeconds).rfc3339),
             "version": .string(version),

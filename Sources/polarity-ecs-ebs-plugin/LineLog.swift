@@ -73,7 +73,7 @@ struct LineLog: LogHandler {
     private static func json(
         _ time: String, _ level: String, _ message: String, _ fields: Logger.Metadata
     ) -> [UInt8] {
-        var members: [String: JSONValue] = fields.mapValues { .string("\($0)") }
+        var members = JSONObject(fields.mapValues { .string("\($0)") })
         members["time"] = .string(time)
         members["level"] = .string(level)
         members["message"] = .string(message)

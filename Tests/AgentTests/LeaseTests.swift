@@ -218,9 +218,9 @@ import VolumeCore
                 Fixture.id, from: Fixture.here, force: true,
                 by: fixture.executor.now + .seconds(10))
             try await fixture.sleep(.seconds(5))
-            #expect(try await manager.get(Fixture.name).status["device"] == "lost")
+            #expect(try await manager.get(Fixture.name).device == "lost")
             _ = try await manager.mount(Fixture.name, id: "b")
-            #expect(try await manager.get(Fixture.name).status["phase"] == "mounted")
+            #expect(try await manager.get(Fixture.name).phase == "mounted")
             try await manager.unmount(Fixture.name, id: "a")
             #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
             try await manager.unmount(Fixture.name, id: "b")

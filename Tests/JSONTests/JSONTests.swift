@@ -46,7 +46,7 @@ import Testing
             "b": [1, .real(-1.5), true, .null, [], [:]],
             "a": "\"\\/\u{0}\u{1f} \u{7f}é\n",
         ]
-        let text = #"{"a":"\"\\/\u0000\u001f \#u{7f}é\u000a","b":[1,-1.5,true,null,[],{}]}"#
+        let text = #"{"b":[1,-1.5,true,null,[],{}],"a":"\"\\/\u0000\u001f \#u{7f}é\u000a"}"#
         #expect(String(decoding: value.serialised(), as: UTF8.self) == text)
         #expect(JSONValue.real(.infinity).serialised() == Array("0.0".utf8))
     }

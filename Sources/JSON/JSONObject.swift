@@ -1,0 +1,59 @@
+/// An object's members, in the order in which they came or were set.
+///
+/// They are few: finding one by looking at all costs less than hashing its name.
+package struct JSONObject: Sendable {
+    package typealias Member = (name: String, value: JSONValue)
+
+    package private(set) var members: [Member]
+
+    /// For members that are known to be different.
+    init(unique members: [Member]) { self.members = members }
+
+    /// The dictionary's entries, in the order of their keys.
+    package init(_ entries: [String: JSONValue]) {
+        members = entries.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    }
+
+    package subscript(name: String) -> JSONValue? {
+        get { members.first { $0.name == name }?.value }
+        set {
+            let place = members.firstIndex { $0.name == name }
+            switch (place, newValue) {
+            case (let place?, let value?): members[place].value = value
+            case (let place?, nil): members.remove(at: place)
+            case (nil, let value?): members.append((name, value))
+            case (nil, nil): break
+            }
+        }
+    }
+
+    package var names: [String] { members.map(\.name) }
+
+    package func mapValues<T, E: Error>(
+        _ transform: (JSONValue) throws(E) -> T
+    ) throws(E) -> [String: T] {
+        var values: [String: T] = [:]
+        for member in members { values[member.name] = try transform(member.value) }
+        return values
+    }
+
+    package func compactMapValues<T>(_ transform: (JSONValue) -> T?) -> [String: T] {
+        mapValues(transform).compactMapValues { $0 }
+    }
+}
+
+extension JSONObject: Equatable {
+    /// The order means nothing (RFC 8259, section 4).
+    package static func == (left: JSONObject, right: JSONObject) -> Bool {
+        left.members.count == right.members.count
+            && left.members.allSatisfy { right[$0.name] == $0.value }
+    }
+}
+
+extension JSONObject: ExpressibleByDictionaryLiteral {
+    /// Traps on a name that stands twice.
+    package init(dictionaryLiteral elements: (String, JSONValue)...) {
+        self.init(unique: elements.map { ($0, $1) })
+        assert(Set(names).count == members.count, "a member stands twice")
+    }
+}
