@@ -1,3 +1,4 @@
+import CUring
 import Glibc
 package import SystemPackage
 
