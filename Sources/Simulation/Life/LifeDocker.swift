@@ -80,7 +80,9 @@ final class LifeDocker: @unchecked Sendable {
         guard process.isAlive else { return }
         world.trace.note(.dockerDown, host: host.index)
         for (volume, ids) in ledger {
-            for (id, count) in ids where count > containers.count(where: { $0.mountID == id }) {
+            // A container whose Unmount is on its way is not counted any more.
+            for (id, count) in ids
+            where count > containers.count(where: { $0.mountID == id && $0.isCounted }) {
                 host.uncertain.insert(volume)
             }
         }
