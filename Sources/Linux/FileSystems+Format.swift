@@ -34,8 +34,8 @@ extension FileSystems {
     }
 
     /// Runs e2fsck -p on an ext2, ext3 or ext4 that asks for it, and returns what it said; nil
-    /// where it does not ask, or is another file system: an xfs is mended by the kernel, which
-    /// replays its log.
+    /// where it does not ask, is mounted in any mount namespace, or is another file system: an xfs
+    /// is mended by the kernel, which replays its log.
     package func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String? {
@@ -46,6 +46,11 @@ extension FileSystems {
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
             let superblock = try proven.extSuperblock()
             guard superblock.asksForCheck(unixSeconds: Int64(time(nil))) else { return nil }
+            // While it is mounted it looks as if it had not been unmounted.
+            let isMounted = try explaining("open", .device, doing: doing) { () throws(Errno) in
+                try isClaimed(device)
+            }
+            if isMounted { return nil }
             return HeldDevice(proven.descriptor, device)
         }
         guard let asking else { return nil }

@@ -65,6 +65,16 @@ struct RepairTests {
         }
     }
 
+    @Test(arguments: ["ext2", "ext4"])
+    func `one that is mounted elsewhere is not checked`(type: String) async throws {
+        try await withBench { bench in
+            let device = try await bench.ext(type)
+            let mountpoint = try await bench.mountOne(device, type: type)
+            bench.write("kept", to: "\(mountpoint)/file")
+            #expect(try await bench.repair(device, type: type) == nil)
+        }
+    }
+
     @Test func `an xfs with a dirty log is left to the kernel, which replays it`() async throws {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne()
