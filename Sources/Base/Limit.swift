@@ -97,8 +97,9 @@ package enum Limit {
     // The daemon's start and end.
     package static let startRetryMin: Duration = .seconds(1)
     package static let startRetryMax: Duration = .seconds(30)
-    /// Docker sends SIGKILL 10 s after SIGTERM.
-    package static let stopTimeMax: Duration = .seconds(8)
+    /// How long calls that are under way may go on after SIGTERM. Docker sends SIGKILL 10 s after it,
+    /// and the state is to be saved before that, also to a slow disk.
+    package static let stopTimeMax: Duration = .seconds(5)
 
     // Volumes.
     package static let volumesMax = 1024

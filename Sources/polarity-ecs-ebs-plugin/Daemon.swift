@@ -95,6 +95,7 @@ final class Daemon {
         do { try await volumes.save() } catch {
             log.error("the state could not be saved", metadata: ["error": "\(error)"])
         }
+        log.info("ended")
     }
 
     // MARK: Answers

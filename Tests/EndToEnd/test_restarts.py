@@ -1,6 +1,7 @@
 """The plugin or dockerd ends under a running container: the container goes on where Docker lets it,
 what it wrote stays, and in the end the volume is given back."""
 
+import concurrent.futures
 import contextlib
 import os
 import re
@@ -174,6 +175,15 @@ def test_a_container_lives_through_disabling_and_enabling_by_force(host, new_vol
     assert writer.remove() > before
 
 
+def stop_dockerd(host):
+    host.engine.stop_daemon()
+
+
+def start_dockerd(host):
+    host.engine.start_daemon()
+    wait_for_plugin(host)
+
+
 def upgrade(host):
     """As the README has it. `docker plugin upgrade` takes a plugin from a registry only."""
     disable(host)
@@ -198,6 +208,40 @@ def test_an_upgrade_from_a_tarball_keeps_data_and_containers(host, new_volume):
     assert int(host.run(writer.volume, "tail -n 1 /data/log")) > before
     given_back(host, writer.volume)
     given_back(host, kept)
+
+
+@pytest.mark.parametrize("end", [disable, stop_dockerd], ids=["disable", "dockerd"])
+def test_a_plugin_ended_in_the_middle_of_a_mount_ends_by_itself(host, new_volume, end):
+    volume, again = new_volume(content="xfs"), enable if end is disable else start_dockerd
+    writer = Writer(host, new_volume()) if end is disable else None
+    host.create(volume)
+    # Longer than the 10 s after which dockerd kills.
+    host.simulator.latency(device=11000)
+    host.simulator.reset_counters()
+    try:
+        run = host.engine.start_docker(
+            "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
+        wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
+        told = len(host.engine.plugin_log())
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            socket = host.socket()
+            ending = pool.submit(end, host)
+            wait_until(lambda: "ending" in "".join(host.engine.plugin_log()[told:]))
+            with pytest.raises(OSError):
+                engine.UnixConnection(socket).connect()
+            assert not ending.done()
+            ending.result()
+        # SIGKILL would not have let it say so.
+        assert host.engine.plugin_log()[-1].endswith("ended")
+        again(host)
+        run.communicate(timeout=60)
+        assert host.run(volume, "echo there") == "there\n"
+    finally:
+        host.simulator.latency(device=30)
+    given_back(host, volume)
+    if writer:
+        writer.wait_for_more(writer.lines())
+        writer.remove()
 
 
 def test_an_attachment_slower_than_docker_waits_is_found_by_the_retry(host, new_volume):
