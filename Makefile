@@ -90,6 +90,7 @@ dev:
 	AWS_EC2_METADATA_DISABLED=true REGION=us-east-1 AVAILABILITY_ZONE=us-east-1a \
 	    INSTANCE_ID=i-0123456789abcdef0 \
 	    BUILD_VERSION=$(VERSION) BUILD_COMMIT=$(COMMIT) SOCK_PATH=$(SOCK) \
+	    STATE_PATH=$(CURDIR)/.build/dev-state \
 	    $$(swift build --show-bin-path)/$(NAME)
 
 health-check:

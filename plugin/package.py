@@ -24,7 +24,7 @@ TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
 # What mke2fs takes an ext4 to be.
 MKE2FS_SETTINGS = "/etc/mke2fs.conf"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-FOLDERS = ["dev", "mnt", "proc", "run/docker/plugins", "sys"]
+FOLDERS = ["dev", "mnt", "proc", "run/docker/plugins", "sys", "var/lib"]
 LOG_FILE = "/var/log/polarity-ecs-ebs.log"
 
 

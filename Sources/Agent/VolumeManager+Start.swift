@@ -6,8 +6,9 @@ extension VolumeManager {
     /// Takes over what an earlier run of the daemon left: its records, and the mounts that exist.
     /// Run once, before the first call is answered.
     ///
-    /// A count without a mount is dropped: the instance was restarted. A mount without a count
-    /// lingers and is given back.
+    /// A count without a mount is dropped: the instance was restarted, or the plugin disabled by
+    /// force or replaced. A container that lives on all the same holds the device, which is not given
+    /// back before it ends. A mount without a count lingers and is given back.
     package func start() async throws {
         for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
         let prefix = settings.mountRoot + "/"
@@ -65,7 +66,14 @@ extension VolumeManager {
     private func dropCountsWithoutMount() async throws {
         let stale = volumes.values.filter { $0.device == nil && !$0.record.mounts.isEmpty }
         guard !stale.isEmpty else { return }
-        for volume in stale { volume.record.mounts = MountCounts() }
+        for volume in stale {
+            log.notice(
+                "mounts that an earlier run counted are gone",
+                metadata: [
+                    "volume": "\(volume.id)", "mounts": "\(volume.record.mounts.total)",
+                ])
+            volume.record.mounts = MountCounts()
+        }
         await saveCounts()
     }
 

@@ -110,6 +110,8 @@ package enum Limit {
     package static let mountTimeMax: Duration = .seconds(110)
     package static let unmountTimeMax: Duration = .seconds(50)
     package static let stateFileMax = 16 * 1024 * 1024
+    /// What the holder of the state folder says of itself.
+    package static let lockHolderMax = 1024
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
 

@@ -11,7 +11,7 @@ package final class Listener {
 
     private var descriptor: SharedDescriptor
     /// Of a unix socket: locked as long as this listens.
-    private var lock: Descriptor?
+    private var lock: FileLock?
     /// The socket file's device and inode, so that another's file is not removed in its stead.
     private var file: FileIdentity?
 
@@ -136,20 +136,11 @@ private func listen(_ descriptor: borrowing Descriptor, at address: SocketAddres
 }
 
 /// Takes the lock that goes with a socket file; another process's ends with that process.
-private func takeLock(_ path: String, doing: String) throws(OperationError) -> Descriptor {
-    let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
-    guard fd >= 0 else {
-        throw OperationError(.system, doing: doing, found: "\(path): \(Errno.current)")
+private func takeLock(_ path: String, doing: String) throws(OperationError) -> FileLock {
+    do throws(Errno) { return try FileLock(path) } catch {
+        if error == .wouldBlock { throw inUse(doing) }
+        throw OperationError(.system, doing: doing, found: "\(path): \(error)")
     }
-    let descriptor = Descriptor(owning: fd)
-    guard flock(fd, LOCK_EX | LOCK_NB) == 0 else {
-        let error = Errno.current
-        guard error == .wouldBlock else {
-            throw OperationError(.system, doing: doing, found: "\(path): \(error)")
-        }
-        throw inUse(doing)
-    }
-    return descriptor
 }
 
 private func inUse(_ doing: String) -> OperationError {

@@ -2,6 +2,7 @@ import AWSWire
 import Agent
 import Base
 import EC2Client
+import Glibc
 import JSON
 import Linux
 import Logging
@@ -36,14 +37,21 @@ struct HostIdentity: HostPort {
     }
 }
 
-/// The records in a JSON file; those of what is mounted, with their counts, in another. One that
-/// cannot be understood is kept aside: the other, mounts and devices tell the rest.
-struct StateFiles: StatePort {
+/// The records in a JSON file; those of what is mounted, with their counts, in another. They lie in
+/// a folder that no other daemon uses meanwhile. One that cannot be understood is kept aside: the
+/// other, mounts and devices tell the rest.
+final class StateFiles: StatePort {
+    private let lock: FolderLock
     private let volumes: AtomicFile
     private let mounts: AtomicFile
     private let log: Logger
 
-    init(folder: String, log: Logger) {
+    /// Throws where another daemon has the folder.
+    init(folder: String, version: String, commit: String, log: Logger) throws(OperationError) {
+        var holder = "version \(version), commit \(commit)"
+        // A plugin is the first process of a PID namespace of its own.
+        if getpid() != 1 { holder += ", process \(getpid())" }
+        lock = try FolderLock(folder, holder: holder)
         volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
         mounts = AtomicFile(path: folder + "/mounts.json", sizeMax: Limit.stateFileMax)
         self.log = log

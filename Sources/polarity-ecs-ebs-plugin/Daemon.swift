@@ -41,7 +41,9 @@ final class Daemon {
                 ec2: ec2,
                 devices: try DeviceWatch(devPath: settings.devPath, sysPath: settings.sysPath),
                 fileSystems: FileSystems(devPath: settings.devPath, sysPath: settings.sysPath),
-                state: StateFiles(folder: settings.statePath, log: log),
+                state: try StateFiles(
+                    folder: settings.statePath, version: settings.version,
+                    commit: settings.commit, log: log),
                 host: HostIdentity(settings: settings, metadata: metadata), time: ring),
             settings: VolumeManager.Settings(
                 mountRoot: settings.mountPath, detachAfter: settings.detachAfter,

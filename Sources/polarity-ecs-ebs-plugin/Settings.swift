@@ -12,7 +12,8 @@ struct Settings: Sendable {
     var mountPath = "/mnt"
     var devPath = "/dev"
     var sysPath = "/sys"
-    var statePath = ""
+    /// In the plugin, a host's folder is mounted at /var/lib.
+    var statePath = "/var/lib/polarity-ecs-ebs-plugin"
     /// Nil: for ever.
     var detachAfter: Duration? = .seconds(15)
     /// What a blank volume is given whose options do not tell.
@@ -80,7 +81,7 @@ extension Settings {
         mountPath = try variables.folder("MOUNT_PATH") ?? mountPath
         devPath = try variables.folder("DEV_PATH") ?? devPath
         sysPath = try variables.folder("SYS_PATH") ?? sysPath
-        statePath = mountPath + "/.polarity-ecs-ebs-plugin"
+        statePath = try variables.folder("STATE_PATH") ?? statePath
         if let path = variables["SOCK_PATH"] {
             // sockaddr_un.sun_path, unix(7).
             guard path.utf8.count < 108 else {

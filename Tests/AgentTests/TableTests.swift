@@ -147,6 +147,54 @@ import VolumeCore
         }
     }
 
+    @Test func `a volume that lingered is given back by a new daemon, after the linger`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(1))
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(10))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+            try await fixture.sleep(.seconds(10))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        }
+    }
+
+    /// As after `docker plugin rm`: the plugin's mounts go, the container keeps its own.
+    @Test func `a container that outlives the plugin keeps its volume until it ends`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create("data", options: ["volume-id": Fixture.name])
+            _ = try await manager.mount("data", id: "a")
+            try await fixture.sleep(.seconds(1))
+            try await fixture.host.unmount(Fixture.mountpoint, of: Fixture.id)
+        }
+        fixture.host.held = [Fixture.id]
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(await manager.list().map(\.name) == ["data"])
+            try await fixture.sleep(.seconds(60))
+            // A second container comes and goes, and then the first one.
+            _ = try await manager.mount("data", id: "b")
+            try await manager.unmount("data", id: "b")
+            try await fixture.sleep(.seconds(60))
+            let volume = fixture.cloud.volumes[Fixture.id]
+            #expect(volume?.state == .inUse && volume?.tags[Lease.tag] == "\(Fixture.here)")
+            fixture.host.held = []
+            try await manager.unmount("data", id: "a")
+            try await fixture.sleep(.seconds(20))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        }
+        #expect(fixture.host.formatted == [Fixture.id])
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
     @Test func `a mount that no record knows is taken over and given back`() throws {
         let fixture = Fixture()
         try fixture.run { manager in

@@ -10,6 +10,7 @@ import Testing
         let settings = try Settings(environment: [:])
         #expect(settings.socketPath == "/run/docker/plugins/pl-ebs.sock")
         #expect(settings.mountPath == "/mnt")
+        #expect(settings.statePath == "/var/lib/polarity-ecs-ebs-plugin")
         #expect(settings.detachAfter == .seconds(15))
         #expect(settings.metadataEndpoint?.description == "http://169.254.169.254")
         #expect(settings.ec2.region == nil && settings.instanceID == nil)
@@ -38,7 +39,7 @@ import Testing
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "169.254.169.254"),
         ("AWS_ENDPOINT_URL", "ftp://x"), ("AWS_ENDPOINT_URL_EC2", "https://"),
         ("LOG_LEVEL", "loud"), ("TAKEOVER", "sometimes"), ("LOG_FORMAT", "xml"),
-        ("MOUNT_PATH", "mnt"), ("DEV_PATH", "."),
+        ("MOUNT_PATH", "mnt"), ("DEV_PATH", "."), ("STATE_PATH", "state"),
         ("SOCK_PATH", String(repeating: "x", count: 108)),
     ])
     func `a value that is not taken is refused with its variable's name`(

@@ -76,8 +76,9 @@ def test_the_debug_build_also_logs_to_a_file_on_the_host(host, tmp_path):
     for command in adapting_commands(tmp_path / "plugin"):
         host.shell(command)
     host.engine.docker("plugin", "create", name, tmp_path / "plugin")
-    host.engine.docker("plugin", "set", name, f"log.source={tmp_path}", "INSTANCE_ID=i-0123abcd",
-                       "REGION=us-east-1", "AVAILABILITY_ZONE=us-east-1a")
+    host.engine.docker("plugin", "set", name, f"log.source={tmp_path}", f"state.source={tmp_path}",
+                       "INSTANCE_ID=i-0123abcd", "REGION=us-east-1",
+                       "AVAILABILITY_ZONE=us-east-1a")
     host.engine.docker("plugin", "enable", name)
     host.engine.docker("plugin", "rm", "--force", name)
     assert "listening" in (tmp_path / "polarity-ecs-ebs.log").read_text()
@@ -88,6 +89,30 @@ def test_an_idle_daemon_has_one_thread(host):
     host.engine.docker("plugin", "enable", "--timeout", "120", PLUGIN)
     assert health(host)[0] == 200
     assert threads(host.engine.plugin_process()) == 1
+
+
+def test_the_plugin_pins_no_container_s_file_system(host):
+    """It sees the host's /var/lib, in which Docker has its containers' file systems mounted."""
+    host.engine.docker("plugin", "disable", "--force", PLUGIN)
+    sleep = ["run", "--detach", "--init", "--network", "none", "box", "sleep", "600"]
+    containers = [host.engine.docker(*sleep).stdout.strip()]
+    host.engine.docker("plugin", "enable", "--timeout", "120", PLUGIN)
+    containers.append(host.engine.docker(*sleep).stdout.strip())
+    assert engine.mounts_below(host.engine.lib) != []
+    mountinfo = pathlib.Path(f"/proc/{host.engine.plugin_process()}/mountinfo").read_text()
+    seen = [line for line in mountinfo.splitlines() if line.split()[4].startswith("/var/lib")]
+    host.engine.docker("rm", "--force", *containers)
+    # Private: it takes no part in what is mounted later.
+    assert [(line.split()[4], line.split()[6]) for line in seen] == [("/var/lib", "-")]
+
+
+def test_the_state_lies_on_the_host_and_is_root_s_alone(host, new_volume):
+    volume = new_volume()
+    host.create(volume)
+    folder = host.engine.lib / PLUGIN
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert volume in host.remembered("volumes.json")
+    host.engine.docker("volume", "rm", volume)
 
 
 def test_volumes_survive_disabling_and_enabling_the_plugin(host, new_volume):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import engine
-from host import PLUGIN
+from host import PLUGIN, readme_commands
 
 # A line every few milliseconds, each on the disk before the next: what a container may count on.
 WRITER = ("n=$(cat /data/log 2>/dev/null | wc -l); "
@@ -184,30 +184,78 @@ def start_dockerd(host):
     wait_for_plugin(host)
 
 
-def upgrade(host):
-    """As the README has it. `docker plugin upgrade` takes a plugin from a registry only."""
-    disable(host)
-    host.engine.docker("plugin", "rm", "--force", PLUGIN)
-    # Another version has other files.
-    (host.engine.directory / PLUGIN / "rootfs" / "etc" / "version").write_text(str(time.time()))
+def remove_plugin(host):
+    for command in readme_commands("docker plugin rm"):
+        host.shell(command)
+
+
+def install_other_version(host):
+    """`docker plugin upgrade` takes a plugin from a registry only."""
+    change_version(host)
     host.install(unpack=False)
     wait_for_plugin(host)
 
 
-def test_an_upgrade_from_a_tarball_keeps_data_and_containers(host, new_volume):
-    """The plugin's folder goes, and its list of volumes with it; Docker's and EC2's stay."""
-    kept, writer = new_volume(), Writer(host, new_volume())
-    host.run(kept, "echo kept > /data/file")
+def change_version(host):
+    """Another version has other files."""
+    (host.engine.directory / PLUGIN / "rootfs" / "etc" / "version").write_text(str(time.time()))
+
+
+def said(host, *words):
+    """Whether a line of the plugin's log has all of them."""
+    return any(all(word in line for word in words) for line in host.engine.plugin_log())
+
+
+def test_an_upgrade_from_a_tarball_keeps_what_there_is(host, new_volume):
+    """The plugin's folder goes, with all that is mounted in it. What the plugin knows stays."""
+    named, left = new_volume(content="xfs"), new_volume()
+    writer = Writer(host, new_volume(content="ext4"))
+    host.create("alias", "-o", f"volume-id={named}", "-o", "read-only=true")
+    container = host.start(left, "echo kept > /data/file; sync; sleep 600")
     before = writer.lines()
-    upgrade(host)
-    assert host.run(kept, "cat /data/file") == "kept\n"
+
+    remove_plugin(host)
+    # Ends while there is no plugin, so that nobody gives its volume back.
+    host.engine.docker("rm", "--force", container)
+    host.simulator.reset_counters()
+    install_other_version(host)
+
+    assert {"alias", left, writer.volume} <= set(
+        host.engine.docker("volume", "ls", "--quiet").stdout.split())
+    given_back(host, left)
+    assert host.simulator.calls("AttachVolume") == 0
+    # The container that lives holds its volume, which nobody counts.
+    wait_until(lambda: said(host, writer.volume, "not given back yet", "some mount namespace"))
     assert host.simulator.volume(writer.volume)["state"] == "in-use"
-    writer.wait_for_more(writer.wait_for_more(before))
-    # The new plugin knows nothing of it until it is used again.
-    host.engine.docker("rm", "--force", writer.id)
+    writer.wait_for_more(before)
+    # Another one joins it, and its file system is not repaired meanwhile, though not unmounted.
     assert int(host.run(writer.volume, "tail -n 1 /data/log")) > before
-    given_back(host, writer.volume)
-    given_back(host, kept)
+    assert host.run("alias", "touch /data/file 2>&1 || true").endswith("Read-only file system\n")
+    assert host.run(left, "cat /data/file") == "kept\n"
+    assert writer.remove() > before
+    host.engine.docker("volume", "rm", "alias")
+    given_back(host, named)
+
+
+def test_a_second_version_enabled_beside_the_first_is_told_so(host, new_volume):
+    volume = new_volume()
+    host.run(volume, "echo kept > /data/file")
+    plugin = host.engine.plugin_process()
+    change_version(host)
+    host.engine.docker("plugin", "create", "second", host.engine.directory / PLUGIN)
+    try:
+        host.shell(next(c for c in host.install_commands() if "plugin set" in c).replace(
+            f"set {PLUGIN}", "set second"))
+        host.engine.docker("plugin", "enable", "second", check=False)
+        enabled = host.engine.docker(
+            "plugin", "ls", "--filter", "enabled=true", "--format", "{{.Name}}").stdout.split()
+        assert enabled == [f"{PLUGIN}:latest"]
+        assert [line for line in host.engine.plugin_log() if "does not start" in line
+                and "another daemon has it" in line and "docker plugin disable" in line]
+    finally:
+        host.engine.docker("plugin", "rm", "--force", "second")
+    assert host.engine.plugin_process() == plugin
+    assert host.run(volume, "cat /data/file") == "kept\n"
 
 
 @pytest.mark.parametrize("end", [disable, stop_dockerd], ids=["disable", "dockerd"])

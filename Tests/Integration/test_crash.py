@@ -213,7 +213,7 @@ class Docker:
         self.state_then = ", ".join([*attachment, on_it, *mounted])
 
     def saved_counts(self):
-        file = self.daemon.mount_path / ".polarity-ecs-ebs-plugin" / "mounts.json"
+        file = self.daemon.state_path / "mounts.json"
         mounted = json.loads(file.read_text())["volumes"] if file.exists() else []
         return next((v["counts"] for v in mounted if v["id"] == self.volume), {})
 

@@ -54,6 +54,17 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(start, daemon, tmp_pat
     daemon.start()
 
 
+def test_two_daemons_never_share_a_state_folder(start, daemon):
+    shared = dict(STATE_PATH=str(daemon.state_path))
+    with pytest.raises(RuntimeError) as refused:
+        start("i-0bbbbbbbbbbbbbbb2", "second", **shared)
+    for part in [shared["STATE_PATH"], f"process {daemon.process.pid};", "docker plugin disable"]:
+        assert part in str(refused.value)
+    # What a killed daemon had is free as soon as it is gone.
+    daemon.kill()
+    start("i-0bbbbbbbbbbbbbbb2", "third", **shared)
+
+
 def test_without_metadata_the_socket_answers_and_health_recovers(simulator, start, new_volume):
     simulator.fault("IMDS", "error", status=503, count=1000)
     volume = new_volume()
@@ -131,7 +142,7 @@ def test_a_state_file_that_is_torn_is_kept_aside_and_the_mounts_are_found(
     daemon.call("VolumeDriver.Create", Name="data", Opts={"volume-id": volume})
     mountpoint = daemon.mount("data")
     daemon.stop()
-    state = daemon.mount_path / ".polarity-ecs-ebs-plugin" / torn
+    state = daemon.state_path / torn
     state.write_bytes(state.read_bytes()[:-9])
     daemon.environment["DETACH_AFTER"] = "never"
     daemon.start()

@@ -13,7 +13,7 @@ import Testing
         let folder = String(
             decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         defer {
-            for name in ["s/f", "s/f.new", "s/f.unreadable"] { unlink("\(folder)/\(name)") }
+            for name in ["f", "f.new", "f.unreadable", "lock"] { unlink("\(folder)/s/\(name)") }
             rmdir("\(folder)/s")
             rmdir(folder)
         }
@@ -55,5 +55,32 @@ import Testing
             }
             #expect(error?.description.contains("/proc/none") == true)
         }
+    }
+
+    @Test func `a folder is one holder's alone, and free when that one is gone`() async throws {
+        try await Self.withFolder { folder in
+            var first: FolderLock? = try FolderLock("\(folder)/s", holder: "the first")
+            let error = #expect(throws: OperationError.self) {
+                try FolderLock("\(folder)/s", holder: "the second, whose name is longer")
+            }
+            #expect(error?.description.contains("has it: the first;") == true)
+            withExtendedLifetime(first) {}
+            first = nil
+            let second = try FolderLock("\(folder)/s", holder: "2")
+            let again = #expect(throws: OperationError.self) {
+                try FolderLock("\(folder)/s", holder: "3")
+            }
+            #expect(again?.description.contains("has it: 2;") == true)
+            withExtendedLifetime(second) {}
+            var status = stat()
+            #expect(lstat("\(folder)/s", &status) == 0 && status.st_mode & 0o777 == 0o700)
+        }
+    }
+
+    @Test func `a state folder that cannot be made is an error that names it`() {
+        let error = #expect(throws: OperationError.self) {
+            try FolderLock("/proc/none/state", holder: "")
+        }
+        #expect(error?.description.contains("/proc/none/state") == true)
     }
 }

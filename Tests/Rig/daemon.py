@@ -34,17 +34,18 @@ class PluginError(Exception):
 
 
 class Daemon:
-    """`folder` holds its socket, its mounts and its log, and stays. `settings` add to the simulator's."""
+    """`folder` holds its socket, mounts, state and log, and stays. `settings` add to the simulator's."""
 
     def __init__(self, environment, folder, **settings):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(exist_ok=True)
         self.mount_path = self.folder / "mnt"
         self.mount_path.mkdir(exist_ok=True)
+        self.state_path = self.folder / "state"
         self.socket = self.folder / "pl-ebs.sock"
         self.environment = {
             "PATH": os.environ["PATH"], **environment, "SOCK_PATH": str(self.socket),
-            "MOUNT_PATH": str(self.mount_path), **settings,
+            "MOUNT_PATH": str(self.mount_path), "STATE_PATH": str(self.state_path), **settings,
         }
         # What is run in the daemon's place, such as a tracer of it.
         self.wrapper = []

@@ -17,6 +17,8 @@ What a managed plugin sees of the host, tried with 20.10.24:
   shared: a mount that the plugin makes there reaches the containers. The data root must lie in a
   shared mount itself, hence the bind mount below.
 - Its socket is /run/docker/plugins/<id>/pl-ebs.sock on the host, whatever the exec root is.
+- A settable mount's source is set by `docker plugin set NAME MOUNT.source=/path`, while the plugin is
+  disabled; it must exist when the plugin is enabled.
 - What it prints is in dockerd's log: a line each, msg= quoted as Go does, plugin=<id>.
 - Host network with the host's /etc/hosts and /etc/resolv.conf; 8 MiB of locked memory, no seccomp
   profile that bars io_uring, Docker's default capabilities and those that the config adds.
@@ -57,7 +59,9 @@ class Engine:
     def __init__(self):
         sweep()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        self.root = self.directory / "root"
+        # As on a host: the data root lies in /var/lib, and so does what is kept for plugins.
+        self.lib = self.directory / "lib"
+        self.root = self.lib / "docker"
         self.socket = self.directory / "docker.sock"
         self.log = self.directory / "dockerd.log"
         self.cgroup = "/" + self.directory.name
@@ -83,7 +87,7 @@ class Engine:
     # Life
 
     def start(self):
-        self.root.mkdir()
+        self.root.mkdir(parents=True)
         _run("mount", "--bind", self.root, self.root)
         _run("mount", "--make-rshared", self.root)
         return self.start_daemon()
@@ -291,7 +295,7 @@ def remove_folder(directory):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
     # Where dockerd keeps the plugins' sockets, outside the folder, and removes them if it can.
-    for plugin in glob.glob(f"{directory}/root/plugins/" + "[0-9a-f]" * 64):
+    for plugin in glob.glob(f"{directory}/lib/docker/plugins/" + "[0-9a-f]" * 64):
         shutil.rmtree(f"/run/docker/plugins/{os.path.basename(plugin)}", ignore_errors=True)
     shutil.rmtree(directory)
 

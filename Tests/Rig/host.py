@@ -10,6 +10,7 @@ its CA and the volumes' sparse files lie in a folder in /dev/shm, for the plugin
 
 import contextlib
 import glob
+import json
 import os
 import pathlib
 import platform
@@ -99,7 +100,8 @@ class Host:
 
     def install_commands(self):
         """The README's commands, with the settings that lead the plugin to the simulator."""
-        settings = {**self.simulator.environment(HERE), **self.settings}
+        settings = {**self.simulator.environment(HERE),
+                    "state.source": self.engine.lib, **self.settings}
         for command in readme_commands("docker plugin create"):
             if command.startswith("docker plugin enable"):
                 values = " ".join(f"{name}={value}" for name, value in settings.items())
@@ -132,10 +134,16 @@ class Host:
             "plugin", "inspect", "--format", "{{.ID}}", PLUGIN).stdout.strip()
         return f"/run/docker/plugins/{plugin}/pl-ebs.sock"
 
+    def remembered(self, file):
+        """The ids of the volumes in volumes.json or mounts.json of the plugin's state."""
+        path = self.engine.lib / PLUGIN / file
+        document = json.loads(path.read_bytes()) if path.exists() else {"volumes": []}
+        return [volume["id"] for volume in document["volumes"]]
+
     # Volumes and containers
 
-    def create(self, volume, **options):
-        return self.engine.docker("volume", "create", "-d", PLUGIN, volume, **options)
+    def create(self, volume, *options, **how):
+        return self.engine.docker("volume", "create", "-d", PLUGIN, *options, volume, **how)
 
     def run(self, volume, script, *options, image="box", **how):
         """Runs a shell script in a container that has the volume at /data; its standard output."""

@@ -1,0 +1,25 @@
+import Glibc
+package import SystemPackage
+
+/// A lock on a file that one process has as long as it keeps this value: flock(2). It ends with the
+/// process, also with one that is killed; the file stays.
+package struct FileLock: ~Copyable, Sendable {
+    private let descriptor: Descriptor
+
+    /// Makes the file where there is none. Throws `Errno.wouldBlock` where another has the lock.
+    package init(_ path: String) throws(Errno) {
+        let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard fd >= 0 else { throw .current }
+        let descriptor = Descriptor(owning: fd)
+        guard flock(fd, LOCK_EX | LOCK_NB) == 0 else { throw .current }
+        self.descriptor = descriptor
+    }
+
+    /// Replaces what the file holds: a word about the holder, for those who are refused.
+    package borrowing func write(_ text: String) throws(Errno) {
+        let fd = descriptor.rawValue
+        guard ftruncate(fd, 0) == 0 else { throw .current }
+        let bytes = Array(text.utf8)
+        guard pwrite(fd, bytes, bytes.count, 0) == bytes.count else { throw .current }
+    }
+}
