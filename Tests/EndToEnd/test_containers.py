@@ -16,7 +16,7 @@ def attached_to(host, volume):
 
 def file_system_uuid(host, volume):
     return subprocess.run(
-        ["blkid", "-p", "-s", "UUID", "-o", "value", host.backing(volume)], check=True,
+        ["blkid", "-p", "-s", "UUID", "-o", "value", host.simulator.backing(volume)], check=True,
         capture_output=True, text=True).stdout
 
 

@@ -81,7 +81,7 @@ def test_a_volume_with_a_partition_table_is_left_as_it_is(host, new_volume):
 
 
 def first_mebibyte(host, volume):
-    with open(host.backing(volume), "rb") as file:
+    with open(host.simulator.backing(volume), "rb") as file:
         return file.read(1 << 20)
 
 

@@ -1,8 +1,6 @@
-"""Many short uses of a few volumes on two instances, while EC2 fails now and then: nothing is lost,
-nothing is left. POLARITY_SOAK=1 plays 500 rounds, else a few, or POLARITY_ROUNDS; POLARITY_SEED
-makes others.
-
-One instance has Docker and the plugin; on the other, the daemon alone, called as Docker would.
+"""Many short uses of a few volumes on two instances, each with a Docker Engine and the plugin, while
+EC2 fails now and then: nothing is lost, nothing is left. POLARITY_SOAK=1 plays 500 rounds, else a
+few, or POLARITY_ROUNDS; POLARITY_SEED makes others.
 """
 
 import collections
@@ -18,8 +16,8 @@ import time
 import pytest
 
 import engine
-from daemon import Daemon, PluginError
-from host import ELSEWHERE, PLUGIN
+from conftest import SETTINGS
+from host import ELSEWHERE, Instance
 
 ROUNDS = int(os.environ.get("POLARITY_ROUNDS", 500 if os.environ.get("POLARITY_SOAK") else 24))
 SEED = int(os.environ.get("POLARITY_SEED", "3"))
@@ -31,7 +29,6 @@ FAULTS = [dict(probability=0.007, kind="error", code="RequestLimitExceeded", sta
           dict(probability=0.009, kind="error", code="InternalError", status=500),
           dict(probability=0.010, kind="lostBefore"), dict(probability=0.011, kind="lostAfter"),
           dict(probability=0.013, kind="truncated")]
-FAILURES = (engine.DockerError, PluginError)
 
 
 class Log:
@@ -46,66 +43,30 @@ class Log:
             f"lost or changed: {lines}, and {self.written} was acknowledged")
 
 
-class DockerInstance:
-    """Uses a volume in a container."""
-
-    def __init__(self, host):
-        self.host, self.docker = host, host.engine.docker
-
-    def use(self, volume, line, log):
-        self.host.create(volume)
-        script = (f"cat /data/log 2>/dev/null; echo; echo {line} >> /data/log && "
-                  "sync /data/log && echo written; sleep 600")
-        name = f"{volume}-{line}"
-        try:
-            self.host.start(volume, script, "--name", name)
-            printed = self.printed(name)
-            log.check(printed.rsplit("\nwritten", 1)[0])
-            self.docker("stop", name)
-        finally:
-            # Also one that could not be started.
-            self.docker("rm", "--force", name, check=False)
-        # It goes on being given back after it was forgotten.
-        self.docker("volume", "rm", volume)
-
-    def printed(self, container):
-        deadline = time.monotonic() + 60
-        while not (text := self.docker("logs", container).stdout).endswith("written\n"):
-            assert time.monotonic() < deadline, text
-            time.sleep(0.05)
-        return text
-
-    def process(self):
-        return self.host.engine.plugin_process()
-
-    def known(self):
-        listed = self.docker("volume", "ls", "--quiet", "--filter", f"driver={PLUGIN}:latest")
-        return listed.stdout.split()
+def use(host, volume, line, log):
+    """Creates the volume, runs a container on it, has that write, stops and removes all of it."""
+    docker = host.engine.docker
+    host.create(volume)
+    script = (f"cat /data/log 2>/dev/null; echo; echo {line} >> /data/log && "
+              "sync /data/log && echo written; sleep 600")
+    name = f"{volume}-{line}"
+    try:
+        host.start(volume, script, "--name", name)
+        log.check(printed(host, name).rsplit("\nwritten", 1)[0])
+        docker("stop", name)
+    finally:
+        # Also one that could not be started.
+        docker("rm", "--force", name, check=False)
+    # It goes on being given back after it was forgotten.
+    docker("volume", "rm", volume)
 
 
-class BareInstance:
-    """Uses a volume through the daemon's socket."""
-
-    def __init__(self, daemon):
-        self.daemon = daemon
-
-    def use(self, volume, line, log):
-        self.daemon.create(volume)
-        path = self.daemon.mount(volume, line) / "log"
-        try:
-            log.check(path.read_text() if path.exists() else "")
-            with open(path, "a", encoding="ascii") as file:
-                print(line, file=file, flush=True)
-                os.fsync(file.fileno())
-        finally:
-            self.daemon.unmount(volume, line)
-        self.daemon.call("VolumeDriver.Remove", Name=volume)
-
-    def process(self):
-        return self.daemon.process.pid
-
-    def known(self):
-        return [volume["Name"] for volume in self.daemon.call("VolumeDriver.List")["Volumes"]]
+def printed(host, container):
+    deadline = time.monotonic() + 60
+    while not (text := host.engine.docker("logs", container).stdout).endswith("written\n"):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
+    return text
 
 
 def resources(process):
@@ -141,13 +102,13 @@ class Soak:
                 start = time.monotonic()
                 try:
                     log.tried.add(line)
-                    instance.use(volume, line, log)
+                    use(instance, volume, line, log)
                     log.tried.discard(line)
                     log.written.append(line)
-                    self.uses[type(instance).__name__] += 1
+                    self.uses[instance.id] += 1
                     self.slowest = max(self.slowest, time.monotonic() - start)
                     return
-                except FAILURES as error:
+                except engine.DockerError as error:
                     self.failures[first_words(error)] += 1
                     last = error
             raise AssertionError(f"{volume} could not be used in {TRIES} tries") from last
@@ -158,7 +119,7 @@ class Soak:
             self.simulator.wait_for_volume(volume, "available", timeout)
         deadline = time.monotonic() + timeout
         while True:
-            now = [resources(instance.process()) for instance in self.instances]
+            now = [resources(instance.engine.plugin_process()) for instance in self.instances]
             if all(threads == 1 for _, threads, _ in now):
                 return now
             assert time.monotonic() < deadline, f"threads that do not end: {now}"
@@ -170,15 +131,15 @@ def first_words(error):
 
 
 @pytest.fixture
-def bare(host, tmp_path):
-    daemon = Daemon(host.simulator.environment(ELSEWHERE), tmp_path / "elsewhere",
-                    DETACH_AFTER="1s", LOG_LEVEL="debug")
-    with daemon:
-        yield BareInstance(daemon)
+def instances(host):
+    other = Instance(host.simulator, ELSEWHERE, SETTINGS)
+    with other:
+        other.install()
+        yield [host, other]
+    assert other.leftovers() == []
 
 
-def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume):
-    instances = [DockerInstance(host), bare]
+def test_volumes_used_over_and_over_lose_and_leak_nothing(host, instances, new_volume):
     soak = Soak(host.simulator, instances, [new_volume() for _ in range(8)])
     host.simulator.control("POST", "/buckets", False)
     for number, instance in enumerate(instances):
@@ -204,9 +165,7 @@ def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume
         host.engine.docker("volume", "rm", volume)
     soak.wait_until_settled()
     for instance in instances:
-        assert not set(instance.known()) & set(soak.volumes)
-    assert engine.mounts_below(bare.daemon.folder) == []
-    assert [mount for volume in soak.volumes for mount in host.mounts(volume)] == []
+        check_nothing_is_left(instance, soak.volumes)
     assert [path for volume in soak.volumes for path in loop_devices(host, volume)] == []
     for (files, _, memory), (files_late, _, memory_late) in zip(early, late):
         # A kept connection to EC2 may have gone or come.
@@ -214,8 +173,15 @@ def test_volumes_used_over_and_over_lose_and_leak_nothing(host, bare, new_volume
         assert memory_late <= memory + 2048
 
 
+def check_nothing_is_left(instance, volumes):
+    known = instance.engine.docker("volume", "ls", "--quiet").stdout.split()
+    known += instance.remembered("volumes.json") + instance.remembered("mounts.json")
+    assert not set(volumes) & set(known)
+    assert [mount for volume in volumes for mount in instance.mounts(volume)] == []
+
+
 def loop_devices(host, volume):
     for path in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            if path.read_text().strip() == str(host.backing(volume)):
+            if path.read_text().strip() == str(host.simulator.backing(volume)):
                 yield path

@@ -60,47 +60,37 @@ def adapting_commands(folder):
     return [rf"""sed -zi 's/,\s*"CAP_SYS_RESOURCE"//' {folder}/config.json"""]
 
 
-class Host:
-    """`settings` go to `docker plugin set`, `configuration` to the simulator."""
+class Instance:
+    """One of the simulator's instances: an engine of its own, and the plugin once it is installed.
 
-    def __init__(self, volumes=(), settings=None, **configuration):
-        sweep()
+    `settings` go to `docker plugin set`. The state lies in the engine's folder, not the machine's.
+    """
+
+    def __init__(self, simulator, id, settings=None):
+        self.simulator, self.id = simulator, id
         self.settings = settings or {}
-        self.directory = pathlib.Path(
-            tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED))
-        # Nodes work only where the file system allows them; /dev/shm often does not.
-        nodes = nodes_elsewhere(self.directory)
-        self.simulator = Simulator(
-            instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE, devPath=nodes)],
-            volumes=volumes, directory=self.directory, **configuration)
         self.engine = None
         self.cleanup = contextlib.ExitStack()
 
     def __enter__(self):
         with contextlib.ExitStack() as cleanup:
-            cleanup.callback(shutil.rmtree, self.directory)
-            cleanup.callback(shutil.rmtree, nodes_elsewhere(self.directory), ignore_errors=True)
-            # The engine goes first, since it holds the simulator's devices.
-            cleanup.callback(self._stop_simulator)
-            self.simulator.start()
-            self.engine = cleanup.enter_context(engine.Engine())
-            self.engine.import_image("box")
+            self._start(cleanup)
             self.cleanup = cleanup.pop_all()
         return self
+
+    def _start(self, cleanup):
+        self.engine = cleanup.enter_context(engine.Engine())
+        self.engine.import_image("box")
 
     def __exit__(self, *_):
         with engine.signals_held():
             self.cleanup.close()
 
-    def _stop_simulator(self):
-        if self.simulator.process is not None:
-            self.simulator.stop()
-
     # The plugin
 
     def install_commands(self):
         """The README's commands, with the settings that lead the plugin to the simulator."""
-        settings = {**self.simulator.environment(HERE),
+        settings = {**self.simulator.environment(self.id),
                     "state.source": self.engine.lib, **self.settings}
         for command in readme_commands("docker plugin create"):
             if command.startswith("docker plugin enable"):
@@ -173,22 +163,51 @@ class Host:
         """The mountpoints below the engine's data root whose path names the volume."""
         return [point for point in engine.mounts_below(self.engine.directory) if volume in point]
 
-    def backing(self, volume):
-        """The sparse file that holds the volume's bytes."""
-        return self.directory / "state" / "volumes" / volume
+    def leftovers(self):
+        """What a stopped instance has left: processes, mounts, folders."""
+        return left_in(self.engine.directory)
+
+
+class Host(Instance):
+    """The first instance, and the simulator, which `configuration` goes to."""
+
+    def __init__(self, volumes=(), settings=None, **configuration):
+        sweep()
+        self.directory = pathlib.Path(
+            tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED))
+        # Nodes work only where the file system allows them; /dev/shm often does not.
+        nodes = nodes_elsewhere(self.directory)
+        simulator = Simulator(
+            instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE, devPath=nodes)],
+            volumes=volumes, directory=self.directory, **configuration)
+        super().__init__(simulator, HERE, settings)
+
+    def _start(self, cleanup):
+        cleanup.callback(shutil.rmtree, self.directory)
+        cleanup.callback(shutil.rmtree, nodes_elsewhere(self.directory), ignore_errors=True)
+        # The engine goes first, since it holds the simulator's devices.
+        cleanup.callback(self._stop_simulator)
+        self.simulator.start()
+        super()._start(cleanup)
+
+    def _stop_simulator(self):
+        if self.simulator.process is not None:
+            self.simulator.stop()
 
     def leftovers(self):
-        """What a stopped host has left: processes, mounts, loop devices, folders."""
-        folders = [self.directory, self.engine.directory]
-        left = [f"folder {folder}" for folder in folders if folder.exists()]
-        for folder in folders:
-            left += [f"process {process}" for process in engine.processes_of(folder)]
-            left += [f"mount {mountpoint}" for mountpoint in engine.mounts_below(folder)]
+        """What a stopped host has left: loop devices too."""
+        left = super().leftovers() + left_in(self.directory)
         for path in glob.glob("/sys/block/loop*/loop/backing_file"):
             with contextlib.suppress(OSError):
                 if str(self.directory) in pathlib.Path(path).read_text():
                     left.append(f"loop device {path.split('/')[3]}")
         return left
+
+
+def left_in(folder):
+    left = [f"folder {folder}"] if folder.exists() else []
+    left += [f"process {process}" for process in engine.processes_of(folder)]
+    return left + [f"mount {mountpoint}" for mountpoint in engine.mounts_below(folder)]
 
 
 def nodes_elsewhere(directory):
