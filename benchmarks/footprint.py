@@ -35,7 +35,8 @@ def answer_of(path):
 def start_once(folder, number):
     """Milliseconds from exec to the answer, and the resident megabytes then."""
     path = str(folder / f"{number}.sock")
-    environment = {"SOCK_PATH": path, "MOUNT_PATH": str(folder), "REGION": "us-east-1",
+    environment = {"SOCK_PATH": path, "MOUNT_PATH": str(folder),
+                   "STATE_PATH": str(folder / "state"), "REGION": "us-east-1",
                    "AVAILABILITY_ZONE": "us-east-1a", "INSTANCE_ID": "i-0123456789abcdef0",
                    "AWS_EC2_METADATA_DISABLED": "true", "LOG_LEVEL": "critical"}
     begin = milliseconds()
