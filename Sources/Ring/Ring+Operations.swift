@@ -43,7 +43,7 @@ extension Ring {
         guard beyondLimit || slots.inUse < Limit.operationsInFlightMax else { return -ENOBUFS }
         let tag = slots.take()
         return await withTaskCancellationHandler {
-            await withUnsafeContinuation { begin(operation, tag, $0) }
+            await withUnsafeContinuation { start(operation, tag, $0) }
         } onCancel: {
             cancel(tag)
         }
@@ -55,11 +55,11 @@ extension Ring {
     func pollToTheEnd(_ descriptor: borrowing Descriptor) async -> Int32 {
         let operation = Operation.poll(descriptor.rawValue, .input)
         let tag = slots.take()
-        return await withUnsafeContinuation { begin(operation, tag, $0) }
+        return await withUnsafeContinuation { start(operation, tag, $0) }
     }
 
     /// Begins the operation, or ends it at once when it is cancelled already.
-    private func begin(
+    private func start(
         _ operation: Operation, _ tag: OperationTag,
         _ continuation: UnsafeContinuation<Int32, Never>
     ) {

@@ -16,7 +16,8 @@ package final class Socket {
         self.descriptor = SharedDescriptor(descriptor)
     }
 
-    /// Connects to an address.
+    /// Connects to an address. A unix socket whose backlog is full is waited for by io_uring; with
+    /// epoll it is `Errno.resourceTemporarilyUnavailable`, for which there is nothing to wait.
     package static func connect(to address: SocketAddress) async throws(Errno) -> Socket {
         let descriptor = try address.makeSocket()
         if address.isTCP { try disableDelay(descriptor) }
