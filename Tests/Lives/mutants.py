@@ -32,7 +32,7 @@ MUTANTS = [
      "        try await save()\n        log.info(\"created\"",
      "        saveInBackground()\n        log.info(\"created\""),
     ("counts without a mount outlive a restart", f"{AGENT}+Start.swift",
-     "        for volume in stale { volume.record.mounts = MountCounts() }\n", ""),
+     "            volume.record.mounts = MountCounts()\n", ""),
     ("nothing is given back after a restart", f"{AGENT}+Start.swift",
      "if !volume.isUsed { giveBackWhenUnused(volume) }", ""),
     ("a held volume is detached", f"{AGENT}+GiveBack.swift",
