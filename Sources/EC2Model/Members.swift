@@ -85,6 +85,7 @@ extension Region {
             XMLNode("architecture", "x86_64"), XMLNode("rootDeviceType", "ebs"),
             XMLNode("rootDeviceName", instance.rootDeviceName),
             .list("blockDeviceMapping", mappings(instance)),
+            .list("networkInterfaceSet", networkInterfaces(instance)),
             XMLNode("virtualizationType", "hvm"),
         ]
         if !instance.tags.isEmpty { members.append(tagSet(instance.tags)) }
@@ -92,6 +93,21 @@ extension Region {
             // EC2 says xen for Nitro instances too.
             XMLNode("hypervisor", "xen"), XMLNode("ebsOptimized", "true"),
         ]
+    }
+
+    private func networkInterfaces(_ instance: Instance) -> [[XMLNode]] {
+        if instance.state == .terminated { return [] }
+        return (0..<instance.networkInterfaces).map { index in
+            let id = "eni-\(index)" + instance.id.description.dropFirst(3)
+            let attachment = [
+                XMLNode("deviceIndex", "\(index)"), XMLNode("status", "attached"),
+                XMLNode("attachTime", timestamp(instance.launchedAt)),
+            ]
+            return [
+                XMLNode("networkInterfaceId", id), XMLNode("status", "in-use"),
+                XMLNode("attachment", attachment), XMLNode("interfaceType", "interface"),
+            ]
+        }
     }
 
     private func mappings(_ instance: Instance) -> [[XMLNode]] {

@@ -92,14 +92,22 @@ package struct Instance: Sendable, Equatable {
 
     package enum Mode: String, Sendable, CaseIterable { case nitro, xen }
 
+    /// Whether each network interface after the first takes a volume's place, on Nitro.
+    package enum LimitType: String, Sendable, CaseIterable { case shared, dedicated }
+
     package var id: InstanceID
     package var type: String
     package var zone: String
     package var mode: Mode
     package var state: State
     package var launchedAt: Int64
-    /// How many volumes it takes, its root volume among them.
+    /// How many volumes it takes, its root volume among them, with one network interface.
     package var attachmentsMax: Int
+    /// Nil: DescribeInstanceTypes tells neither this nor the limit, as before September 2025.
+    package var limitType: LimitType? = .shared
+    package var networkInterfaces = 1
+    /// NVMe disks that the type brings along; `attachmentsMax` is what they leave.
+    package var instanceStoreDisks = 0
     package var tags: [String: String] = [:]
 
     package init(
@@ -112,7 +120,7 @@ package struct Instance: Sendable, Equatable {
         self.mode = mode
         self.state = state
         self.launchedAt = launchedAt
-        // volume_limits.html: Nitro's 28 less one network interface; Xen 40 with the root volume.
+        // As DescribeInstanceTypes answers: Nitro's 28 less one network interface; Xen's 40.
         self.attachmentsMax = attachmentsMax ?? (mode == .nitro ? 27 : 40)
     }
 

@@ -24,6 +24,7 @@ extension Region {
         case "DescribeVolumes": return try describeVolumes(parameters, at: now)
         case "DescribeInstances": return try describeInstances(parameters)
         case "DescribeInstanceStatus": return try describeInstanceStatus(parameters)
+        case "DescribeInstanceTypes": return try describeInstanceTypes(parameters)
         case "DescribeTags": return try describeTags(parameters)
         case "AttachVolume": return try attachVolume(parameters, at: now)
         case "DetachVolume": return try detachVolume(parameters, at: now)

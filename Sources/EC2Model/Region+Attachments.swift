@@ -41,7 +41,9 @@ extension Region {
                 "Invalid value '\(name)' for unixDevice. Attachment point \(name) is already in use"
             )
         }
-        guard taken.count < instance.attachmentsMax else {
+        let isShared = instance.mode == .nitro && instance.limitType != .dedicated
+        let interfaces = isShared ? instance.networkInterfaces - 1 : 0
+        guard taken.count + interfaces < instance.attachmentsMax else {
             throw APIError(
                 "AttachmentLimitExceeded",
                 "The maximum number of attachments (\(instance.attachmentsMax)) of instance "

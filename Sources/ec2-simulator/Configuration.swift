@@ -13,7 +13,9 @@ import JSON
 ///       "instances": [{
 ///         "id": "i-0123456789abcdef0", "type": "m6i.large", "availabilityZone": "eu-central-1a",
 ///         "mode": "nitro",          // or xen
-///         "devPath": …, "sysPath": …, "imdsPort": 0, "state": "running", "attachmentLimit": 27
+///         "devPath": …, "sysPath": …, "imdsPort": 0, "state": "running", "attachmentLimit": 27,
+///         "attachmentLimitType": "shared",      // or dedicated; none: EC2 tells no limit
+///         "networkInterfaces": 1, "instanceStoreDisks": 0
 ///       }],
 ///       "volumes": [{
 ///         "id": "vol-0123456789abcdef0", "sizeGiB": 1,      // or sizeMiB
@@ -113,6 +115,14 @@ extension Configuration.InstanceSetting {
             state: try reader.choice("state", Instance.State.self) ?? .running,
             launchedAt: unixSeconds,
             attachmentsMax: try reader.integer("attachmentLimit", in: 1...128))
+        if let text = try reader.string("attachmentLimitType") {
+            instance.limitType = Instance.LimitType(rawValue: text)
+            guard instance.limitType != nil || text == "none" else {
+                throw reader.wrong("attachmentLimitType", "shared, dedicated or none")
+            }
+        }
+        instance.networkInterfaces = try reader.integer("networkInterfaces", in: 1...64) ?? 1
+        instance.instanceStoreDisks = try reader.integer("instanceStoreDisks", in: 0...24) ?? 0
         try reader.finish()
     }
 }

@@ -9,7 +9,8 @@ import Ring
 ///     GET    /state            volumes, attachments, instances, counters
 ///     GET    /events?since=N   the events after number N
 ///     POST   /volumes          adds a volume, as in the configuration
-///     POST   /instances        adds an instance, or sets the state of one that is there
+///     POST   /instances        adds an instance, or sets state and networkInterfaces of one that
+///                              is there
 ///     POST   /latency          sets the members that are there
 ///     POST   /buckets          true, false, or buckets by action
 ///     POST   /faults           adds one; DELETE /faults removes all
@@ -80,6 +81,8 @@ struct ControlEndpoint {
             _ = try reader.requiredString("id")
             instance.state =
                 try reader.choice("state", Instance.State.self) ?? instance.state
+            instance.networkInterfaces =
+                try reader.integer("networkInterfaces", in: 1...64) ?? instance.networkInterfaces
             try reader.finish()
             simulator.region.set(instance, at: simulator.now)
             simulator.advance()

@@ -1,6 +1,7 @@
 """Each call and each refusal of the EC2 API, judged by boto3."""
 
 import datetime
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 from botocore.exceptions import ClientError
@@ -118,6 +119,8 @@ def test_an_instance_is_described_with_its_mappings(simulator, ec2):
     names = [m["DeviceName"] for m in described["BlockDeviceMappings"]]
     assert names == ["/dev/xvda", "/dev/sdf"]
     assert described["BlockDeviceMappings"][1]["Ebs"]["VolumeId"] == FREE
+    [network_interface] = described["NetworkInterfaces"]
+    assert network_interface["Attachment"]["DeviceIndex"] == 0
 
 
 def test_a_filter_picks_its_instances(simulator, ec2):
@@ -214,6 +217,71 @@ def test_an_instance_takes_no_more_volumes_than_its_limit(start):
     attach(simulator, FREE, HERE)
     assert refusal(simulator.ec2().attach_volume, VolumeId=OTHER, InstanceId=HERE,
                    Device="/dev/sdg")[0] == "AttachmentLimitExceeded"
+
+
+def test_network_interfaces_take_places_where_the_limit_is_shared(start):
+    simulator = start(
+        instances=[instance(HERE, attachmentLimit=3, networkInterfaces=2),
+                   instance(THERE, attachmentLimit=3, networkInterfaces=2,
+                            attachmentLimitType="dedicated")],
+        volumes=[volume(id, sizeMiB=1) for id in (FREE, OTHER)])
+    ec2 = simulator.ec2()
+    attach(simulator, FREE, HERE)
+    assert refusal(ec2.attach_volume, VolumeId=OTHER, InstanceId=HERE,
+                   Device="/dev/sdg")[0] == "AttachmentLimitExceeded"
+    simulator.control("POST", "/instances", {"id": HERE, "networkInterfaces": 1})
+    attach(simulator, OTHER, HERE, "/dev/sdg")
+    ec2.detach_volume(VolumeId=OTHER)
+    ec2.detach_volume(VolumeId=FREE)
+    for id, device in ((FREE, "/dev/sdf"), (OTHER, "/dev/sdg")):
+        simulator.wait_for_volume(id, "available")
+        attach(simulator, id, THERE, device)
+
+
+# DescribeInstanceTypes
+
+
+def ebs_info(ec2, **parameters):
+    """What is told of EBS in the answer's XML: botocore of Debian 12 does not know the limit."""
+    bodies = []
+    ec2.meta.events.register(
+        "response-received.ec2.DescribeInstanceTypes",
+        lambda response_dict, **_: bodies.append(response_dict["body"]))
+    [described] = ec2.describe_instance_types(**parameters)["InstanceTypes"]
+    [info] = ElementTree.fromstring(bodies[-1]).iter(
+        "{http://ec2.amazonaws.com/doc/2016-11-15/}ebsInfo")
+    return described, {member.tag.split("}")[1]: member.text for member in info}
+
+
+def test_an_instance_type_is_described_with_botocores_types_and_its_limit(start):
+    ec2 = start(instances=[instance(HERE, type="m5d.large", attachmentLimit=26,
+                                    instanceStoreDisks=1)]).ec2()
+    described, info = ebs_info(ec2, InstanceTypes=["m5d.large"])
+    assert described["InstanceType"] == "m5d.large"
+    assert described["Hypervisor"] == "nitro"
+    assert described["BareMetal"] is False
+    assert described["InstanceStorageSupported"] is True
+    assert described["InstanceStorageInfo"]["Disks"] == [
+        {"SizeInGB": 75, "Count": 1, "Type": "ssd"}]
+    assert described["EbsInfo"]["NvmeSupport"] == "required"
+    assert info["maximumEbsAttachments"] == "26"
+    assert info["attachmentLimitType"] == "shared"
+
+
+def test_a_filter_picks_instance_types_and_an_unknown_type_is_refused(start):
+    ec2 = start(instances=[instance(HERE, attachmentLimitType="none"),
+                           instance(THERE, type="m4.large", mode="xen")]).ec2()
+    described, info = ebs_info(
+        ec2, Filters=[{"Name": "instance-type", "Values": ["m4.large"]}])
+    assert (described["InstanceType"], described["Hypervisor"]) == ("m4.large", "xen")
+    assert info["maximumEbsAttachments"] == "40"
+    _, info = ebs_info(ec2, InstanceTypes=["m6i.large"])
+    assert "maximumEbsAttachments" not in info
+    filters = [{"Name": "instance-type", "Values": ["x9.huge"]}]
+    assert ec2.describe_instance_types(Filters=filters)["InstanceTypes"] == []
+    code, _, message = refusal(ec2.describe_instance_types, InstanceTypes=["x9.huge"])
+    assert code == "InvalidInstanceType"
+    assert message.endswith("do not exist: [x9.huge]")
 
 
 def test_a_multi_attach_volume_goes_to_two_instances(start):
