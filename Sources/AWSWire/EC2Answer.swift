@@ -26,6 +26,31 @@ package enum EC2Answer {
         return instances
     }
 
+    /// Nil where the type is not among those described, or no limit is told of it.
+    package static func attachmentLimit(
+        _ body: [UInt8], of instanceType: String
+    ) throws(EC2Failure) -> AttachmentLimit? {
+        let root = try root(of: body, named: "DescribeInstanceTypesResponse")
+        let types = items(of: root["instanceTypeSet"])
+        guard let item = types.first(where: { $0.text(of: "instanceType") == instanceType }),
+            let text = item["ebsInfo"]?.text(of: "maximumEbsAttachments")
+        else { return nil }
+        guard let volumesMax = Int(text), volumesMax > 0 else {
+            throw .malformed(
+                reason: "an \(instanceType) takes '\(text.prefix(64))' volumes at most")
+        }
+        let disks = items(of: item["instanceStorageInfo"]?["disks"]).compactMap {
+            $0.text(of: "count").flatMap { UInt16($0) }
+        }
+        // EC2 calls the limit of Xen and bare metal instances shared where it is not.
+        let isShared =
+            item["ebsInfo"]?.text(of: "attachmentLimitType") == "shared"
+            && item.text(of: "hypervisor") == "nitro"
+        return AttachmentLimit(
+            instanceType: instanceType, volumesMax: volumesMax, isShared: isShared,
+            instanceStoreDisks: disks.reduce(0) { $0 + Int($1) })
+    }
+
     /// The answer of AttachVolume or DetachVolume on `volume`.
     package static func attachment(_ body: [UInt8], of volume: VolumeID, action: String)
         throws(EC2Failure) -> VolumeAttachment
@@ -122,7 +147,7 @@ private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDe
                     deviceName: name,
                     volume: mapping["ebs"]?.text(of: "volumeId").flatMap { VolumeID($0) })
             }
-        })
+        }, networkInterfaces: items(of: item["networkInterfaceSet"]).count)
 }
 
 extension VolumeDescription.State {

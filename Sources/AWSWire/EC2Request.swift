@@ -36,6 +36,11 @@ package struct EC2Request: Sendable {
         read("DescribeInstances", filter: "instance-id", [id.description])
     }
 
+    /// By filter, as `describeVolumes(_:)`.
+    package static func describeInstanceType(_ type: String) -> EC2Request {
+        read("DescribeInstanceTypes", filter: "instance-type", [type])
+    }
+
     package static func attach(_ volume: VolumeID, to instance: InstanceID, as device: String)
         -> EC2Request
     {

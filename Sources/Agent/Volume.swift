@@ -35,6 +35,8 @@ final class Volume {
     var description: VolumeDescription?
     /// Mount calls that are under way. While there are any the volume is not given back.
     var mountsUnderWay = 0
+    /// When the linger began.
+    var unusedSince = Instant(nanoseconds: 0)
     /// Waits out the linger, then unmounts what nobody uses and detaches.
     var givingBack: Task<Void, Never>?
 
@@ -43,6 +45,14 @@ final class Volume {
     var id: VolumeID { record.id }
     var isKnown: Bool { !record.isRemoved }
     var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
+
+    /// Whether it is attached here for the next Mount alone, or being detached.
+    var isLingering: Bool {
+        switch phase {
+        case .unmounted, .detaching: isHere && !isUsed
+        case .mounting, .mounted, .unmounting: false
+        }
+    }
 
     var device: BlockDevice? {
         if case .mounted(let device) = phase { device } else { nil }

@@ -167,6 +167,8 @@ extension VolumeManager {
     private func attachOnce(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> AttachOutcome {
+        try await reservePlace(for: volume, on: host, by: deadline)
+        defer { endReservation(of: volume) }
         while true {
             guard let name = deviceNames.take() else {
                 throw OperationError(
@@ -392,6 +394,7 @@ extension VolumeManager {
             volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
+        learnLimit(of: instance)
     }
 }
 

@@ -12,6 +12,7 @@ extension VolumeManager {
         guard volumes[volume.id] != nil else { return }
         let id = volume.id
         let lastUse = ports.time.now
+        volume.unusedSince = lastUse
         volume.givingBack = Task(executorPreference: executor) {
             await self.giveBack(id, lastUsed: lastUse)
         }
@@ -27,7 +28,9 @@ extension VolumeManager {
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
         var earliest = lastUsed
         var pause = Limit.leaseDropDelay
-        while let volume = volumes[id], let (step, delay) = nextStep(for: volume) {
+        while let volume = volumes[id],
+            let (step, delay) = nextStep(for: volume, linger: settings.detachAfter)
+        {
             do {
                 try await ports.time.sleep(until: max(earliest, lastUsed + delay))
             } catch { return }
@@ -45,10 +48,22 @@ extension VolumeManager {
         forgetIfDone(volume)
     }
 
-    private func nextStep(for volume: Volume) -> (step: GiveBackStep, after: Duration)? {
+    /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then, and
+    /// where it came to be used meanwhile, it stays.
+    func giveBackNow(_ volume: Volume) async throws {
+        stopGivingBack(volume)
+        defer { if !volume.isUsed { giveBackWhenUnused(volume) } }
+        while volume.isLingering, let (step, _) = nextStep(for: volume, linger: .zero) {
+            try await take(step, for: volume)
+        }
+    }
+
+    private func nextStep(
+        for volume: Volume, linger: Duration?
+    ) -> (step: GiveBackStep, after: Duration)? {
         GiveBackStep.next(
             isMounted: volume.device != nil, hasLease: volume.record.hasLease,
-            isHere: volume.isHere, linger: settings.detachAfter)
+            isHere: volume.isHere, linger: linger)
     }
 
     private func take(_ step: GiveBackStep, for volume: Volume) async throws {

@@ -78,6 +78,7 @@ package actor VolumeManager {
     var deviceNames = DeviceNames()
     /// Whether EC2 has refused to let this instance write leases. Said once.
     var leasesForbidden = false
+    var attachmentFacts = AttachmentFacts()
     var saves: [SavedPart: SaveProgress] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {

@@ -74,16 +74,43 @@ package struct InstanceDescription: Sendable, Equatable {
     package var instanceType: String
     package var availabilityZone: String
     package var mappings: [BlockDeviceMapping]
+    /// How many are attached.
+    package var networkInterfaces: Int
 
     package init(
         id: InstanceID, state: State, instanceType: String = "", availabilityZone: String = "",
-        mappings: [BlockDeviceMapping] = []
+        mappings: [BlockDeviceMapping] = [], networkInterfaces: Int = 1
     ) {
         self.id = id
         self.state = state
         self.instanceType = instanceType
         self.availabilityZone = availabilityZone
         self.mappings = mappings
+        self.networkInterfaces = networkInterfaces
+    }
+}
+
+/// How many volumes an instance of one type takes, as DescribeInstanceTypes says.
+///
+/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsInfo.html. What a type brings along
+/// itself is taken off `volumesMax` already: one network interface, the disks of its instance store,
+/// accelerators. So EC2 answers 27 for a t3.micro, whose limit is 28, and 26 for an m5d.large, which
+/// has one disk (the table in github.com/kubernetes-sigs/aws-ebs-csi-driver, pkg/cloud/limits).
+package struct AttachmentLimit: Sendable, Equatable {
+    package var instanceType: String
+    /// The root volume among them.
+    package var volumesMax: Int
+    /// Whether each network interface after the first takes a volume's place.
+    package var isShared: Bool
+    package var instanceStoreDisks: Int
+
+    package init(
+        instanceType: String, volumesMax: Int, isShared: Bool, instanceStoreDisks: Int = 0
+    ) {
+        self.instanceType = instanceType
+        self.volumesMax = volumesMax
+        self.isShared = isShared
+        self.instanceStoreDisks = instanceStoreDisks
     }
 }
 

@@ -101,6 +101,9 @@ package enum Limit {
     /// and the state is to be saved before that, also to a slow disk.
     package static let stopTimeMax: Duration = .seconds(5)
 
+    /// How often the limit of attachments is asked for; without it EC2 alone refuses.
+    package static let attachmentLimitTriesMax = 10
+
     // Volumes.
     package static let volumesMax = 1024
     package static let volumeNameMax = 255

@@ -69,6 +69,16 @@ import TLS
         }
     }
 
+    /// Nil where EC2 tells no limit of that type.
+    package func attachmentLimit(of instanceType: String, by deadline: Instant) async throws
+        -> AttachmentLimit?
+    {
+        try await call(.describeInstanceType(instanceType), on: instanceType, by: deadline) {
+            body throws(EC2Failure) in
+            try EC2Answer.attachmentLimit(body, of: instanceType)
+        }
+    }
+
     /// Never repeated once EC2 may have applied it: `unanswered(mayHaveApplied: true)` asks the caller
     /// to look what became of it. So it is with `detach`.
     package func attach(

@@ -8,6 +8,8 @@ package final class SimulatedCloud: @unchecked Sendable {
         package var call: Duration = .milliseconds(20)
         package var device: Duration = .seconds(1)
         package var detach: Duration = .seconds(2)
+        /// From a device's going until EC2 says that its volume is free.
+        package var free: Duration = .zero
     }
 
     package var latency = Latency()
@@ -28,6 +30,11 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var stuckDetachments: Set<VolumeID> = []
     /// The states of instances that do not run.
     package var instanceStates: [InstanceID: InstanceDescription.State] = [:]
+    /// How many volumes the host takes.
+    package var attachmentLimit: AttachmentLimit?
+    /// Volumes that something else has attached to the host.
+    package var otherVolumes: [VolumeID] = []
+    package var networkInterfaces = 1
     /// The device names that the host uses for what is not in `volumes`.
     package var otherDeviceNames: [String] = []
 
@@ -81,9 +88,20 @@ extension SimulatedCloud: EC2Port {
                 }
             }
             let others = otherDeviceNames.map { BlockDeviceMapping(deviceName: $0, volume: nil) }
+            let more = otherVolumes.enumerated().map {
+                BlockDeviceMapping(deviceName: "/dev/sdz\($0)", volume: $1)
+            }
             return InstanceDescription(
-                id: id, state: instanceStates[id] ?? .running, mappings: mappings + others)
+                id: id, state: instanceStates[id] ?? .running,
+                instanceType: attachmentLimit?.instanceType ?? "",
+                mappings: mappings + others + more, networkInterfaces: networkInterfaces)
         }
+    }
+
+    package func attachmentLimit(
+        of instanceType: String, by deadline: Instant
+    ) async throws -> AttachmentLimit? {
+        try await call("DescribeInstanceTypes", instanceType) { attachmentLimit }
     }
 
     package func attach(
@@ -97,6 +115,13 @@ extension SimulatedCloud: EC2Port {
             let names = volumes.values.flatMap(\.attachments).compactMap(\.device)
             guard !names.contains(deviceName), !otherDeviceNames.contains(deviceName) else {
                 throw refusal("InvalidParameterValue", "\(deviceName) is already in use")
+            }
+            if let limit = attachmentLimit {
+                let own = volumes.values.flatMap(\.attachments).count { $0.instance == instance }
+                let interfaces = limit.isShared ? networkInterfaces - 1 : 0
+                guard own + otherVolumes.count + interfaces < limit.volumesMax else {
+                    throw refusal("AttachmentLimitExceeded", "\(instance) has too many volumes")
+                }
             }
             let attachment = VolumeAttachment(
                 volume: volume, instance: instance, device: deviceName, state: .attaching)
@@ -121,9 +146,11 @@ extension SimulatedCloud: EC2Port {
             volumes[volume]?.attachments[0].state = .detaching
             if stuckDetachments.contains(volume), !force { return attachment }
             later(latency.detach) { [self] in
-                volumes[volume]?.attachments = []
-                volumes[volume]?.state = .available
                 present[volume] = nil
+                later(latency.free) { [self] in
+                    volumes[volume]?.attachments = []
+                    volumes[volume]?.state = .available
+                }
             }
             return attachment
         }

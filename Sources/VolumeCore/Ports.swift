@@ -15,6 +15,11 @@ package protocol EC2Port: Sendable {
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription?
 
+    /// How many volumes an instance of that type takes; nil when EC2 does not tell.
+    func attachmentLimit(
+        of instanceType: String, by deadline: Instant
+    ) async throws -> AttachmentLimit?
+
     /// Returns when EC2 has accepted the attachment; the device comes later.
     func attach(
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant

@@ -78,6 +78,23 @@ private let volumeFields = """
         }
     }
 
+    @Test func `a page of volumes is malformed, for those on the next would seem not to exist`() {
+        let body = "<DescribeVolumesResponse><volumeSet/><nextToken>t</nextToken>"
+        #expect(throws: EC2Failure.self) {
+            try EC2Answer.volumes(Array("\(body)</DescribeVolumesResponse>".utf8))
+        }
+    }
+
+    @Test func `the network interfaces of an instance are counted`() throws {
+        let body = """
+            <DescribeInstancesResponse><reservationSet><item><instancesSet><item>
+            <instanceId>i-00000000</instanceId><instanceState><name>running</name></instanceState>
+            <networkInterfaceSet><item/><item/></networkInterfaceSet></item></instancesSet></item>
+            </reservationSet></DescribeInstancesResponse>
+            """
+        #expect(try EC2Answer.instances(Array(body.utf8)).map(\.networkInterfaces) == [2])
+    }
+
     @Test(arguments: ["", "<html><body>Welcome</body></html>", "<DescribeVolumesResponse>"])
     func `an answer that is not EC2's is malformed`(_ body: String) {
         #expect(throws: EC2Failure.self) { try EC2Answer.volumes(Array(body.utf8)) }
@@ -106,6 +123,14 @@ private let volumeFields = """
         let samples = [
             volumesAnswer("<item>\(volumeFields)<status>in-use</status><attachmentSet/></item>"),
             Array("<Response><Errors><Error><Code>C</Code></Error></Errors></Response>".utf8),
+            Array(
+                """
+                <DescribeInstanceTypesResponse><instanceTypeSet><item>
+                <instanceType>m5.large</instanceType><ebsInfo>
+                <maximumEbsAttachments>27</maximumEbsAttachments></ebsInfo><instanceStorageInfo>
+                <disks><item><count>2</count></item></disks></instanceStorageInfo></item>
+                </instanceTypeSet></DescribeInstanceTypesResponse>
+                """.utf8),
             Array("{\"Code\":\"Success\",\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\"}".utf8),
             Array(
                 "{\"instanceId\":\"i-00000000\",\"region\":\"r\",\"availabilityZone\":\"z\"}".utf8),
@@ -115,6 +140,7 @@ private let volumeFields = """
             for sample in samples {
                 let bytes = random.mutated(sample)
                 _ = try? EC2Answer.volumes(bytes)
+                _ = try? EC2Answer.attachmentLimit(bytes, of: "m5.large")
                 _ = EC2Answer.refusal(status: 400, body: bytes, requestIDHeader: nil)
                 _ = try? Credentials(document: bytes)
                 _ = try? InstanceIdentity(document: bytes)
@@ -172,6 +198,58 @@ private let volumeFields = """
     }
 }
 
+@Suite struct InstanceTypeAnswerTests {
+    private func limit(_ type: String, _ members: String) throws -> AttachmentLimit? {
+        let body = """
+            <DescribeInstanceTypesResponse><instanceTypeSet><item>
+            <instanceType>\(type)</instanceType>\(members)</item></instanceTypeSet>
+            </DescribeInstanceTypesResponse>
+            """
+        return try EC2Answer.attachmentLimit(Array(body.utf8), of: "m5d.large")
+    }
+
+    private func ebs(_ max: String, _ type: String) -> String {
+        """
+        <ebsInfo><maximumEbsAttachments>\(max)</maximumEbsAttachments>
+        <attachmentLimitType>\(type)</attachmentLimitType></ebsInfo>
+        """
+    }
+
+    @Test func `a type's limit is read, with what its instance store takes`() throws {
+        let disks = "<disks><item><count>1</count></item><item><count>2</count></item></disks>"
+        let found = try limit(
+            "m5d.large",
+            "<hypervisor>nitro</hypervisor><instanceStorageInfo>\(disks)</instanceStorageInfo>"
+                + ebs("24", "shared"))
+        #expect(
+            found
+                == AttachmentLimit(
+                    instanceType: "m5d.large", volumesMax: 24, isShared: true,
+                    instanceStoreDisks: 3))
+    }
+
+    @Test(arguments: [
+        ("nitro", "dedicated"), ("xen", "shared"), ("", "shared"), ("nitro", ""),
+    ])
+    func `network interfaces count on Nitro, and where the limit is shared`(
+        hypervisor: String, type: String
+    ) throws {
+        let found = try limit(
+            "m5d.large", "<hypervisor>\(hypervisor)</hypervisor>" + ebs("24", type))
+        #expect(found?.isShared == false)
+    }
+
+    @Test func `an answer without the type or its limit tells none`() throws {
+        #expect(try limit("m5d.large", "<ebsInfo/>") == nil)
+        #expect(try limit("m5.large", ebs("27", "shared")) == nil)
+    }
+
+    @Test(arguments: ["many", "0", "-1"])
+    func `a limit that is none is malformed`(_ max: String) {
+        #expect(throws: EC2Failure.self) { try limit("m5d.large", ebs(max, "shared")) }
+    }
+}
+
 @Suite struct EC2RequestTests {
     private func form(_ request: EC2Request) -> String {
         String(decoding: request.body, as: UTF8.self)
@@ -188,6 +266,10 @@ private let volumeFields = """
             form(.describeInstance(instance))
                 == "Action=DescribeInstances&Version=2016-11-15&Filter.1.Name=instance-id"
                 + "&Filter.1.Value.1=i-0123456789abcdef0")
+        #expect(
+            form(.describeInstanceType("m5.large"))
+                == "Action=DescribeInstanceTypes&Version=2016-11-15"
+                + "&Filter.1.Name=instance-type&Filter.1.Value.1=m5.large")
         #expect(
             form(.attach(volume, to: instance, as: "/dev/sdf"))
                 == "Action=AttachVolume&Version=2016-11-15&VolumeId=vol-0123456789abcdef0"

@@ -50,7 +50,9 @@ extension LifeWorld {
                     "a volume that is held is not detached",
                     "host \(caller) detaches its volume \(volume.index)")
             }
-            if let linger = plan.detachAfter, let last = hosts[owner].lastUnmounts[volume.index],
+            // Without a place for another volume one is given back early.
+            if let linger = plan.detachAfter, plan.attachmentsMax == nil,
+                let last = hosts[owner].lastUnmounts[volume.index],
                 hosts[owner].kernel.device(of: volume) != nil, scheduler.now < last + linger
             {
                 trace.broke(

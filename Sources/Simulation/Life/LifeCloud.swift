@@ -223,6 +223,11 @@ final class LifeCloud: @unchecked Sendable {
         guard states[host] == .running else {
             return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
         }
+        if let most = world.plan.attachmentsMax,
+            volumes.count(where: { $0.attachment?.host == host }) >= most
+        {
+            return .failure(Self.refusal("AttachmentLimitExceeded", "\(most) volumes are attached"))
+        }
         let attachment = Attachment(host: host, name: name)
         volume.attachment = attachment
         world.trace.note(.attaching, host: host, volume: volume.index, 0, name)

@@ -21,6 +21,8 @@ struct LifePlan {
     let lagMax: Duration
     /// Crashes and restarts, whole life.
     let disasters: Int
+    /// How many volumes EC2 lets an instance have, in lives where that is less than there are.
+    var attachmentsMax: Int? { volumes > 1 && operations % 4 == 0 ? volumes - 1 : nil }
 
     init(_ random: inout SeededRandom) {
         hosts = random.chance(850) ? 2 : 3

@@ -90,8 +90,20 @@ extension LifePorts: EC2Port {
             }
             return .success(
                 InstanceDescription(
-                    id: id, state: state, availabilityZone: LifeCloud.zone,
-                    mappings: own + others))
+                    id: id, state: state,
+                    instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
+                    availabilityZone: LifeCloud.zone, mappings: own + others))
+        }
+    }
+
+    func attachmentLimit(
+        of instanceType: String, by deadline: Instant
+    ) async throws -> AttachmentLimit? {
+        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
+            .success(
+                world.plan.attachmentsMax.map {
+                    AttachmentLimit(instanceType: instanceType, volumesMax: $0, isShared: false)
+                })
         }
     }
 

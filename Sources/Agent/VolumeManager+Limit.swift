@@ -1,0 +1,147 @@
+import Base
+import Logging
+import VolumeCore
+
+// How many volumes EC2 lets this instance have, and what is done when it has them.
+
+/// What is known of the instance's attachments, besides the table.
+struct AttachmentFacts {
+    /// Nil while it is not known; then EC2 alone refuses.
+    var limit: AttachmentLimit?
+    /// What EC2 said last of this instance.
+    var instance: InstanceDescription?
+    /// Volumes whose AttachVolume is under way.
+    var reserved: Set<VolumeID> = []
+    /// Volumes that are given back before their time, until EC2 has taken note of it.
+    var leaving: Set<VolumeID> = []
+}
+
+extension VolumeManager {
+    /// Notes what EC2 says of this instance, and has the limit of its type asked for.
+    func learnLimit(of instance: InstanceDescription?) {
+        guard let instance, !instance.instanceType.isEmpty else { return }
+        attachmentFacts.instance = instance
+        guard attachmentFacts.limit == nil else { return }
+        let type = instance.instanceType
+        Task(executorPreference: executor) { await self.askLimit(of: type) }
+    }
+
+    private func askLimit(of type: String) async {
+        var pause = Limit.startRetryMin
+        for attempt in 1... {
+            do {
+                let deadline = ports.time.now + Limit.createTimeMax
+                let limit = try await ports.ec2.attachmentLimit(of: type, by: deadline)
+                attachmentFacts.limit = limit
+                log.info(
+                    "the limit of attachments",
+                    metadata: [
+                        "type": "\(type)",
+                        "volumes": "\(limit.map { "\($0.volumesMax)" } ?? "not told")",
+                    ])
+                return
+            } catch {
+                let isForbidden = (error as? EC2Failure)?.code == "UnauthorizedOperation"
+                if isForbidden || attempt >= Limit.attachmentLimitTriesMax {
+                    log.warning(
+                        "how many volumes this instance takes is not known: EC2 alone refuses",
+                        metadata: ["error": "\(error)", "allow": "ec2:DescribeInstanceTypes"])
+                    return
+                }
+            }
+            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            pause = min(pause * 2, Limit.startRetryMax)
+        }
+    }
+
+    /// Sees to it that EC2 lets the instance have the volume, and keeps its place until
+    /// `endReservation(of:)`.
+    ///
+    /// Below the limit nothing is asked. At it, EC2 is asked what others have attached, and unused
+    /// volumes are given back, the one unused for longest first. Throws when that is not enough. What
+    /// cannot be learned refuses nothing: EC2 decides.
+    func reservePlace(
+        for volume: Volume, on host: Host, by deadline: Instant
+    ) async throws {
+        var isNew = false
+        var tried: Set<VolumeID> = []
+        var kept: [(volume: VolumeID, reason: String)] = []
+        while let use = attachmentUse(besides: volume.id), use.isFull {
+            if !isNew {
+                isNew = true
+                guard await lookAtInstance(host, by: deadline) else { break }
+            } else if ports.time.now < deadline, let unused = longestUnused(besides: tried) {
+                tried.insert(unused.id)
+                do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
+                    kept.append((unused.id, "\(error)"))
+                }
+            } else {
+                throw use.refusal(of: volume.id, kept: kept)
+            }
+        }
+        attachmentFacts.reserved.insert(volume.id)
+    }
+
+    func endReservation(of volume: Volume) { attachmentFacts.reserved.remove(volume.id) }
+
+    /// Nil where the limit is not known.
+    private func attachmentUse(besides id: VolumeID) -> AttachmentUse? {
+        guard let limit = attachmentFacts.limit, let instance = attachmentFacts.instance else {
+            return nil
+        }
+        let here = volumes.values.filter(\.isHere).map(\.id)
+        var own = attachmentFacts.reserved.union(attachmentFacts.leaving).union(here)
+        own.remove(id)
+        return AttachmentUse(of: limit, on: instance, own: own, known: Set(volumes.keys))
+    }
+
+    private func lookAtInstance(_ host: Host, by deadline: Instant) async -> Bool {
+        do {
+            guard let found = try await ports.ec2.describeInstance(host.instance, by: deadline)
+            else { return false }
+            attachmentFacts.instance = found
+            return true
+        } catch {
+            log.warning(
+                "the instance seems to have as many volumes as it may, and EC2 cannot be asked",
+                metadata: ["error": "\(error)"])
+            return false
+        }
+    }
+
+    private func longestUnused(besides tried: Set<VolumeID>) -> Volume? {
+        let barred = tried.union(attachmentFacts.leaving)
+        return volumes.values.filter { $0.isLingering && !barred.contains($0.id) }.min {
+            ($0.unusedSince, $0.id.description) < ($1.unusedSince, $1.id.description)
+        }
+    }
+
+    private func giveBackEarly(
+        _ volume: Volume, on host: Host, by deadline: Instant
+    ) async throws {
+        log.notice(
+            "the instance has as many volumes as it may: the one unused for longest is given back",
+            metadata: ["volume": "\(volume.id)"])
+        attachmentFacts.leaving.insert(volume.id)
+        defer { attachmentFacts.leaving.remove(volume.id) }
+        try await giveBackNow(volume)
+        try await awaitFreePlace(of: volume.id, on: host, by: deadline)
+    }
+
+    /// Returns when EC2 has taken note that the volume is gone: that is some time after its device
+    /// went. One that came back meanwhile is not waited for.
+    private func awaitFreePlace(
+        of id: VolumeID, on host: Host, by deadline: Instant
+    ) async throws {
+        var pause = Limit.lookIntervalMin
+        while volumes[id]?.isHere != true {
+            let description = try await ports.ec2.describeVolume(id, by: deadline)
+            let here = description?.attachments.contains {
+                $0.instance == host.instance && $0.state != .detached
+            }
+            guard here == true else { return }
+            try await ports.time.sleep(until: ports.time.now + pause)
+            pause = min(pause * 3 / 2, Limit.lookIntervalMax)
+        }
+    }
+}

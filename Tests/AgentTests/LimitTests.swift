@@ -1,0 +1,224 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// An instance whose type takes few volumes.
+@Suite struct LimitTests {
+    private static let names = (0..<4).map { "vol-0000000000000000\($0)" }
+
+    /// A host that may have so many volumes, beside its root volume, and knows it.
+    private func fixture(
+        takes count: Int, detachAfter: Duration? = .seconds(600), isShared: Bool = false
+    ) -> Fixture {
+        let fixture = Fixture(detachAfter: detachAfter)
+        for name in Self.names {
+            if let id = VolumeID(name) { fixture.cloud.add(id, Fixture.xfs) }
+        }
+        fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0000000000000000f")]
+        fixture.cloud.attachmentLimit = AttachmentLimit(
+            instanceType: "m5.large", volumesMax: count + 1, isShared: isShared)
+        return fixture
+    }
+
+    private func begin(_ fixture: Fixture, _ manager: VolumeManager) async throws {
+        for name in Self.names { try await manager.create(name, options: [:]) }
+        try await manager.learnAttachments()
+        try await fixture.sleep(.seconds(1))
+    }
+
+    private func attached(_ fixture: Fixture) -> [String] {
+        fixture.cloud.volumes.values.filter { !$0.attachments.isEmpty }.map { "\($0.id)" }.sorted()
+    }
+
+    @Test func `below the limit a mount asks nothing more`() throws {
+        let fixture = fixture(takes: 2)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            let before = fixture.cloud.calls.count
+            _ = try await manager.mount(Self.names[0], id: "a")
+            #expect(fixture.cloud.calls.count - before == 2)
+        }
+        #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 1)
+    }
+
+    @Test func `at the limit a mount is refused at once with the numbers, and nothing attached`()
+        throws
+    {
+        let fixture = fixture(takes: 2)
+        let error = try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            for name in Self.names.prefix(2) { _ = try await manager.mount(name, id: "a") }
+            let begin = fixture.executor.now
+            let error = await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[2], id: "a")
+            }
+            #expect(fixture.executor.now - begin < .seconds(1))
+            return error
+        }
+        #expect(error?.reason == .limitReached)
+        #expect(error?.description.contains("has 3 volumes, 2 of them the plugin's") == true)
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `mounts at once take no more places than there are`() throws {
+        let fixture = fixture(takes: 2)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            let calls = Self.names.map { name in
+                fixture.start { try await $0.mount(name, id: "a") }
+            }
+            var refused = 0
+            for call in calls {
+                do { _ = try await call.value } catch { refused += 1 }
+            }
+            #expect(refused == 2)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+    }
+
+    @Test func `what others have detached since is seen before a mount is refused`() throws {
+        let fixture = fixture(takes: 0)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            fixture.cloud.otherVolumes = []
+            _ = try await manager.mount(Self.names[0], id: "a")
+        }
+        #expect(fixture.cloud.calls(of: "DescribeInstances").count == 2)
+    }
+
+    @Test func `a network interface takes a place where the limit is shared`() throws {
+        let fixture = fixture(takes: 1, isShared: true)
+        fixture.cloud.networkInterfaces = 2
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[0], id: "a")
+            }
+            fixture.cloud.networkInterfaces = 1
+            _ = try await manager.mount(Self.names[0], id: "a")
+        }
+    }
+
+    @Test(arguments: [Duration.seconds(600), nil])
+    func `the volume that is unused for longest gives its place back`(_ linger: Duration?) throws {
+        let fixture = fixture(takes: 3, detachAfter: linger)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            for name in Self.names.prefix(3) { _ = try await manager.mount(name, id: "a") }
+            try await manager.unmount(Self.names[1], id: "a")
+            try await fixture.sleep(.seconds(1))
+            try await manager.unmount(Self.names[0], id: "a")
+            _ = try await manager.mount(Self.names[3], id: "a")
+        }
+        #expect(attached(fixture) == [Self.names[0], Self.names[2], Self.names[3]])
+        #expect(fixture.cloud.volumes[VolumeID(literal: "vol-00000000000000001")]?.tags == [:])
+    }
+
+    @Test func `two mounts at once each find a place that is given back`() throws {
+        let fixture = fixture(takes: 2)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            for name in Self.names.prefix(2) {
+                _ = try await manager.mount(name, id: "a")
+                try await manager.unmount(name, id: "a")
+            }
+            let calls = Self.names.suffix(2).map { name in
+                fixture.start { try await $0.mount(name, id: "a") }
+            }
+            for call in calls { _ = try await call.value }
+        }
+        #expect(attached(fixture) == Array(Self.names.suffix(2)))
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 2)
+    }
+
+    @Test func `a place that is being given back is not taken for a free one`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            fixture.cloud.latency.free = .seconds(5)
+            let first = fixture.start { try await $0.mount(Self.names[1], id: "a") }
+            try await fixture.sleep(.seconds(4))
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[2], id: "a")
+            }
+            _ = try await first.value
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+    }
+
+    @Test func `an unused volume that something holds keeps its place, and the error names it`()
+        throws
+    {
+        let fixture = fixture(takes: 1)
+        fixture.host.held = [VolumeID(literal: "vol-00000000000000000")]
+        let error = try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            return await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[1], id: "a")
+            }
+        }
+        #expect(error?.description.contains("\(Self.names[0]), which nobody uses") == true)
+        #expect(attached(fixture) == [Self.names[0]])
+    }
+
+    @Test func `without the permission nothing is checked, and it is asked for no more`() throws {
+        let fixture = fixture(takes: 0)
+        fixture.cloud.refusals["DescribeInstanceTypes"] = [
+            .refused(code: "UnauthorizedOperation", message: "m", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await fixture.sleep(.seconds(600))
+            await self.expectRefusalOfEC2(manager)
+        }
+        #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 1)
+    }
+
+    @Test func `a limit that EC2 did not tell at first is asked for again, but not for ever`()
+        throws
+    {
+        let failure = EC2Failure.unanswered(reason: "no route", mayHaveApplied: false)
+        let soon = fixture(takes: 0)
+        soon.cloud.refusals["DescribeInstanceTypes"] = [failure, failure]
+        try soon.run { manager in
+            try await self.begin(soon, manager)
+            try await soon.sleep(.seconds(10))
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[0], id: "a")
+            }
+        }
+        let never = fixture(takes: 0)
+        never.cloud.refusals["DescribeInstanceTypes"] = Array(repeating: failure, count: 100)
+        try never.run { manager in
+            try await self.begin(never, manager)
+            try await never.sleep(.seconds(86_400))
+        }
+        #expect(
+            never.cloud.calls(of: "DescribeInstanceTypes").count == Limit.attachmentLimitTriesMax)
+    }
+
+    @Test func `where EC2 cannot be asked again, it is EC2 that decides`() throws {
+        let fixture = fixture(takes: 0)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            fixture.cloud.refusals["DescribeInstances"] = [
+                .unanswered(reason: "no route", mayHaveApplied: false)
+            ]
+            await self.expectRefusalOfEC2(manager)
+        }
+    }
+
+    private func expectRefusalOfEC2(_ manager: VolumeManager) async {
+        let error = await #expect(throws: OperationError.self) {
+            try await manager.mount(Self.names[0], id: "a")
+        }
+        #expect(error?.description.contains("AttachmentLimitExceeded") == true)
+    }
+}
