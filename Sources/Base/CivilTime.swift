@@ -119,8 +119,9 @@ private func daysOf(month: Int, year: Int) -> Int {
 }
 
 private func padded(_ number: Int, _ width: Int = 2) -> String {
-    let digits = String(number)
-    return String(repeating: "0", count: max(0, width - digits.count)) + digits
+    var digits = String(number)
+    while digits.utf8.count < width { digits = "0" + digits }
+    return digits
 }
 
 /// Takes a time's text apart from its front.
