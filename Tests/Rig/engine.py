@@ -157,7 +157,7 @@ class Engine:
         for listed, removed in ((["ps", "--all", "--quiet"], ["rm", "--force", "--volumes"]),
                                 (["plugin", "ls", "--quiet"], ["plugin", "rm", "--force"])):
             # Whatever goes wrong here, the processes are ended and the mounts unmounted below.
-            with contextlib.suppress(subprocess.SubprocessError, OSError):
+            with contextlib.suppress(DockerError, subprocess.SubprocessError, OSError):
                 names = self.docker(*listed, timeout=20).stdout.split()
                 if names:
                     self.docker(*removed, *names, timeout=60)
