@@ -121,8 +121,6 @@ package enum Limit {
     // Devices and file systems.
     /// How long a partition is waited for once its disk is there.
     package static let partitionTimeMax: Duration = .seconds(5)
-    /// How much of each end of a device is fetched before it is probed.
-    package static let probeFetchSize: UInt64 = 128 * 1024
     /// How much is read at each end of a device to prove that it is blank.
     package static let blankProofEdge = 1024 * 1024
     package static let signaturesNamedMax = 8

@@ -13,14 +13,14 @@ extension ProvenDevice {
         return try anyContent()
     }
 
-    /// Has the kernel read both ends of the device at once, where what is looked for lies: the probe
+    /// Has the kernel read at once what the usual probe looks at, both ends of the device: the probe
     /// would wait for one block after the other, and for the network each time.
     private func fetchEnds() {
-        let length = off_t(Limit.probeFetchSize)
-        posix_fadvise(descriptor.rawValue, 0, length, POSIX_FADV_WILLNEED)
-        guard let size = try? size(), size > Limit.probeFetchSize else { return }
-        posix_fadvise(
-            descriptor.rawValue, off_t(size) - length, length, POSIX_FADV_WILLNEED)
+        guard let size = try? size(), size > 1 << 20 else { return }
+        for (offset, length) in [(0, 8192), (size - 65536, 4096), (size - 8192, 8192)] {
+            posix_fadvise(
+                descriptor.rawValue, off_t(offset), off_t(length), POSIX_FADV_WILLNEED)
+        }
     }
 
     /// mkfs.xfs sets sb_inprogress, byte 126 of the superblock, until all else is written, and the
