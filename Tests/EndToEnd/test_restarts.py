@@ -3,6 +3,7 @@ what it wrote stays, and in the end the volume is given back."""
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import re
 import signal
@@ -173,6 +174,28 @@ def test_a_container_lives_through_disabling_and_enabling_by_force(host, new_vol
     # Longer than the linger, in which a volume taken for unused would be detached.
     assert host.simulator.volume(writer.volume)["state"] == "in-use"
     assert writer.remove() > before
+
+
+def mount_without_docker(host, volume):
+    """A Mount whose Unmount a dockerd that died would owe."""
+    with contextlib.closing(engine.UnixConnection(host.socket(), timeout=60)) as connection:
+        connection.request(
+            "POST", "/VolumeDriver.Mount", json.dumps({"Name": volume, "ID": "owed"}))
+        assert not json.loads(connection.getresponse().read())["Err"]
+
+
+def test_disabling_by_force_clears_what_nobody_will_unmount(host, new_volume):
+    writer, owed = Writer(host, new_volume()), new_volume()
+    host.create(owed)
+    for volume in (writer.volume, owed):
+        mount_without_docker(host, volume)
+    disable(host)
+    enable(host)
+    given_back(host, owed)
+    # The container has its own still.
+    writer.wait_for_more(writer.lines())
+    assert host.simulator.volume(writer.volume)["state"] == "in-use"
+    writer.remove()
 
 
 def stop_dockerd(host):
