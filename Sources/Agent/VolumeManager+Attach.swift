@@ -107,53 +107,50 @@ extension VolumeManager {
         var obstacle = Obstacle(since: ports.time.now)
         while true {
             if let seen = volume.description, isNew || !seen.isAttached {
-                let situation = try Situation(
-                    of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
-                // Whether it is still attached here is for DetachVolume to say: a look may be older
-                // than an attachment.
-                if isNew, !situation.isOn(host.instance) { releaseDeviceName(of: volume) }
-                switch situation {
-                case .here(let name?):
-                    claim(name, for: volume)
-                    return Attachment(name: name, isAccepted: false)
-                case .here(nil):
-                    throw unusable(volume.id, "EC2 gives no device name for its attachment here")
-                case .free:
-                    switch try await attachOnce(volume, to: host, by: deadline) {
-                    case .accepted(let name): return Attachment(name: name, isAccepted: true)
-                    case .lookAgain(let why): obstacle.found = why
-                    }
-                case .elsewhere(let owner):
-                    try await takeOver(
-                        seen, from: owner, policy(of: volume), patience: obstacle.patience,
-                        by: deadline)
-                case .leaving(let owner) where owner != host.instance:
-                    try await hurry(volume.id, from: owner, &obstacle, by: deadline)
-                case .leaving, .creating: break
-                }
-                // Facts that were new did not let it be attached: EC2 needs time.
-                if isNew {
-                    if situation != .free {
-                        obstacle.found = "EC2 says that the volume is \(situation)"
-                    }
-                    try await pause(volume.id, &obstacle, by: deadline)
-                }
+                let attachment = try await comeCloser(
+                    volume, as: seen, isNew: isNew, &obstacle, host, by: deadline)
+                if let attachment { return attachment }
             }
             volume.description = try await describe(volume.id, by: deadline)
             isNew = true
         }
     }
 
-    /// What keeps a volume from being attached, and how long that is borne.
-    private struct Obstacle {
-        var found = ""
-        var pause = Limit.lookIntervalMin
-        /// Until when the lease of a running instance is waited for.
-        let patience: Instant
-        /// When the detachment from an instance that is down is forced; nil before one is seen.
-        var force: Instant?
-
-        init(since start: Instant) { patience = start + Limit.leaseWaitMax }
+    /// One step towards an attachment here, from what EC2 has said of the volume; nil when it is to be
+    /// looked at again, after a pause where the facts were new.
+    private func comeCloser(
+        _ volume: Volume, as seen: VolumeDescription, isNew: Bool, _ obstacle: inout Obstacle,
+        _ host: Host, by deadline: Instant
+    ) async throws -> Attachment? {
+        let situation = try Situation(
+            of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
+        // Whether it is still attached here is for DetachVolume to say: a look may be older than an
+        // attachment.
+        if isNew, !situation.isOn(host.instance) { releaseDeviceName(of: volume) }
+        if isNew, situation != .free {
+            obstacle.found = "EC2 says that the volume is \(situation)"
+        }
+        switch situation {
+        case .here(let name?):
+            claim(name, for: volume)
+            return Attachment(name: name, isAccepted: false)
+        case .here(nil):
+            throw unusable(volume.id, "EC2 gives no device name for its attachment here")
+        case .free:
+            switch try await attachOnce(volume, to: host, by: deadline) {
+            case .accepted(let name): return Attachment(name: name, isAccepted: true)
+            case .lookAgain(let why): obstacle.found = why
+            }
+        case .elsewhere(let owner):
+            try await takeOver(
+                seen, from: owner, policy(of: volume), patience: obstacle.patience, by: deadline)
+        case .leaving(let owner) where owner != host.instance:
+            try await hurry(volume.id, from: owner, &obstacle, by: deadline)
+        case .leaving, .creating: break
+        }
+        // EC2 needs time.
+        if isNew { try await pause(volume.id, &obstacle, by: deadline) }
+        return nil
     }
 
     private enum AttachOutcome {
@@ -233,75 +230,6 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    private func policy(of volume: Volume) -> TakeoverPolicy {
-        volume.record.options.takeover ?? settings.takeover
-    }
-
-    /// Detaches a volume from the instance that has it, if the policy and its lease allow that.
-    private func takeOver(
-        _ volume: VolumeDescription, from owner: InstanceID, _ policy: TakeoverPolicy,
-        patience: Instant, by deadline: Instant
-    ) async throws {
-        var decision = try TakeoverDecision(of: volume, from: owner, policy: policy)
-        if decision == .askOwner {
-            let state = try await state(of: owner, by: deadline)
-            // The owner's task may have just ended: its lease goes soon after.
-            let isPatient = ports.time.now < patience
-            decision =
-                try isPatient
-                ? (try? TakeoverDecision(of: volume.id, from: owner, in: state)) ?? .wait
-                : TakeoverDecision(of: volume.id, from: owner, in: state)
-        }
-        guard decision == .detach else { return }
-        try await detachElsewhere(volume.id, from: owner, force: false, by: deadline)
-    }
-
-    /// Forces a detachment that does not end, where its instance is down. One that came up meanwhile
-    /// is asked gently first, and holds what it has mounted.
-    private func hurry(
-        _ id: VolumeID, from owner: InstanceID, _ obstacle: inout Obstacle, by deadline: Instant
-    ) async throws {
-        let now = ports.time.now
-        let force = obstacle.force ?? now + Limit.gentleDetachTimeMax
-        obstacle.force = force
-        guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }
-        obstacle.force = nil
-        try await detachElsewhere(id, from: owner, force: true, by: deadline)
-    }
-
-    /// Nil for an instance that EC2 does not know.
-    private func state(
-        of instance: InstanceID, by deadline: Instant
-    ) async throws -> InstanceDescription.State? {
-        do {
-            return try await ports.ec2.describeInstance(instance, by: deadline)?.state
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "see whether \(instance), which has the volume mounted, is running",
-                found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DescribeInstances to the instance's role" : nil)
-        }
-    }
-
-    private func detachElsewhere(
-        _ id: VolumeID, from owner: InstanceID, force: Bool, by deadline: Instant
-    ) async throws {
-        log.notice(
-            "the volume is attached elsewhere: detaching it there",
-            metadata: ["volume": "\(id)", "owner": "\(owner)", "force": "\(force)"])
-        do {
-            _ = try await ports.ec2.detach(id, from: owner, force: force, by: deadline)
-        } catch let failure as EC2Failure {
-            if let code = failure.code, isAlreadyDetached(code: code) { return }
-            if case .unanswered(_, mayHaveApplied: true) = failure { return }
-            throw OperationError(
-                .cloud, doing: "detach \(id) from \(owner)", found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DetachVolume to the instance's role" : nil)
-        }
-    }
-
     /// Waits for the device, and meanwhile asks EC2 now and then, to learn of a failure.
     private func awaitDevice(
         of id: VolumeID, attachedAs name: String, on host: Host, by deadline: Instant
@@ -373,45 +301,6 @@ extension VolumeManager {
         }
         try await ports.time.sleep(until: end)
         obstacle.pause = min(obstacle.pause * 3 / 2, Limit.lookIntervalMax)
-    }
-
-    /// Learns what is attached here: the device names in use, and volumes whose attachment an earlier
-    /// run did not live to note, or whose records are lost, which are given back. EC2 refuses a name
-    /// that is in use, and another is tried, so a Mount need not wait for this.
-    package func learnAttachments() async throws {
-        let deadline = ports.time.now + Limit.createTimeMax
-        let host = try await ports.host.host(by: deadline)
-        let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
-        let mappings = instance?.mappings ?? []
-        deviceNames.claim(mappings.map(\.deviceName))
-        for mapping in mappings {
-            guard let id = mapping.volume else { continue }
-            if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {
-                try await adoptByLease(id, host, by: deadline)
-            }
-            guard let volume = volumes[id], volume.record.deviceName == nil else { continue }
-            claim(mapping.deviceName, for: volume)
-            volume.record.hasLease = true
-            if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
-        }
-        learnLimit(of: instance)
-    }
-}
-
-extension VolumeManager {
-    /// Takes into the table what bears this instance's lease and is in no record: while the lease is
-    /// there no other instance may have it. What bears none may be anybody's.
-    private func adoptByLease(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
-        let description = try await ports.ec2.describeVolume(id, by: deadline)
-        guard let description, Lease.isHeld(by: host.instance, on: description),
-            volumes[id] == nil
-        else { return }
-        // Docker does not know it: it is forgotten again once it is given back.
-        volumes[id] = Volume(
-            VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
-        log.notice(
-            "a volume bears this instance's lease and is in no record: it is given back when unused",
-            metadata: ["volume": "\(id)"])
     }
 }
 

@@ -84,3 +84,42 @@ extension VolumeManager {
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
 }
+
+extension VolumeManager {
+    /// Learns what is attached here: the device names in use, and volumes whose attachment an earlier
+    /// run did not live to note, or whose records are lost, which are given back. EC2 refuses a name
+    /// that is in use, and another is tried, so a Mount need not wait for this.
+    package func learnAttachments() async throws {
+        let deadline = ports.time.now + Limit.createTimeMax
+        let host = try await ports.host.host(by: deadline)
+        let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
+        let mappings = instance?.mappings ?? []
+        deviceNames.claim(mappings.map(\.deviceName))
+        for mapping in mappings {
+            guard let id = mapping.volume else { continue }
+            if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {
+                try await adoptByLease(id, host, by: deadline)
+            }
+            guard let volume = volumes[id], volume.record.deviceName == nil else { continue }
+            claim(mapping.deviceName, for: volume)
+            volume.record.hasLease = true
+            if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
+        }
+        learnLimit(of: instance)
+    }
+
+    /// Takes into the table what bears this instance's lease and is in no record: while the lease is
+    /// there no other instance may have it. What bears none may be anybody's.
+    private func adoptByLease(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
+        let description = try await ports.ec2.describeVolume(id, by: deadline)
+        guard let description, Lease.isHeld(by: host.instance, on: description),
+            volumes[id] == nil
+        else { return }
+        // Docker does not know it: it is forgotten again once it is given back.
+        volumes[id] = Volume(
+            VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
+        log.notice(
+            "a volume bears this instance's lease and is in no record: it is given back when unused",
+            metadata: ["volume": "\(id)"])
+    }
+}

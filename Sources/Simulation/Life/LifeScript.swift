@@ -109,10 +109,20 @@ final class LifeScript: @unchecked Sendable {
 
     /// Who may have the volume: with takeover `never`, whoever has it still.
     private func candidates(for volume: LifeCloud.Volume) -> [LifeHost] {
+        let free = liveHosts.filter { world.plan.attachmentsMax == nil || !hasUnaccounted($0) }
         guard world.plan.takeover == .never, let attachment = volume.attachment else {
-            return liveHosts
+            return free
         }
-        return liveHosts.filter { $0.index == attachment.host }
+        return free.filter { $0.index == attachment.host }
+    }
+
+    /// Whether a volume takes up a place of the host's that only docker's owed Unmount, or nobody any
+    /// more, would free.
+    private func hasUnaccounted(_ host: LifeHost) -> Bool {
+        world.cloud.volumes.contains {
+            $0.attachment?.host == host.index
+                && (host.uncertain.contains($0.index) || host.forgotten.contains($0.index))
+        }
     }
 
     private func isUsable(_ volume: LifeCloud.Volume) -> Bool {
