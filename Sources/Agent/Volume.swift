@@ -44,6 +44,8 @@ final class Volume {
 
     var id: VolumeID { record.id }
     var isKnown: Bool { !record.isRemoved }
+    /// Whether Docker knows it, or something is still to be given back.
+    var isRemembered: Bool { isKnown || isHere || record.hasLease }
     var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
 
     /// Whether it is attached here for the next Mount alone, or being detached.

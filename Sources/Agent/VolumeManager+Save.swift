@@ -52,7 +52,7 @@ extension VolumeManager {
 
     private func write(_ part: SavedPart) async throws {
         let covered = saves[part]?.asked ?? 0
-        let records = volumes.values.filter { $0.isKnown || $0.isHere }
+        let records = volumes.values.filter(\.isRemembered)
             .map(\.record).sorted { $0.id.description < $1.id.description }
         let state = ports.state
         let task = Task(executorPreference: executor) {

@@ -215,9 +215,7 @@ extension VolumeManager {
 
     /// Drops a removed volume from the table once nothing of it is left here.
     func forgetIfDone(_ volume: Volume) {
-        guard !volume.isKnown, case .unmounted = volume.phase, !volume.isHere else {
-            return
-        }
+        guard !volume.isRemembered, case .unmounted = volume.phase else { return }
         volumes[volume.id] = nil
     }
 }
