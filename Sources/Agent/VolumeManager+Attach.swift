@@ -132,6 +132,8 @@ extension VolumeManager {
         }
         switch situation {
         case .here(let name?):
+            // An earlier run may have written it.
+            if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
             claim(name, for: volume)
             return Attachment(name: name, isAccepted: false)
         case .here(nil):

@@ -102,7 +102,8 @@ final class LifeScript: @unchecked Sendable {
                         "host \(host.index), volume \(index)")
                 }
             }
-            try await process.sleep(.seconds(5))
+            // One that is still on its way has the only place.
+            try await process.sleep(world.plan.attachmentsMax == nil ? .seconds(5) : .seconds(150))
         }
         try await process.sleep(.seconds(500))
     }
