@@ -29,6 +29,9 @@ import TLS
     private let signer = SigV4(sha256: Digest.sha256) { HMAC.sha256(key: $0, data: $1) }
     private var knownTarget: Target?
     private var budget = RequestBudget()
+    /// Called when a call has ended: with nil where EC2 has answered it, be it by a refusal, else with
+    /// why there was no answer.
+    package var whenEnded: @RingActor (EC2Failure?) -> Void = { _ in }
     private lazy var volumeLookups = VolumeLookups(time: time) {
         [weak self] ids, deadline, attemptFailed in
         guard let self else { throw CancellationError() }
@@ -124,6 +127,21 @@ extension EC2Client {
         _ request: EC2Request, on subject: String, by deadline: Instant,
         attemptFailed: (EC2Failure) -> Void = { _ in },
         read: ([UInt8]) throws(EC2Failure) -> Value
+    ) async throws -> Value {
+        do {
+            let value = try await perform(
+                request, on: subject, by: deadline, attemptFailed: attemptFailed, read: read)
+            whenEnded(nil)
+            return value
+        } catch let failure as EC2Failure {
+            whenEnded(failure.code == nil ? failure : nil)
+            throw failure
+        }
+    }
+
+    private func perform<Value>(
+        _ request: EC2Request, on subject: String, by deadline: Instant,
+        attemptFailed: (EC2Failure) -> Void, read: ([UInt8]) throws(EC2Failure) -> Value
     ) async throws -> Value {
         var log = log
         log[metadataKey: "action"] = "\(request.action)"

@@ -18,6 +18,8 @@ final class Daemon {
     private let health: Health
     private let volumes: VolumeManager
     private let driver: VolumeDriver
+    /// Asks EC2 until it answers: from the start on, and again when a call had no answer.
+    private var reaching: Task<Void, Never>?
 
     init(settings: Settings, environment: [String: String], log: Logger) throws {
         self.settings = settings
@@ -51,6 +53,9 @@ final class Daemon {
                 takeover: settings.takeover),
             executor: ring, log: log)
         driver = VolumeDriver(volumes: volumes)
+        ec2.whenEnded = { [weak self] failure in
+            if let failure { self?.reachEC2(after: "\(failure)") }
+        }
     }
 
     private static func client(_ settings: Settings, proxies: ProxySettings) -> HTTPClient {
@@ -88,10 +93,10 @@ final class Daemon {
                 exit(71)
             }
         }
-        let checking = RingActor.spawn { await self.reachEC2() }
+        reachEC2(after: "starting")
         _ = try await signals.next()
         log.info("ending; mounts are left as they are")
-        checking.cancel()
+        reaching?.cancel()
         await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
         await serving.value
         do { try await volumes.save() } catch {
@@ -131,11 +136,20 @@ final class Daemon {
         return response
     }
 
-    // MARK: AWS at the start
+    // MARK: Whether EC2 answers
 
-    /// Tries until EC2 has answered once, so that the first Mount finds a connection, credentials
-    /// and the names in use, and /health tells what is wrong until then.
-    private func reachEC2() async {
+    /// Tells by /health what is wrong, and tries until EC2 has answered. So the first Mount finds a
+    /// connection, credentials and the names in use.
+    private func reachEC2(after problem: String) {
+        guard reaching == nil else { return }
+        health.problem = problem
+        reaching = RingActor.spawn {
+            await self.tryToReachEC2()
+            self.reaching = nil
+        }
+    }
+
+    private func tryToReachEC2() async {
         var pause = Limit.startRetryMin
         while !Task.isCancelled {
             do {

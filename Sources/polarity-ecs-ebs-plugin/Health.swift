@@ -7,8 +7,8 @@ import Ring
 final class Health {
     private let version: String
     private let commit: String
-    /// Why EC2 could not be asked yet; nil once it could.
-    var problem: String? = "starting"
+    /// Why EC2 cannot be asked; nil while it answers.
+    var problem: String?
 
     init(version: String, commit: String) {
         self.version = version

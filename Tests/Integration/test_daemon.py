@@ -81,6 +81,19 @@ def test_without_metadata_the_socket_answers_and_health_recovers(simulator, star
     daemon.mount(volume)
 
 
+def test_health_tells_while_ec2_does_not_answer(simulator, daemon, new_volume):
+    volume = new_volume()
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    simulator.fault("*", "reset", count=1000)
+    with pytest.raises(PluginError, match="EC2 did not answer"):
+        daemon.create(volume)
+    health = daemon.health()
+    assert health["status"] == "degraded" and "did not answer" in health["reason"]
+    simulator.clear_faults()
+    daemon.wait_until(lambda d: d.health()["status"] == "ok")
+    daemon.create(volume)
+
+
 @pytest.mark.parametrize("kind", ["lostBefore", "lostAfter", "reset", "truncated"])
 def test_a_broken_answer_to_attach_is_survived_with_one_attachment(
         simulator, daemon, new_volume, kind):
