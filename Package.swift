@@ -135,3 +135,9 @@ let package = Package(
         tests("BoundaryTests", []),
     ]
 )
+
+// What waits for others more than it works: there the daemon's size counts.
+let small: Set = ["AWSWire", "EC2Client", "HTTPClient", "TLS", "XML"]
+for target in package.targets where small.contains(target.name) {
+    target.swiftSettings? += [.unsafeFlags(["-Osize"], .when(configuration: .release))]
+}
