@@ -5,18 +5,26 @@ import XML
 /// `EC2Failure.malformed`: nothing is guessed where a volume's fate depends on it.
 package enum EC2Answer {
     package static func volumes(_ body: [UInt8]) throws(EC2Failure) -> [VolumeDescription] {
-        let root = try root(of: body, named: "DescribeVolumesResponse")
-        // Without MaxResults there is but one page; a volume on another would seem not to exist.
-        guard root.text(of: "nextToken") == nil else {
-            throw .malformed(reason: "DescribeVolumes answered a page, though none was asked for")
-        }
+        let root = try whole(of: body, named: "DescribeVolumesResponse")
         var volumes: [VolumeDescription] = []
         for item in items(of: root["volumeSet"]) { volumes.append(try parsedVolume(item)) }
         return volumes
     }
 
+    /// The root of a description. Without MaxResults there is but one page: what is on another would
+    /// seem not to exist.
+    private static func whole(
+        of body: [UInt8], named name: String
+    ) throws(EC2Failure) -> XMLElement {
+        let root = try root(of: body, named: name)
+        guard root.text(of: "nextToken") == nil else {
+            throw .malformed(reason: "\(name) is one page of several, though none was asked for")
+        }
+        return root
+    }
+
     package static func instances(_ body: [UInt8]) throws(EC2Failure) -> [InstanceDescription] {
-        let root = try root(of: body, named: "DescribeInstancesResponse")
+        let root = try whole(of: body, named: "DescribeInstancesResponse")
         var instances: [InstanceDescription] = []
         for reservation in items(of: root["reservationSet"]) {
             for item in items(of: reservation["instancesSet"]) {
@@ -30,7 +38,7 @@ package enum EC2Answer {
     package static func attachmentLimit(
         _ body: [UInt8], of instanceType: String
     ) throws(EC2Failure) -> AttachmentLimit? {
-        let root = try root(of: body, named: "DescribeInstanceTypesResponse")
+        let root = try whole(of: body, named: "DescribeInstanceTypesResponse")
         let types = items(of: root["instanceTypeSet"])
         guard let item = types.first(where: { $0.text(of: "instanceType") == instanceType }),
             let text = item["ebsInfo"]?.text(of: "maximumEbsAttachments")

@@ -42,7 +42,7 @@ extension VolumeManager {
             throw OperationError(
                 .deadline, doing: "attach \(volume.id) to \(host.instance)",
                 found: "EC2 accepted it as \(first.name) and as \(second.name), and no device came",
-                advice: "see the instance's kernel log; it is detached again, for another try")
+                advice: "see the instance's kernel log, and try again")
         }
         timeline.mark(.device, at: ports.time.now)
         return device
@@ -146,7 +146,8 @@ extension VolumeManager {
         case .elsewhere(let owner):
             try await takeOver(
                 seen, from: owner, policy(of: volume), patience: obstacle.patience, by: deadline)
-        case .leaving(let owner) where owner != host.instance:
+        case .leaving(let owner)
+        where owner != host.instance && policy(of: volume) != .never:
             try await hurry(volume.id, from: owner, &obstacle, by: deadline)
         case .leaving, .creating: break
         }

@@ -6,12 +6,12 @@ import VolumeCore
 
 extension VolumeManager {
     /// Starts the linger of a volume that nobody uses. A Mount meanwhile ends it.
-    func giveBackWhenUnused(_ volume: Volume) {
+    func giveBackWhenUnused(_ volume: Volume, since lastUse: Instant? = nil) {
         stopGivingBack(volume)
         forgetIfDone(volume)
         guard volumes[volume.id] != nil else { return }
         let id = volume.id
-        let lastUse = ports.time.now
+        let lastUse = lastUse ?? ports.time.now
         volume.unusedSince = lastUse
         volume.givingBack = Task(executorPreference: executor) {
             await self.giveBack(id, lastUsed: lastUse)
@@ -35,7 +35,8 @@ extension VolumeManager {
                 try await ports.time.sleep(until: max(earliest, lastUsed + delay))
             } catch { return }
             guard !volume.isUsed, !Task.isCancelled else { return }
-            do { try await take(step, for: volume) } catch {
+            let deadline = ports.time.now + Limit.unmountTimeMax
+            do { try await take(step, for: volume, by: deadline) } catch {
                 log.warning(
                     "the unused volume is not given back yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
@@ -50,11 +51,12 @@ extension VolumeManager {
 
     /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then, and
     /// where it came to be used meanwhile, it stays.
-    func giveBackNow(_ volume: Volume) async throws {
+    func giveBackNow(_ volume: Volume, by deadline: Instant) async throws {
         stopGivingBack(volume)
-        defer { if !volume.isUsed { giveBackWhenUnused(volume) } }
+        let lastUse = volume.unusedSince
+        defer { if !volume.isUsed { giveBackWhenUnused(volume, since: lastUse) } }
         while volume.isLingering, let (step, _) = nextStep(for: volume, linger: .zero) {
-            try await take(step, for: volume)
+            try await take(step, for: volume, by: deadline)
         }
     }
 
@@ -66,39 +68,33 @@ extension VolumeManager {
             isHere: volume.isHere, linger: linger)
     }
 
-    private func take(_ step: GiveBackStep, for volume: Volume) async throws {
+    private func take(
+        _ step: GiveBackStep, for volume: Volume, by deadline: Instant
+    ) async throws {
         switch step {
         case .unmount: try await becomeUnmounted(volume)
-        case .dropLease:
-            let deadline = ports.time.now + Limit.unmountTimeMax
-            if let device = try await deviceHere(of: volume, by: deadline) {
-                try await refuseHeld(device, doing: "drop the lease of \(volume.id)")
-            }
-            // A Mount may have come meanwhile, and counts upon the lease.
-            guard !volume.isUsed, !Task.isCancelled else { return }
-            try await dropLease(of: volume)
-        case .detach: try await becomeDetached(volume)
+        case .dropLease: try await dropLease(of: volume, by: deadline)
+        case .detach: try await becomeDetached(volume, by: deadline)
         }
     }
 
-    private func becomeDetached(_ volume: Volume) async throws {
+    private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
         if case .detaching(let task) = volume.phase { return try await task.value }
         guard case .unmounted = volume.phase, volume.isHere else { return }
         let id = volume.id
-        let task = Task(executorPreference: executor) { try await self.detach(id) }
+        let task = Task(executorPreference: executor) { try await self.detach(id, by: deadline) }
         volume.phase = .detaching(task)
         try await task.value
     }
 
     /// Detaches a volume that is proved unheld, and waits until its device is gone.
-    private func detach(_ id: VolumeID) async throws {
+    private func detach(_ id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table attached") }
         defer {
             volume.phase = .unmounted
             forgetIfDone(volume)
         }
         let start = ports.time.now
-        let deadline = start + Limit.unmountTimeMax
         let host = try await ports.host.host(by: deadline)
         let device = try await deviceHere(of: volume, by: deadline)
         if let device {
@@ -121,7 +117,7 @@ extension VolumeManager {
     }
 
     /// The volume's device, if it is here. On Xen a name alone tells, and EC2 knows one that was lost.
-    private func deviceHere(
+    func deviceHere(
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
         let name = volume.record.deviceName
@@ -138,7 +134,7 @@ extension VolumeManager {
 
     /// Throws where some mount namespace has the device mounted: a container that outlived a
     /// plugin's removal or crash does.
-    private func refuseHeld(_ device: BlockDevice, doing: String) async throws {
+    func refuseHeld(_ device: BlockDevice, doing: String) async throws {
         guard try await ports.fileSystems.isHeld(device) else { return }
         throw OperationError(
             .device, doing: doing, found: "\(device.path) is mounted in some mount namespace",

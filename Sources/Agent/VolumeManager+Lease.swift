@@ -103,20 +103,29 @@ extension VolumeManager {
         }
     }
 
-    /// Drops the lease, unless another instance has written its own meanwhile. A Mount waits for
-    /// the end of this, and writes it anew.
-    func dropLease(of volume: Volume) async throws {
-        volume.isLeaseSure = false
+    /// Drops the lease of a volume that nothing holds, unless another instance has written its own
+    /// meanwhile. A Mount waits for the end of this, and writes it anew.
+    func dropLease(of volume: Volume, by deadline: Instant) async throws {
+        // A second one might outlast the first, and the Mount that waited for that.
+        if let running = volume.leaseDrop { return try await running.value }
         let id = volume.id
-        let task = Task(executorPreference: executor) { try await self.removeLease(of: id) }
+        let task = Task(executorPreference: executor) {
+            try await self.removeLease(of: id, by: deadline)
+        }
         volume.leaseDrop = task
         defer { volume.leaseDrop = nil }
         try await task.value
     }
 
-    private func removeLease(of id: VolumeID) async throws {
-        let deadline = ports.time.now + Limit.unmountTimeMax
+    private func removeLease(of id: VolumeID, by deadline: Instant) async throws {
+        guard let volume = volumes[id] else { return }
         let host = try await ports.host.host(by: deadline)
+        if let device = try await deviceHere(of: volume, by: deadline) {
+            try await refuseHeld(device, doing: "drop the lease of \(id)")
+        }
+        // A Mount that has come meanwhile counts upon the lease.
+        guard !volume.isUsed else { return }
+        volume.isLeaseSure = false
         do {
             try await ports.ec2.removeTag(
                 Lease.tag, value: host.instance.description, from: id, by: deadline)

@@ -89,7 +89,7 @@ extension VolumeManager {
         guard let limit = attachmentFacts.limit, let instance = attachmentFacts.instance else {
             return nil
         }
-        let here = volumes.values.filter(\.isHere).map(\.id)
+        let here = volumes.values.filter { $0.isHere && !$0.isLost }.map(\.id)
         var own = attachmentFacts.reserved.union(attachmentFacts.leaving).union(here)
         own.remove(id)
         return AttachmentUse(of: limit, on: instance, own: own, known: Set(volumes.keys))
@@ -124,7 +124,8 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)"])
         attachmentFacts.leaving.insert(volume.id)
         defer { attachmentFacts.leaving.remove(volume.id) }
-        try await giveBackNow(volume)
+        let soon = min(deadline, ports.time.now + Limit.unmountTimeMax)
+        try await giveBackNow(volume, by: soon)
         try await awaitFreePlace(of: volume.id, on: host, by: deadline)
     }
 

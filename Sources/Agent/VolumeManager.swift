@@ -147,22 +147,10 @@ extension VolumeManager {
     package func create(_ name: String, options: [String: String]) async throws {
         let options = try VolumeOptions(options)
         let id = try VolumeName.volume(name, options)
-        if let volume = volumes[id], volume.isKnown {
-            guard volume.record.name == name else {
-                throw OperationError(
-                    .invalidInput, doing: "create \(name) for \(id)",
-                    found: "that volume is known as \(volume.record.name)",
-                    advice: "use that name, or docker volume rm it first, which keeps its data")
-            }
-            if volume.record.options == options { return }
-            try refuseWhileUsed(volume, doing: "change the options of \(name)")
-        } else if let other = volume(named: name) {
-            throw OperationError(
-                .invalidInput, doing: "create \(name) for \(id)",
-                found: "it is the name of \(other.id)", advice: "use another name")
-        }
+        if try isCreated(name, for: id, options) { return }
         let description = try await usableDescription(of: id, options: options)
         // The table may have changed meanwhile.
+        if try isCreated(name, for: id, options) { return }
         if let volume = volumes[id] {
             volume.record.isRemoved = false
             volume.record.name = name
@@ -183,6 +171,27 @@ extension VolumeManager {
         }
         try await save()
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
+    }
+
+    /// Whether there is nothing to do. Throws where name or volume are taken, or in use otherwise.
+    private func isCreated(
+        _ name: String, for id: VolumeID, _ options: VolumeOptions
+    ) throws(OperationError) -> Bool {
+        if let volume = volumes[id], volume.isKnown {
+            guard volume.record.name == name else {
+                throw OperationError(
+                    .invalidInput, doing: "create \(name) for \(id)",
+                    found: "that volume is known as \(volume.record.name)",
+                    advice: "use that name, or docker volume rm it first, which keeps its data")
+            }
+            if volume.record.options == options { return true }
+            try refuseWhileUsed(volume, doing: "change the options of \(name)")
+        } else if let other = volume(named: name) {
+            throw OperationError(
+                .invalidInput, doing: "create \(name) for \(id)",
+                found: "it is the name of \(other.id)", advice: "use another name")
+        }
+        return false
     }
 
     private func usableDescription(

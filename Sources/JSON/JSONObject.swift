@@ -51,7 +51,7 @@ extension JSONObject: Equatable {
 }
 
 extension JSONObject: ExpressibleByDictionaryLiteral {
-    /// Traps on a name that stands twice.
+    /// A name that stands twice is a bug, and traps in debug builds.
     package init(dictionaryLiteral elements: (String, JSONValue)...) {
         self.init(unique: elements.map { ($0, $1) })
         assert(Set(names).count == members.count, "a member stands twice")

@@ -28,12 +28,6 @@ struct JobQueue: ~Copyable {
         return (storage + (head & mask)).move()
     }
 
-    /// Takes back what was pushed last. The queue must not be empty.
-    mutating func popNewest() -> UnownedJob {
-        tail &-= 1
-        return (storage + (tail & mask)).move()
-    }
-
     private mutating func grow() {
         let capacity = mask + 1
         let larger = UnsafeMutablePointer<UnownedJob>.allocate(capacity: capacity * 2)

@@ -128,10 +128,6 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
             isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
     }
 
-    /// Runs the job that was made ready last, within the one that runs now.
-    @RingActor
-    func runNewestJob() { run(jobs.popNewest()) }
-
     /// Hands what is queued to the kernel, and waits for a completion when no job is ready.
     private func submit() {
         let waits = jobs.isEmpty && !isStopping

@@ -15,7 +15,8 @@ package enum GiveBackStep: Sendable, Equatable {
         isMounted: Bool, hasLease: Bool, isHere: Bool, linger: Duration?
     ) -> (step: GiveBackStep, after: Duration)? {
         if isMounted { return (.unmount, linger ?? Limit.unusedMountTimeMax) }
-        if hasLease { return (.dropLease, min(Limit.leaseDropDelay, linger ?? .seconds(3600))) }
+        let leaseDrop = linger.map { min($0, Limit.leaseDropDelay) } ?? Limit.leaseDropDelay
+        if hasLease { return (.dropLease, leaseDrop) }
         if isHere, let linger { return (.detach, linger) }
         return nil
     }

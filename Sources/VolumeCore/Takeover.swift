@@ -57,8 +57,8 @@ package enum TakeoverDecision: Sendable, Equatable {
         default:
             throw unusable(
                 id, "it is mounted on \(owner), which is running",
-                advice: "stop the task there; takeover=always takes it from a running instance, "
-                    + "which then loses what it has not written")
+                advice: "stop the task there; with takeover=always it is asked for all the same, "
+                    + "and comes once that instance has unmounted it")
         }
     }
 }

@@ -85,6 +85,14 @@ private let volumeFields = """
         }
     }
 
+    /// An instance that seems to be gone loses its volumes.
+    @Test func `a page of instances is malformed, too`() {
+        let body = "<DescribeInstancesResponse><reservationSet/><nextToken>t</nextToken>"
+        #expect(throws: EC2Failure.self) {
+            try EC2Answer.instances(Array("\(body)</DescribeInstancesResponse>".utf8))
+        }
+    }
+
     @Test func `the network interfaces of an instance are counted`() throws {
         let body = """
             <DescribeInstancesResponse><reservationSet><item><instancesSet><item>

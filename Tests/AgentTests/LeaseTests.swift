@@ -88,6 +88,21 @@ import VolumeCore
             ])
     }
 
+    @Test func `with takeover never nothing is forced, also from an instance that is down`() throws
+    {
+        let fixture = Fixture(takeover: .never)
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.instanceStates[Fixture.other] = .stopped
+        fixture.cloud.volumes[Fixture.id]?.attachments[0].state = .detaching
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
     @Test func `a running instance that does not give a volume up is never forced to`() throws {
         let fixture = taken(.always)
         fixture.cloud.stuckDetachments = [Fixture.id]

@@ -221,4 +221,34 @@ import VolumeCore
         }
         #expect(error?.description.contains("AttachmentLimitExceeded") == true)
     }
+
+    @Test func `a volume that was torn away under a container has left its place`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            guard let lost = VolumeID(Self.names[0]) else { return }
+            _ = try await manager.mount(Self.names[0], id: "a")
+            _ = try await fixture.cloud.detach(
+                lost, from: Fixture.here, force: true, by: fixture.executor.now + .seconds(10))
+            try await fixture.sleep(.seconds(5))
+            _ = try await manager.mount(Self.names[1], id: "b")
+        }
+        #expect(attached(fixture) == [Self.names[1]])
+    }
+
+    @Test func `giving a volume back does not keep a Mount beyond its deadline`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            fixture.cloud.latency.detach = .seconds(10_000)
+            let begin = fixture.executor.now
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[1], id: "b")
+            }
+            #expect(fixture.executor.now - begin <= Limit.mountTimeMax)
+        }
+    }
 }

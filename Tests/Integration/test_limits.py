@@ -133,7 +133,7 @@ def test_28_volumes_at_once_share_lookups_and_are_not_throttled(simulator, daemo
         at_once(daemon, "Create", volumes)
     finally:
         simulator.latency(api=1)
-    assert simulator.calls("DescribeVolumes") <= 4
+    assert simulator.calls("DescribeVolumes") <= 10
     mounts = at_once(daemon, "Mount", volumes, ID="x")
     assert all(os.path.ismount(mount["Mountpoint"]) for mount in mounts)
     assert simulator.counters()["errors"] == {}
