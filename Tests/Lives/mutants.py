@@ -55,7 +55,7 @@ MUTANTS = [
     ("a running owner's lease is ignored", "Sources/VolumeCore/Takeover.swift",
      "        default:\n            throw unusable",
      "        case .running: self = .detach\n        default:\n            throw unusable"),
-    ("a running owner is detached by force", f"{AGENT}+Attach.swift",
+    ("a running owner is detached by force", f"{AGENT}+Takeover.swift",
      "guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }",
      "guard now >= force else { return }"),
     ("a device name that was used is not free again", "Sources/VolumeCore/DeviceNames.swift",
