@@ -210,6 +210,11 @@ extension VolumeManager {
             case .volumeChanged:
                 deviceNames.release(name)
                 return false
+            case .limitReached where isPlaceComing:
+                deviceNames.release(name)
+                return false
+            case .limitReached:
+                advice = "detach a volume from this instance, or place the task on another"
             case .final(let known): advice = known
             }
         case .unanswered(_, mayHaveApplied: true):

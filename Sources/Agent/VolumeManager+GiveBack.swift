@@ -105,6 +105,7 @@ extension VolumeManager {
         if let device {
             try await ports.devices.departure(of: device, volume: id, by: deadline)
         }
+        attachmentFacts.lastDeparture = ports.time.now
         releaseDeviceName(of: volume)
         volume.isHere = false
         volume.isLeaving = false

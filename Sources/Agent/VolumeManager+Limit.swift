@@ -14,6 +14,8 @@ struct AttachmentFacts {
     var reserved: Set<VolumeID> = []
     /// Volumes that are given back before their time, until EC2 has taken note of it.
     var leaving: Set<VolumeID> = []
+    /// When a volume's device went last because it was given back.
+    var lastDeparture: Instant?
 }
 
 extension VolumeManager {
@@ -80,6 +82,11 @@ extension VolumeManager {
             }
         }
         attachmentFacts.reserved.insert(volume.id)
+    }
+
+    /// Whether EC2 may be about to take note that a volume has gone: some time after its device went.
+    var isPlaceComing: Bool {
+        attachmentFacts.lastDeparture.map { ports.time.now < $0 + Limit.placeTimeMax } ?? false
     }
 
     func endReservation(of volume: Volume) { attachmentFacts.reserved.remove(volume.id) }

@@ -142,6 +142,8 @@ package enum Limit {
     /// How long another instance's lease is waited for: longer than `leaseDropDelay`, so that a
     /// task can move from host to host at once.
     package static let leaseWaitMax: Duration = .seconds(6)
+    /// How long EC2 may count a volume whose device has gone against the instance's limit.
+    package static let placeTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.

@@ -110,6 +110,8 @@ package enum AttachRefusal: Sendable, Equatable {
     case nameInUse
     /// The volume is not as it was thought to be: look again.
     case volumeChanged
+    /// The instance has as many volumes as it may.
+    case limitReached
     /// Nothing that can be mended here; the advice is for the operator.
     case final(advice: String?)
 
@@ -120,9 +122,7 @@ package enum AttachRefusal: Sendable, Equatable {
             "InvalidDevice.InUse":
             self = .nameInUse
         case "VolumeInUse", "IncorrectState": self = .volumeChanged
-        case "AttachmentLimitExceeded":
-            self = .final(
-                advice: "detach a volume from this instance, or place the task on another")
+        case "AttachmentLimitExceeded": self = .limitReached
         case "UnauthorizedOperation":
             self = .final(
                 advice: "allow ec2:AttachVolume to the instance's role, for volume and instance")

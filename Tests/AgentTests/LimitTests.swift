@@ -251,4 +251,23 @@ import VolumeCore
             #expect(fixture.executor.now - begin <= Limit.mountTimeMax)
         }
     }
+
+    @Test func `the place of a volume that has just gone is waited for`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
+        let refusal = EC2Failure.refused(
+            code: "AttachmentLimitExceeded", message: "full", requestID: "r")
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["AttachVolume"] = [refusal]
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(6))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+            fixture.cloud.refusals["AttachVolume"] = [refusal]
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+    }
 }

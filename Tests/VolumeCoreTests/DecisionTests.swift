@@ -149,9 +149,6 @@ private func situation(
         #expect(refusal("VolumeInUse") == .volumeChanged)
         #expect(refusal("IncorrectState") == .volumeChanged)
         #expect(refusal("InvalidParameterValue", "Invalid device name") == .final(advice: nil))
-        guard case .final(.some) = refusal("AttachmentLimitExceeded") else {
-            Issue.record("the limit comes with advice")
-            return
-        }
+        #expect(refusal("AttachmentLimitExceeded") == .limitReached)
     }
 }
