@@ -137,7 +137,9 @@ let package = Package(
 )
 
 // What waits for others more than it works: there the daemon's size counts.
-let small: Set = ["AWSWire", "EC2Client", "HTTPClient", "TLS", "XML"]
+let small: Set = [
+    "AWSWire", "EC2Client", "HTTPClient", "Linux", "TLS", "XML", "polarity-ecs-ebs-plugin",
+]
 for target in package.targets where small.contains(target.name) {
     target.swiftSettings? += [.unsafeFlags(["-Osize"], .when(configuration: .release))]
 }
