@@ -132,7 +132,6 @@ let package = Package(
         tests(
             "DaemonTests",
             ["Base", "JSON", "AWSWire", "EC2Client", "polarity-ecs-ebs-plugin", log]),
-        tests("BoundaryTests", []),
     ]
 )
 

@@ -176,6 +176,14 @@ def test_a_container_lives_through_disabling_and_enabling_by_force(host, new_vol
     assert writer.remove() > before
 
 
+def start_and_wait_for_attach(host, volume):
+    """A container that is being started, once EC2 has been asked to attach its volume."""
+    run = host.engine.start_docker(
+        "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
+    wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
+    return run
+
+
 def mount_without_docker(host, volume):
     """A Mount whose Unmount a dockerd that died would owe."""
     with contextlib.closing(engine.UnixConnection(host.socket(), timeout=60)) as connection:
@@ -290,9 +298,7 @@ def test_a_plugin_ended_in_the_middle_of_a_mount_ends_by_itself(host, new_volume
     host.simulator.latency(device=11000)
     host.simulator.reset_counters()
     try:
-        run = host.engine.start_docker(
-            "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
-        wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
+        run = start_and_wait_for_attach(host, volume)
         told = len(host.engine.plugin_log())
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             socket = host.socket()
@@ -344,9 +350,7 @@ def test_a_plugin_killed_in_the_middle_of_a_mount_serves_the_next_try(host, new_
     host.simulator.latency(device=3000)
     host.simulator.reset_counters()
     try:
-        run = host.engine.start_docker(
-            "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
-        wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
+        run = start_and_wait_for_attach(host, volume)
         plugin = host.engine.plugin_process()
         os.kill(plugin, signal.SIGKILL)
         wait_for_plugin(host, but_not=plugin)
