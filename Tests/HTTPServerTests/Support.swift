@@ -8,6 +8,21 @@ import TLS
 import TestSupport
 import Testing
 
+extension HTTPServer.Bounds {
+    /// The daemon's bounds, but for those of time: no machine is slow enough to reach them.
+    static func patient(_ change: (inout Self) -> Void = { _ in }) -> Self {
+        var bounds = Self()
+        bounds.receiveTimeMax = patience
+        bounds.sendTimeMax = patience
+        bounds.lingerTimeMax = patience
+        change(&bounds)
+        return bounds
+    }
+}
+
+/// How long a test waits for what has to come. It tells a hang from a slow machine, nothing else.
+let patience: Duration = .seconds(120)
+
 /// A server that runs on a unix socket in a folder of its own.
 @RingActor
 final class TestServer {
@@ -19,7 +34,7 @@ final class TestServer {
     var path: String { address.description }
 
     init(
-        bounds: HTTPServer.Bounds = HTTPServer.Bounds(), tls: TLSContext? = nil,
+        bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
         handler: @escaping HTTPServer.Handler
     ) throws {
         folder = try TemporaryFolder()
@@ -44,7 +59,7 @@ final class TestServer {
 
 /// Runs `body` with a server, and stops the server after it.
 func withServer(
-    bounds: HTTPServer.Bounds = HTTPServer.Bounds(), tls: TLSContext? = nil,
+    bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
     handler: @escaping HTTPServer.Handler = echo,
     _ body: @escaping @RingActor @Sendable (TestServer) async throws -> Void
 ) async throws {
@@ -67,7 +82,7 @@ let echo: HTTPServer.Handler = { request in
         text: "\(request.method) \(request.target) (\(type)) \(body)")
 }
 
-/// A client that sends what it is told to. Nothing it waits for takes longer than 10 s.
+/// A client that sends what it is told to. Nothing it waits for takes longer than `patience`.
 @RingActor
 final class TestClient {
     let stream: ByteStream
@@ -133,7 +148,7 @@ final class TestClient {
         _ body: @escaping @RingActor @Sendable () async throws -> T
     ) async throws -> T {
         let ring = RingActor.ring
-        return try await ring.withDeadline(ring.now + .seconds(10), body)
+        return try await ring.withDeadline(ring.now + patience, body)
     }
 }
 
