@@ -85,7 +85,7 @@ private struct LogRecord: LogHandler {
     init(_ answer: HTTPResponse) { self.answer = answer }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct CredentialRefreshTests {
+@Suite(.timeLimit(.minutes(5))) struct CredentialRefreshTests {
     @Test func `credentials are fetched once and their token signed`() async throws {
         try await onRing {
             let scene = Scene()

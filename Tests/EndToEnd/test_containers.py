@@ -22,7 +22,7 @@ def file_system_uuid(host, volume):
 
 def wait_until_free(host, volume):
     """The linger of an unused volume ends with its detachment."""
-    host.simulator.wait_for_volume(volume, "available", timeout=30)
+    host.simulator.wait_for_volume(volume, "available", timeout=90)
 
 
 def test_a_fresh_volume_is_formatted_and_keeps_what_is_written(host, new_volume):

@@ -75,7 +75,7 @@ def test_a_volume_with_a_partition_table_is_left_as_it_is(host, new_volume):
     assert result.returncode != 0
     assert volume in result.stderr
     assert "partition" in result.stderr or "dos" in result.stderr or "gpt" in result.stderr
-    host.simulator.wait_for_volume(volume, "available", timeout=30)
+    host.simulator.wait_for_volume(volume, "available", timeout=90)
     assert first_mebibyte(host, volume) == before
     assert host.mounts(volume) == []
 

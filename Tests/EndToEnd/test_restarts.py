@@ -62,7 +62,7 @@ class Writer:
 
 
 def given_back(host, volume):
-    host.simulator.wait_for_volume(volume, "available", timeout=40)
+    host.simulator.wait_for_volume(volume, "available", timeout=90)
     assert host.mounts(volume) == []
 
 
@@ -72,7 +72,7 @@ def wait_for_plugin(host, but_not=None):
         process = host.engine.plugin_process()
         if process == but_not:
             return None
-        with contextlib.closing(engine.UnixConnection(host.socket(), timeout=5)) as connection:
+        with contextlib.closing(engine.UnixConnection(host.socket(), timeout=60)) as connection:
             connection.request("GET", "/health")
             return connection.getresponse().status == 200 and process
     return wait_until(answers, what="the plugin's answer")

@@ -10,7 +10,7 @@ import Testing
 @RingActor
 func makeClient(
     proxies: ProxySettings = .none, resolver: Resolver = Resolver(),
-    limits: HTTPClient.TimeLimits = .init()
+    limits: HTTPClient.TimeLimits = .patient()
 ) throws -> HTTPClient {
     let ca = try TestCertificates.shared.get().ca
     return HTTPClient(
@@ -56,7 +56,24 @@ extension HTTPClient {
 
 struct Unexpected: Error { var description: String }
 
-var soon: Instant { RingActor.ring.now + .seconds(20) }
+/// How long a test waits for what has to come. It tells a hang from a slow machine, nothing else.
+let patience: Duration = .seconds(120)
+
+var soon: Instant { RingActor.ring.now + patience }
+
+extension HTTPClient.TimeLimits {
+    /// Limits that no machine is slow enough to reach, but for the one that is set.
+    static func patient(
+        _ limit: WritableKeyPath<Self, Duration>? = nil, _ duration: Duration = patience
+    ) -> Self {
+        var limits = Self()
+        for each in [\Self.connect, \.handshake, \.head, \.response] {
+            limits[keyPath: each] = patience
+        }
+        if let limit { limits[keyPath: limit] = duration }
+        return limits
+    }
+}
 
 func origin(_ scheme: Origin.Scheme, _ host: String, _ port: UInt16) throws -> Origin {
     try #require(Origin(scheme, host: host, port: port))

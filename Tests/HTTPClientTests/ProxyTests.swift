@@ -82,8 +82,7 @@ struct ProxyTests {
             let settings = try ProxySettings(environment: [
                 "HTTPS_PROXY": "http://localhost:\(server.port)"
             ])
-            var limits = HTTPClient.TimeLimits()
-            limits.handshake = .milliseconds(200)
+            let limits = HTTPClient.TimeLimits.patient(\.handshake, .milliseconds(200))
             let failure = try await makeClient(proxies: settings, limits: limits)
                 .failure(origin(.https, "api.test", 443))
             #expect(failure.reason == .timedOut)

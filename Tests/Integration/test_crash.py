@@ -143,7 +143,7 @@ class Docker:
             file.flush()
             os.fsync(file.fileno())
 
-    def wait_until_free(self, timeout=30):
+    def wait_until_free(self, timeout=90):
         """Until it is given back: nothing attached, no device, no mount."""
         self.doing = "give back"
         deadline = time.monotonic() + timeout
@@ -191,7 +191,7 @@ class Docker:
 
     def recover(self):
         """As dockerd does when a plugin has ended: it is started again."""
-        self.daemon.process.wait(10)
+        self.daemon.process.wait(60)
         assert self.crashed_while is None, "it ended without being killed"
         assert self.report()["killed"], "it ended without being killed:\n" + self.daemon.log()
         self.note_crash()
@@ -262,7 +262,7 @@ class Docker:
 
 def content(file):
     found = subprocess.run(["blkid", "-p", "-s", "TYPE", "-o", "value", file],
-                           capture_output=True, text=True, timeout=20).stdout.strip()
+                           capture_output=True, text=True, timeout=60).stdout.strip()
     return found or "no file system"
 
 

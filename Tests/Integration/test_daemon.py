@@ -39,7 +39,7 @@ def test_an_idle_daemon_does_not_wake_up(daemon):
     ("AWS_MAX_ATTEMPTS", "0"), ("HTTPS_PROXY", "socks5://x")])
 def test_a_wrong_setting_is_refused_with_its_name(tmp_path, name, value):
     ended = subprocess.run(
-        [executable()], env={"SOCK_PATH": str(tmp_path / "s"), name: value}, timeout=20,
+        [executable()], env={"SOCK_PATH": str(tmp_path / "s"), name: value}, timeout=60,
         stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert ended.returncode != 0
     assert name in ended.stderr and ended.stderr.count("\n") == 1
@@ -206,9 +206,13 @@ def test_a_client_that_stalls_does_not_keep_others_waiting(daemon):
     stalled = socket.socket(socket.AF_UNIX)
     stalled.connect(str(daemon.socket))
     stalled.sendall(b"POST /VolumeDriver.Get HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
-    connection = engine.UnixConnection(daemon.socket, timeout=5)
-    for _ in range(100):
+    connection = engine.UnixConnection(daemon.socket, timeout=60)
+    for _ in range(10):
         connection.request("POST", "/VolumeDriver.List", "{}")
         assert connection.getresponse().read()
     connection.close()
+    # The daemon still waits for the other's request: it did not serve one after the other.
+    stalled.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stalled.recv(1)
     stalled.close()

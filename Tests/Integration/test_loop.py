@@ -91,7 +91,7 @@ print(0 if libc.syscall(425, 16, ctypes.create_string_buffer(120)) >= 0 else cty
 def test_without_locked_memory_it_runs_and_names_the_limit_where_the_kernel_counts(start):
     code = int(subprocess.run(
         [*WITHOUT_LOCKED_MEMORY, sys.executable, "-c", SET_UP], check=True, capture_output=True,
-        timeout=20).stdout)
+        timeout=60).stdout)
     daemon = start(wrapper=WITHOUT_LOCKED_MEMORY)
     daemon.wait_until(lambda d: d.health()["status"] == "ok")
     health = daemon.health()

@@ -153,7 +153,7 @@ final class Bench {
 
     func run(_ command: [String]) async throws {
         let result = try await ChildProcess.run(
-            command[0], Array(command.dropFirst()), by: after(.seconds(60)))
+            command[0], Array(command.dropFirst()), by: after(.seconds(120)))
         try #require(result.end == .exited(0), "\(command): \(result)")
     }
 

@@ -11,7 +11,7 @@ struct DeviceWatchTests {
         try await withBench { bench in
             let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             let found = try await bench.watch.arrival(
-                of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(20)))
+                of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(120)))
             #expect(found == device)
             #expect(try await bench.watch.find(volume(1), attachedAs: nil) == device)
             #expect(try await bench.watch.find(volume(2), attachedAs: "/dev/sdf") == nil)
@@ -145,7 +145,7 @@ struct DeviceWatchTests {
             let disk = try bench.disk(mebibytes: 1)
             let arrival = RingActor.spawn {
                 try await bench.watch.arrival(
-                    of: volume(1), attachedAs: asked, by: bench.after(.seconds(20)))
+                    of: volume(1), attachedAs: asked, by: bench.after(.seconds(120)))
             }
             try await bench.untilWatched()
             let device = bench.makeNode(given, disk.number)
@@ -170,7 +170,7 @@ struct DeviceWatchTests {
             let watch = try DeviceWatch(devPath: "/nowhere", sysPath: bench.sysPath)
             let error = try await failure {
                 _ = try await watch.arrival(
-                    of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(20)))
+                    of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.seconds(120)))
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("/nowhere"))
@@ -199,7 +199,7 @@ struct DeviceWatchTests {
             let device = bench.plugIn(disk, as: "nvme1n1", of: volume(1))
             bench.showInSysfs("nvme1n1", disk.number, serial: volume(2).nvmeSerial)
             try await bench.watch.departure(
-                of: device, volume: volume(1), by: bench.after(.seconds(20)))
+                of: device, volume: volume(1), by: bench.after(.seconds(120)))
         }
     }
 
@@ -222,7 +222,7 @@ extension Bench {
         _ volume: VolumeID
     ) async throws -> Task<BlockDevice, any Error> {
         let watchers = watch.watchers
-        let deadline = after(.seconds(20))
+        let deadline = after(.seconds(120))
         let arrival = RingActor.spawn {
             let device = try await self.watch.arrival(
                 of: volume, attachedAs: "/dev/sdf", by: deadline)
@@ -245,7 +245,7 @@ extension Bench {
     }
 
     private func until(_ condition: @RingActor () -> Bool) async throws {
-        let deadline = after(.seconds(20))
+        let deadline = after(.seconds(120))
         while !condition() {
             try #require(RingActor.ring.now < deadline)
             await Task.yield()

@@ -29,7 +29,7 @@ struct FormatTests {
                     "^metadata_csum_seed,^orphan_file",
                 ])
             try await bench.fileSystems.format(
-                device, of: volume(1), plan: plan, by: bench.after(.seconds(60)))
+                device, of: volume(1), plan: plan, by: bench.after(.seconds(120)))
             guard
                 case .fileSystem("ext4", _, _) = try await bench.fileSystems.probe(
                     device, of: volume(1))
@@ -123,7 +123,7 @@ struct FormatTests {
             let (device, _) = try bench.volumeOne()
             let error = try await failure {
                 try await bench.fileSystems.format(
-                    device, of: volume(2), plan: .xfs, by: bench.after(.seconds(60)))
+                    device, of: volume(2), plan: .xfs, by: bench.after(.seconds(120)))
             }
             #expect(error.reason == .device)
             #expect(try await bench.fileSystems.probe(device, of: volume(1)) == .blank)
@@ -159,7 +159,7 @@ struct FormatTests {
                 """, to: mkfs)
             let fileSystems = bench.fileSystems(tools: bench.path)
             try await fileSystems.format(
-                device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
+                device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
             bench.showInSysfs("nvme1n1", other.number, serial: volume(1).nvmeSerial)
             let swapped = BlockDevice(path: device.path, number: other.number)
             #expect(try await fileSystems.probe(swapped, of: volume(1)) == .blank)
@@ -171,7 +171,7 @@ struct FormatTests {
             let (device, _) = try bench.volumeOne(mebibytes: 1)
             let error = try await failure {
                 try await bench.fileSystems(tools: "/nowhere").format(
-                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
+                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("/nowhere/mkfs.xfs"))
@@ -218,7 +218,7 @@ extension Bench {
     fileprivate func format(_ device: BlockDevice, _ arguments: [String] = []) async throws {
         try await fileSystems.format(
             device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: arguments),
-            by: after(.seconds(60)))
+            by: after(.seconds(120)))
     }
 }
 

@@ -230,14 +230,14 @@ struct MountTests {
             #expect(holders.contains { $0.contains("has it mounted at \(inside)") })
             let error = try await failure {
                 try await bench.fileSystems.format(
-                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(60)))
+                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
             }
             #expect(error.found.contains("EBUSY"))
 
             container.cancel()
             _ = await container.result
             // The kernel takes an ended namespace's mounts down a moment after its last process.
-            let deadline = bench.after(.seconds(20))
+            let deadline = bench.after(.seconds(120))
             while try await bench.fileSystems.isHeld(device) {
                 try #require(RingActor.ring.now < deadline)
             }
@@ -312,7 +312,7 @@ extension Bench {
         mkfifo(fifo, 0o600)
         // Opening waits for the reader. Nothing is written, which the reader might not wait for.
         let script = "mount --bind \(source) \(target); : > \(fifo); exec sleep 1000"
-        let deadline = after(.seconds(60))
+        let deadline = after(.seconds(120))
         let process = RingActor.spawn {
             try await ChildProcess.run(
                 "/usr/bin/unshare", ["--mount", "/bin/sh", "-c", script], by: deadline)

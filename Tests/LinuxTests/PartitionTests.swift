@@ -123,7 +123,7 @@ struct PartitionTests {
             let partition = bench.makeNode("nvme1n1p1", number)
             let going = RingActor.spawn {
                 try await bench.watch.departure(
-                    of: partition, volume: volume(1), by: bench.after(.seconds(60)))
+                    of: partition, volume: volume(1), by: bench.after(.seconds(120)))
             }
             while bench.watch.watchers == 0 { await Task.yield() }
             bench.unplug("nvme1n1p1")
@@ -134,7 +134,7 @@ struct PartitionTests {
 
 extension Bench {
     fileprivate func find(
-        _ number: Int, of device: BlockDevice, within duration: Duration = .seconds(60)
+        _ number: Int, of device: BlockDevice, within duration: Duration = .seconds(120)
     ) async throws -> BlockDevice {
         try await watch.partition(number, of: device, volume: volume(1), by: after(duration))
     }

@@ -121,19 +121,19 @@ struct ProbeTests {
             let (device, disk) = try bench.volumeOne(mebibytes: 512)
             try await bench.fileSystems.format(
                 device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
-                by: bench.after(.seconds(60)))
+                by: bench.after(.seconds(120)))
             bench.write([1], at: 126, of: disk)
             let content = try await bench.fileSystems.probe(device, of: volume(1))
             #expect(content == .unfinished(type: "xfs"))
             await #expect(throws: OperationError.self) {
                 try await bench.fileSystems.format(
                     device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
-                    by: bench.after(.seconds(60)))
+                    by: bench.after(.seconds(120)))
             }
             try await bench.fileSystems.format(
                 device, of: volume(1),
                 plan: FormatPlan(type: .xfs, arguments: [], overwritesUnfinished: true),
-                by: bench.after(.seconds(60)))
+                by: bench.after(.seconds(120)))
             guard
                 case .fileSystem(type: "xfs", _, _) = try await bench.fileSystems.probe(
                     device, of: volume(1))

@@ -47,7 +47,7 @@ struct RepairTests {
             }
             let said = try #require(
                 try await bench.fileSystems.repair(
-                    device, of: volume(1), type: type, by: bench.after(.seconds(60))))
+                    device, of: volume(1), type: type, by: bench.after(.seconds(120))))
             #expect(said.contains("blocks"), "\(said)")
             _ = try await bench.mountOne(device, type: type)
             #expect(try contents(of: "\(mountpoint)/file", limit: 10) == Array("kept".utf8))
@@ -120,7 +120,7 @@ struct RepairTests {
             try await bench.run("/sbin/tune2fs", "-E", "force_fsck", device.path)
             let error = try await failure {
                 _ = try await bench.fileSystems.repair(
-                    device, of: volume(2), type: "ext4", by: bench.after(.seconds(60)))
+                    device, of: volume(2), type: "ext4", by: bench.after(.seconds(120)))
             }
             #expect(error.reason == .device)
             #expect(try await bench.repair(device) != nil)
@@ -136,14 +136,14 @@ extension Bench {
     }
 
     fileprivate func repair(_ device: BlockDevice, type: String = "ext4") async throws -> String? {
-        try await fileSystems.repair(device, of: volume(1), type: type, by: after(.seconds(60)))
+        try await fileSystems.repair(device, of: volume(1), type: type, by: after(.seconds(120)))
     }
 
     /// Of the newest disk, past all caches of the device.
     fileprivate func digest() async throws -> String {
         let file = try #require(disks.last).file
         let result = try await ChildProcess.run(
-            "/usr/bin/sha256sum", [file], by: after(.seconds(60)))
+            "/usr/bin/sha256sum", [file], by: after(.seconds(120)))
         try #require(result.succeeded)
         return result.output
     }

@@ -56,7 +56,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*self.wrapper, executable()], env=self.environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, process_group=0)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError):
                 self.call("VolumeDriver.Capabilities")
@@ -121,7 +121,7 @@ class Daemon:
     def phase(self, volume):
         return self.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]["phase"]
 
-    def wait_until(self, condition, timeout=20):
+    def wait_until(self, condition, timeout=60):
         """Polls `condition` (a function of this daemon) until it gives something true."""
         deadline = time.monotonic() + timeout
         while True:

@@ -112,7 +112,7 @@ class Engine:
         return self
 
     def _answers(self):
-        with contextlib.closing(UnixConnection(self.socket, timeout=5)) as connection:
+        with contextlib.closing(UnixConnection(self.socket, timeout=60)) as connection:
             try:
                 connection.request("GET", "/_ping")
                 return connection.getresponse().status == 200
@@ -138,7 +138,7 @@ class Engine:
         self.process.wait()
         self.process = None
         # The next dockerd takes one that is not reaped for alive.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while os.path.exists(f"/proc/{containerd}"):
             if time.monotonic() > deadline:
                 raise RuntimeError("containerd does not end")
@@ -158,7 +158,7 @@ class Engine:
                                 (["plugin", "ls", "--quiet"], ["plugin", "rm", "--force"])):
             # Whatever goes wrong here, the processes are ended and the mounts unmounted below.
             with contextlib.suppress(DockerError, subprocess.SubprocessError, OSError):
-                names = self.docker(*listed, timeout=20).stdout.split()
+                names = self.docker(*listed, timeout=60).stdout.split()
                 if names:
                     self.docker(*removed, *names, timeout=60)
 

@@ -216,7 +216,7 @@ class Simulator:
     def latency(self, **milliseconds):
         self.control("POST", "/latency", milliseconds)
 
-    def wait_until(self, condition, timeout=20, what="condition"):
+    def wait_until(self, condition, timeout=60, what="condition"):
         """Polls `condition` (a function of this simulator) until it gives something true."""
         deadline = time.monotonic() + timeout
         while True:
@@ -227,7 +227,7 @@ class Simulator:
                 raise TimeoutError(f"{what} did not come true in {timeout} s: {self.state()}")
             time.sleep(0.01)
 
-    def wait_for_volume(self, id, state, timeout=20):
+    def wait_for_volume(self, id, state, timeout=60):
         return self.wait_until(lambda s: s.volume(id)["state"] == state, timeout, f"{id} {state}")
 
     # What its users need

@@ -11,7 +11,6 @@ import Testing
             let end = ring.now + .milliseconds(20)
             try await ring.sleep(until: end)
             #expect(ring.now >= end)
-            #expect(ring.now < end + .seconds(5))
         }
     }
 

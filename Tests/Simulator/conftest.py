@@ -24,7 +24,7 @@ def loops(of):
     return [line.split()[0] for line in listed.splitlines() if str(of) in line]
 
 
-def await_no_loops(of, timeout=5):
+def await_no_loops(of, timeout=60):
     """udev may look into a loop device for a moment longer than the simulator has it."""
     deadline = time.monotonic() + timeout
     while loops(of):

@@ -24,7 +24,7 @@ def fetch(url, method="GET", **headers):
     request = urllib.request.Request(
         url, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()})
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -134,7 +134,7 @@ def test_a_stopped_instance_answers_503(simulator, imds):
 def test_a_lost_answer_is_an_end_of_stream_and_a_reset_is_a_reset(simulator, imds):
     def answer():
         address = imds.removeprefix("http://").split(":")
-        with socket.create_connection((address[0], int(address[1])), timeout=5) as client:
+        with socket.create_connection((address[0], int(address[1])), timeout=60) as client:
             client.sendall(b"GET /latest/ HTTP/1.1\r\nHost: imds\r\n\r\n")
             return client.recv(1)
 
