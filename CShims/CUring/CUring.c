@@ -211,6 +211,9 @@ static int prepare(
     return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 }
 
+// Held shared while posix_spawn runs, which returns once the child's exec has succeeded or failed.
+static pthread_rwlock_t spawning = PTHREAD_RWLOCK_INITIALIZER;
+
 int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -219,11 +222,20 @@ int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const e
     error = posix_spawnattr_init(&attributes);
     if (!error) {
         error = prepare(&actions, &attributes, output);
-        if (!error) error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+        if (!error) {
+            pthread_rwlock_rdlock(&spawning);
+            error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+            pthread_rwlock_unlock(&spawning);
+        }
         posix_spawnattr_destroy(&attributes);
     }
     posix_spawn_file_actions_destroy(&actions);
     return error;
+}
+
+void CUring_await_spawns(void) {
+    pthread_rwlock_wrlock(&spawning);
+    pthread_rwlock_unlock(&spawning);
 }
 
 struct start {

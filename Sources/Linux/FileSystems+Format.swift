@@ -90,6 +90,8 @@ private func openBlank(
     let content = try ProvenDevice.open(
         device, of: volume, in: tree, exclusive: true, doing: doing
     ).anyContent()
+    // mkfs opens it exclusively itself.
+    ChildProcess.awaitStarts()
     guard content == .blank || orUnfinished && content == .unfinished(type: "xfs") else {
         throw OperationError(
             .content, doing: doing, found: "the device is not blank: it has \(content.text)",

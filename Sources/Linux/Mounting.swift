@@ -1,6 +1,7 @@
 import Base
 import CLinux
 import Glibc
+import Ring
 import SystemPackage
 
 /// Mounts a proven device's file system, and proves that it is this one that is mounted. Blocks.
@@ -107,6 +108,7 @@ private func proveMounted(
 func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
     let table = try MountTable(doing: doing)
     if let mounted = table.top(at: mountpoint) {
+        ChildProcess.awaitStarts()
         if umount2(mountpoint, Int32(UMOUNT_NOFOLLOW)) != 0 {
             throw unmountRefused(lastErrno, mounted, in: table, doing: doing)
         }

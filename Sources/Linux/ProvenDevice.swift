@@ -128,6 +128,8 @@ func openDevice(_ path: String, exclusive: Bool) throws(Errno) -> Descriptor {
 /// Whether a mount of any namespace, swap or RAID holds the device.
 func isClaimed(_ device: BlockDevice) throws(Errno) -> Bool {
     do throws(Errno) {
+        // Declared before the descriptor, so done after it is closed.
+        defer { ChildProcess.awaitStarts() }
         let descriptor = try openDevice(device.path, exclusive: true)
         let actual = try Node(descriptor: descriptor.rawValue).blockDevice
         guard actual == device.number else { throw .noSuchAddressOrDevice }

@@ -35,6 +35,11 @@ package enum ChildProcess {
             return try await child.finish()
         }
     }
+
+    /// Returns once what this process has closed before is closed everywhere: a child that is being
+    /// started has a copy of every descriptor, its lock and its exclusive hold, until its exec.
+    /// Blocks for as long as that takes, less than a millisecond: it is for worker threads.
+    package nonisolated static func awaitStarts() { CUring_await_spawns() }
 }
 
 /// A started child process.

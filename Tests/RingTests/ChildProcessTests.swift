@@ -121,6 +121,27 @@ import Testing
         }
     }
 
+    @Test func `what was closed is held by no child that is being started`() async {
+        await #expect(processExitsWith: .success) {
+            try await onRing {
+                let starting = RingActor.spawn {
+                    while !Task.isCancelled {
+                        _ = try? await ChildProcess.run(
+                            "/bin/true", [], by: Instant(nanoseconds: .max))
+                    }
+                }
+                try await withDirectory { directory in
+                    let refused = try await RingActor.ring.blocking { () throws in
+                        try (0..<5000).count { _ in try !locks("\(directory)/lock") }
+                    }
+                    #expect(refused == 0)
+                }
+                starting.cancel()
+                await starting.value
+            }
+        }
+    }
+
     private func shell(_ script: String) async throws -> ChildResult {
         try await onRing {
             let ring = RingActor.ring
@@ -144,4 +165,13 @@ private func childDescriptorCount() throws -> Int {
         if kind.hasPrefix("pipe:") || kind.hasPrefix("anon_inode:[pidfd]") { count += 1 }
     }
     return count
+}
+
+/// Whether a lock on the file can be had. It is given up again.
+private func locks(_ path: String) throws -> Bool {
+    let file = Descriptor(owning: try check(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)))
+    let succeeded = flock(file.rawValue, LOCK_EX | LOCK_NB) == 0
+    file.close()
+    ChildProcess.awaitStarts()
+    return succeeded
 }
