@@ -56,6 +56,11 @@ final class Volume {
         }
     }
 
+    /// Whether a step of giving it back is under way.
+    var isBeingGivenBack: Bool {
+        if case .detaching = phase { true } else { leaseDrop != nil }
+    }
+
     var device: BlockDevice? {
         if case .mounted(let device) = phase { device } else { nil }
     }

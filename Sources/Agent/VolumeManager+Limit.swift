@@ -72,7 +72,7 @@ extension VolumeManager {
             if !isNew {
                 isNew = true
                 guard await lookAtInstance(host, by: deadline) else { break }
-            } else if ports.time.now < deadline, let unused = longestUnused(besides: tried) {
+            } else if let unused = longestUnused(besides: tried, by: deadline) {
                 tried.insert(unused.id)
                 do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
                     kept.append((unused.id, "\(error)"))
@@ -116,9 +116,16 @@ extension VolumeManager {
         }
     }
 
-    private func longestUnused(besides tried: Set<VolumeID>) -> Volume? {
+    /// Nil also where the deadline leaves no time.
+    private func longestUnused(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
+        let left = deadline - ports.time.now
+        guard left > .zero else { return nil }
+        // A step that is under way may take as long as this, whoever waits for it.
+        let canJoin = left >= Limit.unmountTimeMax
         let barred = tried.union(attachmentFacts.leaving)
-        return volumes.values.filter { $0.isLingering && !barred.contains($0.id) }.min {
+        return volumes.values.filter {
+            $0.isLingering && (canJoin || !$0.isBeingGivenBack) && !barred.contains($0.id)
+        }.min {
             ($0.unusedSince, $0.id.description) < ($1.unusedSince, $1.id.description)
         }
     }

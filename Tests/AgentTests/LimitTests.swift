@@ -252,6 +252,27 @@ import VolumeCore
         }
     }
 
+    @Test func `a Mount whose time is short joins no detachment that may outlast it`() throws {
+        let fixture = fixture(takes: 1, detachAfter: .seconds(70))
+        let taken = VolumeID(literal: "vol-00000000000000001")
+        fixture.cloud.add(taken, Fixture.xfs, attachedTo: Fixture.other)
+        let error = try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            // The other host gives its volume up while this host's detachment begins and hangs.
+            fixture.cloud.latency.detach = .seconds(75)
+            let begin = fixture.executor.now
+            let error = await #expect(throws: OperationError.self) {
+                try await manager.mount("\(taken)", id: "b")
+            }
+            #expect(fixture.executor.now - begin <= Limit.mountTimeMax)
+            return error
+        }
+        #expect(error?.reason == .limitReached)
+    }
+
     @Test func `the place of a volume that has just gone is waited for`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
         let refusal = EC2Failure.refused(
