@@ -11,6 +11,15 @@ extension VolumeManager {
     /// back before it ends. A mount without a count lingers and is given back.
     package func start() async throws {
         for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
+        try await adoptMounts()
+        try await dropCountsWithoutMount()
+        // In one order, so that a simulated start is the same each time.
+        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
+            await takeUp(volume)
+        }
+    }
+
+    private func adoptMounts() async throws {
         let prefix = settings.mountRoot + "/"
         for mount in try await ports.fileSystems.mounted() where mount.mountpoint.hasPrefix(prefix)
         {
@@ -26,40 +35,43 @@ extension VolumeManager {
             volume.isHere = true
             watchForLoss(of: volume, device)
         }
-        try await dropCountsWithoutMount()
-        // In one order, so that a simulated start is the same each time.
-        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
-            // Nobody promised that such a mount bears a lease: the next Mount begins anew.
-            volume.isContested = volume.device != nil && volume.record.mounts.isEmpty
-            if let name = volume.record.deviceName {
-                deviceNames.claim(name)
-                volume.isHere = true
-            }
-            log.info(
-                "known from an earlier run",
-                metadata: [
-                    "volume": "\(volume.id)", "phase": "\(volume.phaseName)",
-                    "mounts": "\(volume.record.mounts.total)",
-                ])
-            if !volume.record.mounts.unanswered.isEmpty {
-                // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
-                // until the mount has gone, with the machine's restart or the plugin's by force.
-                log.warning(
-                    "mounts were counted whose answers may not have gone out",
-                    metadata: [
-                        "volume": "\(volume.id)",
-                        "ids": "\(volume.record.mounts.unanswered.sorted().map { quoted($0) })",
-                    ])
-            }
-            if volume.device == nil {
-                if try await isPresent(volume) { volume.isHere = true }
-                // Its folder may be there still.
-                try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
-            }
-            // The run before may have written a lease and not lived to note it.
-            if volume.isHere { volume.record.hasLease = true }
-            if !volume.isUsed { giveBackWhenUnused(volume) }
+    }
+
+    /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
+    private func takeUp(_ volume: Volume) async {
+        // Nobody promised that such a mount bears a lease: the next Mount begins anew.
+        volume.isContested = volume.device != nil && volume.record.mounts.isEmpty
+        if let name = volume.record.deviceName {
+            deviceNames.claim(name)
+            volume.isHere = true
         }
+        tellWhatIsKnown(of: volume)
+        if volume.device == nil {
+            if await isPresent(volume) { volume.isHere = true }
+            // Its folder may be there still.
+            try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+        }
+        // The run before may have written a lease and not lived to note it.
+        if volume.isHere { volume.record.hasLease = true }
+        if !volume.isUsed { giveBackWhenUnused(volume) }
+    }
+
+    private func tellWhatIsKnown(of volume: Volume) {
+        let mounts = volume.record.mounts
+        log.info(
+            "known from an earlier run",
+            metadata: [
+                "volume": "\(volume.id)", "phase": "\(volume.phaseName)",
+                "mounts": "\(mounts.total)",
+            ])
+        guard !mounts.unanswered.isEmpty else { return }
+        // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
+        // until the mount has gone, with the machine's restart or the plugin's by force.
+        log.warning(
+            "mounts were counted whose answers may not have gone out",
+            metadata: [
+                "volume": "\(volume.id)", "ids": "\(mounts.unanswered.sorted().map { quoted($0) })",
+            ])
     }
 
     /// On the disk too: else they would come back beside the counts of later mounts.
@@ -79,7 +91,7 @@ extension VolumeManager {
 
     /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
     /// tells later.
-    private func isPresent(_ volume: Volume) async throws -> Bool {
+    private func isPresent(_ volume: Volume) async -> Bool {
         let name = volume.record.deviceName
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
