@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -265,6 +266,8 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
         return error;
     }
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    // One heap for all threads: one of its own would keep what the thread has freed.
+    mallopt(M_ARENA_MAX, 1);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
