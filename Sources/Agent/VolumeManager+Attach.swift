@@ -69,10 +69,10 @@ extension VolumeManager {
             device = try await awaitDevice(
                 of: id, attachedAs: attachment.name, on: host, by: deadline)
         } catch let error as OperationError where error.reason == .deadline {
-            _ = await leasing.result
+            _ = try? await leasing.value
             return nil
         } catch {
-            _ = await leasing.result
+            _ = try? await leasing.value
             throw error
         }
         try await leasing.value

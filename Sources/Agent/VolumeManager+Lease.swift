@@ -15,7 +15,7 @@ extension VolumeManager {
         _ volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
-        if let leaseDrop = volume.leaseDrop { _ = await leaseDrop.result }
+        if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
         if volume.isLeaseSure {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
@@ -28,7 +28,7 @@ extension VolumeManager {
         do {
             type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         } catch {
-            _ = await asking.result
+            _ = try? await asking.value
             throw error
         }
         do {
@@ -81,7 +81,7 @@ extension VolumeManager {
     /// Writes the lease. Without the permission for tags there are none, which is said once.
     func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         guard !leasesForbidden else { return }
-        if let leaseDrop = volumes[id]?.leaseDrop { _ = await leaseDrop.result }
+        if let leaseDrop = volumes[id]?.leaseDrop { _ = try? await leaseDrop.value }
         // Should the answer be lost, the lease may be there all the same.
         volumes[id]?.record.hasLease = true
         saveInBackground()

@@ -9,11 +9,7 @@ extension VolumeManager {
         volume.isLost = false
         let id = volume.id
         volume.lossWatch = Task(executorPreference: executor) {
-            do {
-                try await self.ports.devices.departure(
-                    of: device, volume: id, by: Instant(nanoseconds: .max))
-            } catch { return }
-            await self.noteLoss(of: id, device)
+            await self.awaitLoss(of: id, device)
         }
     }
 
@@ -21,6 +17,14 @@ extension VolumeManager {
         volume.lossWatch?.cancel()
         volume.lossWatch = nil
         volume.isLost = false
+    }
+
+    private func awaitLoss(of id: VolumeID, _ device: BlockDevice) async {
+        do {
+            try await ports.devices.departure(
+                of: device, volume: id, by: Instant(nanoseconds: .max))
+        } catch { return }
+        noteLoss(of: id, device)
     }
 
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {

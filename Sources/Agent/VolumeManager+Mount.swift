@@ -75,7 +75,7 @@ extension VolumeManager {
             case .mounted(let device):
                 if await isMounted(volume, device) { return }
             case .mounting(let task): try await task.value
-            case .unmounting(let task), .detaching(let task): _ = await task.result
+            case .unmounting(let task), .detaching(let task): _ = try? await task.value
             case .unmounted:
                 let id = volume.id
                 volume.phase = .mounting(

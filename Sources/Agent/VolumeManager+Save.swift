@@ -7,6 +7,26 @@ import VolumeCore
 /// The table lies in two files: what must outlive the machine, and what must outlive the process.
 enum SavedPart { case volumes, counts }
 
+struct Saves {
+    var volumes = SaveProgress()
+    var counts = SaveProgress()
+
+    subscript(part: SavedPart) -> SaveProgress {
+        get {
+            switch part {
+            case .volumes: volumes
+            case .counts: counts
+            }
+        }
+        set {
+            switch part {
+            case .volumes: volumes = newValue
+            case .counts: counts = newValue
+            }
+        }
+    }
+}
+
 struct SaveProgress {
     /// The save that is under way.
     var running: Task<Void, any Error>?
@@ -38,32 +58,30 @@ extension VolumeManager {
 
     /// Saves that are asked for while one is written become one more.
     private func save(_ part: SavedPart) async throws {
-        saves[part, default: SaveProgress()].asked += 1
-        let mine = saves[part, default: SaveProgress()].asked
-        while saves[part, default: SaveProgress()].written < mine {
-            if let running = saves[part]?.running {
+        saves[part].asked += 1
+        let mine = saves[part].asked
+        while saves[part].written < mine {
+            if let running = saves[part].running {
                 // It may hold less than this call's records; its error is its own caller's.
-                _ = await running.result
+                _ = try? await running.value
             } else {
-                try await write(part)
+                let running = Task(executorPreference: executor) { try await self.write(part) }
+                saves[part].running = running
+                try await running.value
             }
         }
     }
 
     private func write(_ part: SavedPart) async throws {
-        let covered = saves[part]?.asked ?? 0
+        // One that has ended is nothing to wait for: whoever found it running would find it for ever.
+        defer { saves[part].running = nil }
+        let covered = saves[part].asked
         let records = volumes.values.filter(\.isRemembered)
-            .map(\.record).sorted { $0.id.description < $1.id.description }
-        let state = ports.state
-        let task = Task(executorPreference: executor) {
-            switch part {
-            case .volumes: try await state.save(records)
-            case .counts: try await state.saveCounts(records)
-            }
+            .sorted { $0.id.description < $1.id.description }.map(\.record)
+        switch part {
+        case .volumes: try await ports.state.save(records)
+        case .counts: try await ports.state.saveCounts(records)
         }
-        saves[part]?.running = task
-        defer { saves[part]?.running = nil }
-        try await task.value
-        saves[part]?.written = covered
+        saves[part].written = covered
     }
 }

@@ -79,7 +79,7 @@ package actor VolumeManager {
     /// Whether EC2 has refused to let this instance write leases. Said once.
     var leasesForbidden = false
     var attachmentFacts = AttachmentFacts()
-    var saves: [SavedPart: SaveProgress] = [:]
+    var saves = Saves()
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
         // The manager keeps its executor alive, and nobody keeps the reference longer.
