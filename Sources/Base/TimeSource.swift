@@ -27,13 +27,7 @@ package struct Instant: Comparable, Hashable, Sendable {
 
 extension Duration {
     /// Whole nanoseconds, clamped to what an `Int64` holds (292 years).
-    package var nanoseconds: Int64 {
-        let (seconds, attoseconds) = components
-        let (scaled, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        if overflow { return seconds < 0 ? .min : .max }
-        let (sum, carry) = scaled.addingReportingOverflow(attoseconds / 1_000_000_000)
-        return carry ? (seconds < 0 ? .min : .max) : sum
-    }
+    package var nanoseconds: Int64 { Int64(clamping: attoseconds / 1_000_000_000) }
 
     /// Milliseconds with a fraction, for log lines.
     package var milliseconds: Double { Double(nanoseconds) / 1e6 }

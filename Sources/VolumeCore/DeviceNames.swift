@@ -34,16 +34,15 @@ package struct DeviceNames: Sendable {
     }
 
     /// Marks names as taken that attachments bear already. Other names are of no concern.
-    package mutating func claim(_ names: [String]) {
-        let new = Set(names).subtracting(taken)
-        guard !new.isEmpty else { return }
-        taken.formUnion(free.filter { new.contains($0) })
-        taken.formUnion(quarantined.intersection(new))
-        free.removeAll { new.contains($0) }
-        quarantined.subtract(new)
-    }
+    package mutating func claim(_ names: [String]) { for name in names { claim(name) } }
 
-    package mutating func claim(_ name: String) { claim([name]) }
+    package mutating func claim(_ name: String) {
+        if let index = free.firstIndex(of: name) {
+            taken.insert(free.remove(at: index))
+        } else if let name = quarantined.remove(name) {
+            taken.insert(name)
+        }
+    }
 
     /// Gives a name back.
     package mutating func release(_ name: String) {
