@@ -42,7 +42,7 @@ final class LifeHost: @unchecked Sendable {
     var lastUnmounts: [Int: Instant] = [:]
     /// Volumes whose mounts somebody dropped from under the plugin, or their counts.
     var dropped: Set<Int> = []
-    /// Volumes that stayed attached when the records were lost, with no lease to know them by.
+    /// Volumes whose records were lost, until they are used again or EC2 tells of them.
     private(set) var forgotten: Set<Int> = []
     /// Whether devices are known by their names alone, as on Xen.
     let isXen: Bool
@@ -145,17 +145,20 @@ final class LifeHost: @unchecked Sendable {
         let lost = world.cloud.volumes.filter { volume in
             !disk.contains { $0.id == volume.id }
         }
-        for volume in lost { known.remove(volume.index) }
-        // Once the calls that were on their way have been carried out.
-        world.scheduler.after(.milliseconds(100)) { [self] in
-            for volume in lost where !bearsSettledLease(volume) { forgotten.insert(volume.index) }
+        for volume in lost {
+            known.remove(volume.index)
+            forgotten.insert(volume.index)
         }
     }
 
-    /// Whether each look at EC2 tells that the volume is mounted here.
-    private func bearsSettledLease(_ volume: LifeCloud.Volume) -> Bool {
-        volume.tags[LifeCloud.lease] == "\(world.cloud.instances[index])"
-            && volume.leaseSince.map { $0 + .seconds(15) < world.scheduler.now } == true
+    /// Called as EC2 tells the daemon that the volume is attached here. A lease that each look shows
+    /// makes it known again; without one it may be anybody's.
+    func told(of volume: LifeCloud.Volume) {
+        if volume.tags[LifeCloud.lease] == world.cloud.instances[index].description,
+            let since = volume.leaseSince, since + .seconds(15) < world.scheduler.now
+        {
+            forgotten.remove(volume.index)
+        }
     }
 
     func used(_ volume: Int) { forgotten.remove(volume) }

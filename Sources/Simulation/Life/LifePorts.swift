@@ -79,11 +79,10 @@ extension LifePorts: EC2Port {
             guard let asked = cloud.host(of: id) else { return .success(nil) }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
-            let own = cloud.volumes.compactMap { volume in
-                volume.attachment.flatMap { attachment in
-                    attachment.host == asked
-                        ? BlockDeviceMapping(deviceName: attachment.name, volume: volume.id) : nil
-                }
+            let attached = cloud.volumes.filter { $0.attachment?.host == asked }
+            if asked == host.index { for volume in attached { host.told(of: volume) } }
+            let own = attached.map {
+                BlockDeviceMapping(deviceName: $0.attachment?.name ?? "", volume: $0.id)
             }
             let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
