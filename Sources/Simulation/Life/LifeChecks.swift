@@ -72,7 +72,7 @@ extension LifeWorld {
                 "host \(caller) forces volume \(volume.index) from host \(owner)")
         }
         let holder = volume.tags[LifeCloud.lease]
-        if plan.takeover == .unlessMounted, isHeld, holder == "\(cloud.instances[owner])",
+        if plan.takeover == .unlessMounted, isHeld, holder == cloud.instances[owner].description,
             let since = volume.leaseSince, since + Self.leaseWindow < scheduler.now
         {
             trace.broke(
@@ -100,7 +100,7 @@ extension LifeWorld {
     /// Called as dockerd has a Mount's answer.
     func checkMountAnswer(of volume: Int, on host: Int, at path: String) {
         let kernel = hosts[host].kernel
-        let what = "host \(host), volume \(volume)"
+        var what: String { "host \(host), volume \(volume)" }
         guard path == mountpoint(volume), let superBlock = kernel.mounts[path] else {
             trace.broke("a Mount that is answered is mounted", what)
             return
@@ -116,7 +116,7 @@ extension LifeWorld {
                 "acknowledged data is there",
                 "\(what): \(superBlock.view) writes of \(acknowledgedWrites[volume])")
         }
-        if cloud.volumes[volume].tags[LifeCloud.lease] != "\(cloud.instances[host])",
+        if cloud.volumes[volume].tags[LifeCloud.lease] != cloud.instances[host].description,
             superBlock.device.isPresent, !plan.tagsForbidden, readOnlyVolume != volume
         {
             trace.broke("a volume that is mounted bears its lease", what)

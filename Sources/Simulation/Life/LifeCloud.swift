@@ -66,9 +66,16 @@ final class LifeCloud: @unchecked Sendable {
     private(set) var calls: [Int] = []
     var faultsAreOn = true
     unowned let world: LifeWorld
-    private var scheduler: Scheduler { world.scheduler }
+    private let scheduler: Scheduler
+    private let trace: LifeTrace
+    private let plan: LifePlan
 
-    init(world: LifeWorld) { self.world = world }
+    init(world: LifeWorld) {
+        self.world = world
+        scheduler = world.scheduler
+        trace = world.trace
+        plan = world.plan
+    }
 
     func addInstance(_ id: InstanceID) {
         instances.append(id)
@@ -121,9 +128,9 @@ final class LifeCloud: @unchecked Sendable {
         let random = scheduler.random.chance(faultsAreOn ? 250 : 0)
         let lag =
             random
-            ? scheduler.random.duration(0...max(1, Int(world.plan.lagMax.milliseconds))) : .zero
+            ? scheduler.random.duration(0...max(1, Int(plan.lagMax.milliseconds))) : .zero
         let seen = volume.history.last { $0.at + lag <= scheduler.now } ?? volume.history[0]
-        var description = world.plan.lagMax == .zero ? describe(volume) : seen.description
+        var description = plan.lagMax == .zero ? describe(volume) : seen.description
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description
@@ -138,7 +145,7 @@ final class LifeCloud: @unchecked Sendable {
     private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter }
 
     private func fate() -> Fate {
-        guard faultsAreOn, scheduler.random.chance(world.plan.cloudFaults) else { return .done }
+        guard faultsAreOn, scheduler.random.chance(plan.cloudFaults) else { return .done }
         switch scheduler.random.below(5) {
         case 0: return .refused("RequestLimitExceeded")
         case 1: return .refused("InternalError")
@@ -158,7 +165,7 @@ final class LifeCloud: @unchecked Sendable {
         world.checkBudget(of: host)
         let fate = fate()
         let delay = scheduler.random.duration(5...60)
-        world.trace.note(kind, host: host, volume: volume, 0, "\(fate)")
+        trace.note(kind, host: host, volume: volume, 0, "\(fate)")
         return try await process.wait { reply in
             scheduler.after(delay) { [self] in
                 let (result, more) = Self.end(fate, apply)
@@ -201,7 +208,7 @@ final class LifeCloud: @unchecked Sendable {
     func delete(_ volume: Volume) {
         guard volume.attachment == nil, !volume.isDeleted else { return }
         volume.isDeleted = true
-        world.trace.note(.deleted, volume: volume.index)
+        trace.note(.deleted, volume: volume.index)
     }
 
     // MARK: Attaching and detaching
@@ -223,14 +230,14 @@ final class LifeCloud: @unchecked Sendable {
         guard states[host] == .running else {
             return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
         }
-        if let most = world.plan.attachmentsMax,
+        if let most = plan.attachmentsMax,
             volumes.count(where: { $0.attachment?.host == host }) >= most
         {
             return .failure(Self.refusal("AttachmentLimitExceeded", "\(most) volumes are attached"))
         }
         let attachment = Attachment(host: host, name: name)
         volume.attachment = attachment
-        world.trace.note(.attaching, host: host, volume: volume.index, 0, name)
+        trace.note(.attaching, host: host, volume: volume.index, 0, name)
         changed(volume)
         comeUp(volume, attachment)
         return .success(answer(volume, attachment))
@@ -243,7 +250,7 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func comeUp(_ volume: Volume, _ attachment: Attachment) {
-        let isFaulty = faultsAreOn && scheduler.random.chance(world.plan.cloudFaults / 2)
+        let isFaulty = faultsAreOn && scheduler.random.chance(plan.cloudFaults / 2)
         var device: Duration? = scheduler.random.duration(300...2500)
         if isFaulty {
             switch scheduler.random.below(3) {
@@ -283,7 +290,7 @@ final class LifeCloud: @unchecked Sendable {
             attachment.leavingSince = scheduler.now
             attachment.endedBy = caller
             attachment.state = .detaching
-            world.trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
+            trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
             changed(volume)
             leave(volume, attachment, after: scheduler.random.duration(500...4000))
         } else if force {
@@ -300,7 +307,7 @@ final class LifeCloud: @unchecked Sendable {
             if !attachment.force, kernel.isHeld(volume) || isStuck(attachment) {
                 if attachment.state != .busy {
                     attachment.state = .busy
-                    world.trace.note(.busy, host: attachment.host, volume: volume.index)
+                    trace.note(.busy, host: attachment.host, volume: volume.index)
                     changed(volume)
                 }
                 leave(volume, attachment, after: .seconds(3))
@@ -322,7 +329,7 @@ final class LifeCloud: @unchecked Sendable {
         guard volume.attachment === attachment else { return }
         world.hosts[attachment.host].kernel.unplug(volume)
         volume.attachment = nil
-        world.trace.note(.free, host: attachment.host, volume: volume.index)
+        trace.note(.free, host: attachment.host, volume: volume.index)
         changed(volume)
     }
 
@@ -347,7 +354,7 @@ final class LifeCloud: @unchecked Sendable {
     // MARK: Tags
 
     func tag(_ volume: Volume, _ key: String, _ value: String?) -> Result<Bool, EC2Failure> {
-        if world.plan.tagsForbidden {
+        if plan.tagsForbidden {
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
         if volume.isDeleted { return .failure(Self.notFound(volume)) }

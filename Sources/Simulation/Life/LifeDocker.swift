@@ -45,12 +45,18 @@ final class LifeDocker: @unchecked Sendable {
     var isClosing = false
 
     private var world: LifeWorld { host.world }
-    private var scheduler: Scheduler { world.scheduler }
+    private let scheduler: Scheduler
+    private let trace: LifeTrace
+    private let callTimeout: Duration
 
     init(host: LifeHost) {
         self.host = host
-        process = host.world.newProcess()
-        operationsLeft = host.world.plan.operations
+        let world = host.world
+        scheduler = world.scheduler
+        trace = world.trace
+        callTimeout = world.plan.callTimeout
+        process = world.newProcess()
+        operationsLeft = world.plan.operations
     }
 
     func acknowledged(_ volume: Int, _ id: String) -> Int { ledger[volume]?[id] ?? 0 }
@@ -67,7 +73,7 @@ final class LifeDocker: @unchecked Sendable {
 
     func start() {
         if !process.isAlive { process = world.newProcess() }
-        world.trace.note(.dockerUp, host: host.index)
+        trace.note(.dockerUp, host: host.index)
         spawn { [self] in await workload() }
         for container in containers where container.isCounted && !container.isRunning {
             // Its Unmount may not have come through.
@@ -78,7 +84,7 @@ final class LifeDocker: @unchecked Sendable {
     /// dockerd ends at once; containers and plugin go on.
     func kill() {
         guard process.isAlive else { return }
-        world.trace.note(.dockerDown, host: host.index)
+        trace.note(.dockerDown, host: host.index)
         for (volume, ids) in ledger {
             // A container whose Unmount is on its way is not counted any more.
             for (id, count) in ids
@@ -118,7 +124,7 @@ final class LifeDocker: @unchecked Sendable {
     private func spawn(_ body: @escaping @Sendable () async -> Void) {
         running += 1
         let process = process
-        process.spawn { [self] in
+        Task(executorPreference: process) { [self] in
             await body()
             if process.isAlive { running -= 1 }
         }
@@ -129,7 +135,7 @@ final class LifeDocker: @unchecked Sendable {
     /// One call, sent again as dockerd does when the connection fails.
     private func call<T: Sendable>(
         _ volume: Int, id: String? = nil, isMount: Bool = false, bound: Duration,
-        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+        _ body: @escaping @Sendable (isolated VolumeManager) async throws -> T
     ) async throws -> T {
         let giveUp = scheduler.now + .seconds(30)
         var pause = Duration.seconds(1)
@@ -146,19 +152,18 @@ final class LifeDocker: @unchecked Sendable {
 
     private func callOnce<T: Sendable>(
         _ volume: Int, id: String?, isMount: Bool, bound: Duration,
-        _ body: @escaping @Sendable (VolumeManager) async throws -> T
+        _ body: @escaping @Sendable (isolated VolumeManager) async throws -> T
     ) async throws -> T {
         guard let daemon = host.daemon, daemon.isUp else { throw CallFailure.noConnection }
+        let manager = daemon.manager
         let number = world.nextNumber()
         return try await process.wait { reply in
             let task = Task(executorPreference: daemon.process) {
-                let result: Result<T, any Error>
-                do { result = .success(try await body(daemon.manager)) } catch {
-                    result = .failure(error)
+                await manager.answer(body) { result in
+                    guard daemon.process.isAlive else { return }
+                    daemon.calls[number] = nil
+                    reply.end(result)
                 }
-                guard daemon.process.isAlive else { return }
-                daemon.calls[number] = nil
-                reply.end(result)
             }
             daemon.calls[number] = LifeHost.Call(
                 volume: volume, mountID: id, isMount: isMount, hangUp: { task.cancel() },
@@ -166,9 +171,9 @@ final class LifeDocker: @unchecked Sendable {
             scheduler.after(bound) { [self] in
                 guard reply.isAwaited else { return }
                 if world.fault != .cutCallCounted { task.cancel() }
-                world.trace.note(.cut, host: host.index, volume: volume)
+                trace.note(.cut, host: host.index, volume: volume)
                 if bound >= .seconds(60) {
-                    world.trace.broke(
+                    trace.broke(
                         "every call is answered within its deadline",
                         "host \(host.index), volume \(volume), after \(bound)")
                 }
@@ -184,38 +189,38 @@ final class LifeDocker: @unchecked Sendable {
         let name = name(volume)
         let start = scheduler.now
         do {
-            _ = try await call(volume, bound: world.plan.callTimeout) {
-                try await $0.get(name)
+            _ = try await call(volume, bound: callTimeout) {
+                try $0.get(name)
             }
             return
         } catch let failure as CallFailure { throw failure } catch {
             if scheduler.now > start, host.daemon == nil { throw error }
         }
         let options = world.names[volume].options
-        try await call(volume, bound: world.plan.callTimeout) {
+        try await call(volume, bound: callTimeout) {
             try await $0.create(name, options: options)
         }
-        world.trace.note(.create, host: host.index, volume: volume)
+        trace.note(.create, host: host.index, volume: volume)
         host.created(volume)
     }
 
     private func mount(_ volume: Int, _ id: String) async throws {
         let name = name(volume)
-        world.trace.note(.mount, host: host.index, volume: volume, 0, id)
+        trace.note(.mount, host: host.index, volume: volume, 0, id)
         do {
             if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
                 ledger[volume, default: [:]][id, default: 0] += 1
                 return
             }
             let path = try await call(
-                volume, id: id, isMount: true, bound: world.plan.callTimeout
+                volume, id: id, isMount: true, bound: callTimeout
             ) { try await $0.mount(name, id: id) }
             ledger[volume, default: [:]][id, default: 0] += 1
-            world.trace.note(.mounted, host: host.index, volume: volume, 0, id)
+            trace.note(.mounted, host: host.index, volume: volume, 0, id)
             host.used(volume)
             world.checkMountAnswer(of: volume, on: host.index, at: path)
         } catch {
-            world.trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
+            trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
             world.checkRefusal(error, of: volume, on: host.index)
             throw error
         }
@@ -223,7 +228,7 @@ final class LifeDocker: @unchecked Sendable {
 
     private func unmount(_ volume: Int, _ id: String) async {
         let name = name(volume)
-        world.trace.note(.unmount, host: host.index, volume: volume, 0, id)
+        trace.note(.unmount, host: host.index, volume: volume, 0, id)
         var sent = id
         if world.fault == .unmountTakesAny, let any = ledger[volume]?.keys.sorted().first {
             sent = any
@@ -233,14 +238,14 @@ final class LifeDocker: @unchecked Sendable {
             try await call(volume, id: id, bound: .seconds(60)) {
                 try await $0.unmount(name, id: id)
             }
-            world.trace.note(.unmounted, host: host.index, volume: volume, 0, id)
+            trace.note(.unmounted, host: host.index, volume: volume, 0, id)
             host.lastUnmounts[volume] = scheduler.now
         } catch is CallFailure {
             host.uncertain.insert(volume)
         } catch is ProcessEnded {
             return
         } catch {
-            world.trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
+            trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
         }
         let count = acknowledged(volume, id)
         ledger[volume]?[id] = count > 1 ? count - 1 : nil
@@ -289,14 +294,14 @@ final class LifeDocker: @unchecked Sendable {
         try await mount(container.volume, container.mountID)
         container.isCounted = true
         container.superBlock = host.kernel.hold(world.mountpoint(container.volume))
-        world.trace.note(.containerUp, host: host.index, volume: container.volume)
+        trace.note(.containerUp, host: host.index, volume: container.volume)
         write(container)
     }
 
     private func write(_ container: Container) {
         guard let superBlock = container.superBlock else { return }
         let isDone = host.kernel.write(superBlock)
-        world.trace.note(isDone ? .write : .writeFailed, host: host.index, volume: container.volume)
+        trace.note(isDone ? .write : .writeFailed, host: host.index, volume: container.volume)
         if isDone { world.acknowledgedWrites[superBlock.device.volume.index] += 1 }
     }
 
@@ -306,7 +311,7 @@ final class LifeDocker: @unchecked Sendable {
         write(container)
         if let superBlock = container.superBlock { host.kernel.release(superBlock) }
         container.superBlock = nil
-        world.trace.note(.containerDown, host: host.index, volume: container.volume)
+        trace.note(.containerDown, host: host.index, volume: container.volume)
         await release(container)
     }
 
@@ -372,9 +377,9 @@ final class LifeDocker: @unchecked Sendable {
             let volume = scheduler.random.below(world.cloud.volumes.count)
             let name = name(volume)
             if containers.contains(where: { $0.volume == volume }) {
-                _ = try? await call(volume, bound: world.plan.callTimeout) { await $0.list() }
+                _ = try? await call(volume, bound: callTimeout) { $0.list() }
             } else {
-                try? await call(volume, bound: world.plan.callTimeout) { [host] in
+                try? await call(volume, bound: callTimeout) { [host] in
                     host.removing(volume)
                     try await $0.remove(name)
                 }
@@ -404,5 +409,15 @@ final class LifeDocker: @unchecked Sendable {
             }
             done(container != nil)
         }
+    }
+}
+
+extension VolumeManager {
+    /// Carries out a call on the manager's actor and ends it there, as the plugin's thread does.
+    fileprivate func answer<T: Sendable>(
+        _ call: @Sendable (isolated VolumeManager) async throws -> T,
+        _ end: @Sendable (Result<T, any Error>) -> Void
+    ) async {
+        do { end(.success(try await call(self))) } catch { end(.failure(error)) }
     }
 }

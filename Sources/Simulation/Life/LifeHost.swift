@@ -70,7 +70,7 @@ final class LifeHost: @unchecked Sendable {
     func startPlugin() {
         guard isRunning, daemon == nil else { return }
         judgeLostCalls()
-        let process = world.newProcess()
+        let process = world.newProcess(isDaemon: true)
         let ports = LifePorts(host: self, process: process)
         let manager = VolumeManager(
             ports: ports.all,

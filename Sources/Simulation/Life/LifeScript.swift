@@ -66,7 +66,7 @@ final class LifeScript: @unchecked Sendable {
     }
 
     private func checkGivenBack(_ volume: LifeCloud.Volume, by host: LifeHost) {
-        let what = "host \(host.index), volume \(volume.index)"
+        var what: String { "host \(host.index), volume \(volume.index)" }
         guard host.daemon?.isUp == true else {
             world.trace.broke("the daemon is up again", what)
             return
@@ -79,7 +79,7 @@ final class LifeScript: @unchecked Sendable {
         if let attachment = volume.attachment, attachment.host == host.index, !isLingering {
             world.trace.broke("no attachment is left", "\(what), \(attachment.state)")
         }
-        if volume.tags[LifeCloud.lease] == "\(world.cloud.instances[host.index])",
+        if volume.tags[LifeCloud.lease] == world.cloud.instances[host.index].description,
             !world.plan.tagsForbidden, !volume.isDeleted
         {
             world.trace.broke("no lease is left", what)

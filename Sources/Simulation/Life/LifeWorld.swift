@@ -85,8 +85,9 @@ package final class LifeWorld: @unchecked Sendable {
         return number
     }
 
-    func newProcess() -> SimulatedProcess {
-        let process = SimulatedProcess(number: nextNumber(), scheduler: scheduler)
+    func newProcess(isDaemon: Bool = false) -> SimulatedProcess {
+        let process = SimulatedProcess(
+            number: nextNumber(), scheduler: scheduler, isDaemon: isDaemon)
         processes.append(process)
         return process
     }
@@ -135,6 +136,8 @@ package final class LifeWorld: @unchecked Sendable {
         }
         let broken = trace.broken
         for process in processes { process.kill() }
+        // They hold the life, which holds the scheduler.
+        scheduler.dropTimers()
         guard let broken else { return nil }
         return LifeFailure(
             seed: seed, invariant: broken.invariant, detail: broken.detail,
@@ -177,7 +180,7 @@ package final class LifeWorld: @unchecked Sendable {
     /// Kills the daemon after some of its next jobs: at any of its awaits.
     private func crashSoon(_ host: LifeHost) {
         guard let process = host.daemon?.process else { return }
-        var left = 1 + scheduler.random.below(120)
+        var left = 1 + scheduler.random.below(60)
         let pause = scheduler.random.duration(200...4000)
         process.afterJob = { [self] in
             guard cloud.faultsAreOn else { return }

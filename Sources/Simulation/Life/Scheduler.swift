@@ -18,16 +18,21 @@ final class Scheduler: @unchecked Sendable {
     private var nextTimer: UInt64 = 0
 
     /// What the timers call, and the places that are free there: the heap moves plain numbers.
-    private var calls: [(() -> Void)?] = []
+    private var calls: [Call?] = []
     private var freeCalls: [Int] = []
 
+    /// A bare closure in an optional would be wrapped in another one.
+    private struct Call {
+        let fire: () -> Void
+    }
+
     private struct Timer {
-        let at: Instant
+        let nanoseconds: UInt64
         let number: UInt64
         let call: Int
 
         static func < (a: Timer, b: Timer) -> Bool {
-            a.at == b.at ? a.number < b.number : a.at < b.at
+            a.nanoseconds == b.nanoseconds ? a.number < b.number : a.nanoseconds < b.nanoseconds
         }
     }
 
@@ -43,9 +48,11 @@ final class Scheduler: @unchecked Sendable {
             calls.append(nil)
         }
         let call = freeCalls.removeLast()
-        calls[call] = fire
-        timers.append(Timer(at: max(instant, now), number: nextTimer, call: call))
-        siftUp()
+        calls[call] = Call(fire: fire)
+        rise(
+            Timer(
+                nanoseconds: max(instant.nanoseconds, now.nanoseconds), number: nextTimer,
+                call: call))
     }
 
     func after(_ delay: Duration, _ fire: @escaping () -> Void) { at(now + delay, fire) }
@@ -58,15 +65,15 @@ final class Scheduler: @unchecked Sendable {
         if !ready.isEmpty {
             run(at: random.below(ready.count))
         } else if let timer = popTimer() {
-            if timer.at > now {
-                now = timer.at
+            if timer.nanoseconds > now.nanoseconds {
+                now = Instant(nanoseconds: timer.nanoseconds)
                 stepsOfInstant = 0
                 note(now.nanoseconds)
             }
             let call = calls[timer.call]
             calls[timer.call] = nil
             freeCalls.append(timer.call)
-            call?()
+            call?.fire()
         } else {
             return false
         }
@@ -87,36 +94,46 @@ final class Scheduler: @unchecked Sendable {
         ready.swapAt(index, ready.count - 1)
         let (process, job) = ready.removeLast()
         note(UInt64(truncatingIfNeeded: process.number) &+ 1)
-        unsafe job.runSynchronously(
-            isolatedTo: process.asUnownedSerialExecutor(),
-            taskExecutor: process.asUnownedTaskExecutor())
-        process.jobDone()
+        process.run(job)
+    }
+
+    func dropTimers() {
+        timers = []
+        calls = []
+        freeCalls = []
     }
 
     // MARK: The heap of timers
 
-    private func siftUp() {
-        var child = timers.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard timers[child] < timers[parent] else { return }
-            timers.swapAt(child, parent)
-            child = parent
+    private func rise(_ timer: Timer) {
+        timers.append(timer)
+        var place = timers.count - 1
+        while place > 0 {
+            let parent = (place - 1) / 2
+            guard timer < timers[parent] else { break }
+            timers[place] = timers[parent]
+            place = parent
         }
+        timers[place] = timer
     }
 
     private func popTimer() -> Timer? {
-        guard !timers.isEmpty else { return nil }
-        timers.swapAt(0, timers.count - 1)
-        let first = timers.removeLast()
-        var parent = 0
+        guard let first = timers.first, let last = timers.popLast() else { return nil }
+        if !timers.isEmpty { sink(last) }
+        return first
+    }
+
+    /// Puts a timer where the first one was, or below.
+    private func sink(_ timer: Timer) {
+        var place = 0
         while true {
-            var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2]
-            where child < timers.count && timers[child] < timers[least] { least = child }
-            guard least != parent else { return first }
-            timers.swapAt(parent, least)
-            parent = least
+            var child = 2 * place + 1
+            guard child < timers.count else { break }
+            if child + 1 < timers.count, timers[child + 1] < timers[child] { child += 1 }
+            guard timers[child] < timer else { break }
+            timers[place] = timers[child]
+            place = child
         }
+        timers[place] = timer
     }
 }

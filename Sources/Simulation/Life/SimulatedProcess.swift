@@ -11,6 +11,9 @@ struct ProcessEnded: Error {}
 final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable {
     let number: Int
     let scheduler: Scheduler
+    /// Whether it is the manager's, an actor, whose tasks may be cancelled. Of the others none is, and
+    /// none is isolated.
+    private let isDaemon: Bool
     private(set) var isAlive = true
     /// Called after each job, with the process alive.
     var afterJob: (() -> Void)?
@@ -18,8 +21,9 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     private var waits: [(any Wait)?] = []
     private var freeWaits: [Int] = []
 
-    init(number: Int, scheduler: Scheduler) {
+    init(number: Int, scheduler: Scheduler, isDaemon: Bool) {
         self.number = number
+        self.isDaemon = isDaemon
         self.scheduler = scheduler
     }
 
@@ -35,7 +39,15 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     func checkIsolated() {}
     func isIsolatingCurrentContext() -> Bool? { true }
 
-    func jobDone() { if isAlive { afterJob?() } }
+    func run(_ job: UnownedJob) {
+        if isDaemon {
+            unsafe job.runSynchronously(
+                isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+        } else {
+            unsafe job.runSynchronously(on: asUnownedTaskExecutor())
+        }
+        if isAlive { afterJob?() }
+    }
 
     /// Starts a task of this process.
     func spawn(_ body: @escaping @Sendable () async -> Void) {
@@ -53,40 +65,43 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     /// Waits for what `begin` sets going: it is given the handle by which the wait is ended. A
     /// cancelled task does not wait.
-    func wait<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
+    func wait<T: Sendable>(
+        isolation: isolated (any Actor)? = #isolation, _ begin: (Reply<T>) -> Void
+    ) async throws -> T {
+        guard isDaemon else { return try await waitToTheEnd(begin) }
         try Task.checkCancellation()
-        let reply: Reply<T> = try begun(begin)
+        let reply = Reply<T>(process: self)
         return try await withTaskCancellationHandler {
-            try await reply.value()
+            // Stays on the caller's actor: else each wait would take three jobs more.
+            _ = isolation
+            return try await reply.value(begin)
         } onCancel: {
             reply.fail(CancellationError())
         }
     }
 
     /// The same, for what does not end early when the task is cancelled: a system call.
-    func waitToTheEnd<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
-        let reply: Reply<T> = try begun(begin)
-        return try await reply.value()
-    }
-
-    private func begun<T>(_ begin: (Reply<T>) -> Void) throws -> Reply<T> {
-        guard isAlive else { throw ProcessEnded() }
-        if freeWaits.isEmpty {
-            freeWaits.append(waits.count)
-            waits.append(nil)
-        }
-        let number = freeWaits.removeLast()
-        let reply = Reply<T>(process: self, number: number)
-        waits[number] = reply
-        begin(reply)
-        return reply
+    @inline(__always)
+    func waitToTheEnd<T: Sendable>(
+        isolation: isolated (any Actor)? = #isolation, _ begin: (Reply<T>) -> Void
+    ) async throws -> T {
+        try await Reply<T>(process: self).value(begin)
     }
 
     func sleep(_ duration: Duration) async throws {
         try await sleep(until: scheduler.now + duration)
     }
 
-    fileprivate func ended(_ number: Int) {
+    private func begun(_ wait: any Wait) -> Int {
+        guard let free = freeWaits.popLast() else {
+            waits.append(wait)
+            return waits.count - 1
+        }
+        waits[free] = wait
+        return free
+    }
+
+    private func ended(_ number: Int) {
         waits[number] = nil
         freeWaits.append(number)
     }
@@ -98,39 +113,34 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     /// The end of one wait, which comes once; what comes later is dropped.
     @safe final class Reply<T: Sendable>: Wait, @unchecked Sendable {
         private let process: SimulatedProcess
-        private let number: Int
-        private var result: Result<T, any Error>?
+        private var number = 0
+        /// Nil before and after the wait.
         private var continuation: UnsafeContinuation<T, any Error>?
 
-        fileprivate init(process: SimulatedProcess, number: Int) {
-            self.process = process
-            self.number = number
-        }
+        fileprivate init(process: SimulatedProcess) { self.process = process }
 
         /// Whether the one who waits is still there to hear of it.
-        var isAwaited: Bool { result == nil }
+        var isAwaited: Bool { unsafe continuation != nil }
 
         func succeed(_ value: T) { end(.success(value)) }
         func fail(_ error: any Error) { end(.failure(error)) }
 
         func end(_ result: Result<T, any Error>) {
-            guard self.result == nil else { return }
-            self.result = result
+            guard let waiting = unsafe continuation else { return }
+            unsafe continuation = nil
             process.ended(number)
-            if let waiting = unsafe continuation {
-                unsafe continuation = nil
-                unsafe waiting.resume(with: result)
-            }
+            unsafe waiting.resume(with: result)
         }
 
-        fileprivate func value() async throws -> T {
-            unsafe try await withUnsafeThrowingContinuation { waiting in
-                // Other jobs may have run since the wait began.
-                if let result {
-                    unsafe waiting.resume(with: result)
-                } else {
-                    unsafe continuation = waiting
-                }
+        @inline(__always)
+        fileprivate func value(
+            isolation: isolated (any Actor)? = #isolation, _ begin: (Reply) -> Void
+        ) async throws -> T {
+            guard process.isAlive else { throw ProcessEnded() }
+            return unsafe try await withUnsafeThrowingContinuation { waiting in
+                unsafe continuation = waiting
+                number = process.begun(self)
+                begin(self)
             }
         }
     }
