@@ -39,6 +39,11 @@ extension VolumeManager {
     /// Returns when everything that the table holds now is on the disk.
     package func save() async throws { try await save(.volumes) }
 
+    /// Returns when everything that is to be saved is on the disk; writes nothing where it is.
+    func finishSaving() async throws {
+        if saves.volumes.written < saves.volumes.asked { try await save() }
+    }
+
     /// Saves without keeping anybody waiting; a failure is logged.
     func saveInBackground() {
         Task(executorPreference: executor) {

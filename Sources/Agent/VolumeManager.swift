@@ -147,10 +147,11 @@ extension VolumeManager {
     package func create(_ name: String, options: [String: String]) async throws {
         let options = try VolumeOptions(options)
         let id = try VolumeName.volume(name, options)
-        if try isCreated(name, for: id, options) { return }
+        // Another Create's record may not be on the disk yet, or its save have failed.
+        if try isCreated(name, for: id, options) { return try await finishSaving() }
         let description = try await usableDescription(of: id, options: options)
         // The table may have changed meanwhile.
-        if try isCreated(name, for: id, options) { return }
+        if try isCreated(name, for: id, options) { return try await finishSaving() }
         if let volume = volumes[id] {
             volume.record.isRemoved = false
             volume.record.name = name

@@ -167,12 +167,15 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
     package private(set) var saves = 0
+    /// What a save fails with.
+    package var saveError: OperationError?
 
     package init() {}
 
     package func load() async throws -> [VolumeRecord] { records }
 
     package func save(_ records: [VolumeRecord]) async throws {
+        if let saveError { throw saveError }
         let counts = self.records.reduce(into: [:]) { $0[$1.id] = $1.mounts }
         self.records = records.map { record in
             var record = record

@@ -15,6 +15,23 @@ import VolumeCore
         #expect(fixture.cloud.calls.count == 1)
     }
 
+    @Test func `a repeated Create too answers well only once the record is on the disk`() throws {
+        let fixture = Fixture()
+        let full = OperationError(.system, doing: "write volumes.json", found: "ENOSPC")
+        fixture.state.saveError = full
+        try fixture.run { manager in
+            for _ in 1...2 {
+                await #expect(throws: full) {
+                    try await manager.create(Fixture.name, options: [:])
+                }
+            }
+            fixture.state.saveError = nil
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create(Fixture.name, options: [:])
+        }
+        #expect(fixture.state.records.map(\.id) == [Fixture.id] && fixture.state.saves == 1)
+    }
+
     @Test(arguments: ["", "../x", "vol-x", "vol-0123456789abcdef0/../x", "v\u{0}", "*"])
     func `a name that is no volume id changes nothing`(name: String) throws {
         let fixture = Fixture()
