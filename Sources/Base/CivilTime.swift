@@ -50,15 +50,21 @@ package struct CivilTime: Sendable, Equatable {
     }
 
     /// `2015-08-30T12:36:00Z` (RFC 3339).
-    package var rfc3339: String {
-        "\(padded(year, 4))-\(padded(month))-\(padded(day))"
-            + "T\(padded(hour)):\(padded(minute)):\(padded(second))Z"
-    }
+    package var rfc3339: String { filled("0000-00-00T00:00:00Z") }
 
     /// `20150830T123600Z` (ISO 8601's basic form, as SigV4 writes it).
-    package var basic: String {
-        "\(padded(year, 4))\(padded(month))\(padded(day))"
-            + "T\(padded(hour))\(padded(minute))\(padded(second))Z"
+    package var basic: String { filled("00000000T000000Z") }
+
+    /// The fields in a pattern's digits; of a year beyond four the last four.
+    private func filled(_ pattern: String) -> String {
+        let date = (Int(year.magnitude % 10_000) * 100 + month) * 100 + day
+        var digits = ((date * 100 + hour) * 100 + minute) * 100 + second
+        var bytes = Array(pattern.utf8)
+        for index in bytes.indices.reversed() where bytes[index] == UInt8(ascii: "0") {
+            bytes[index] += UInt8(digits % 10)
+            digits /= 10
+        }
+        return String(decoding: bytes, as: UTF8.self)
     }
 
     /// `Sun, 06 Nov 1994 08:49:37 GMT`, for HTTP headers (RFC 9110, 5.6.7).
