@@ -11,54 +11,115 @@ package struct VolumeDriver: Sendable {
 
     package init(volumes: VolumeManager) { self.volumes = volumes }
 
-    /// Whether the protocol has such a path.
-    package static func has(_ path: String) -> Bool { calls[path] != nil }
+    /// The body that answers a call, or how it is found.
+    package enum Answer: Sendable {
+        case now([UInt8])
+        case later(@Sendable () async -> [UInt8])
 
-    /// The body that answers a call of a path that the protocol has.
-    package func answer(path: String, body: [UInt8]) async -> [UInt8] {
-        guard let call = Self.calls[path] else { preconditionFailure("no such path: \(path)") }
-        let answer: JSONValue
-        do {
-            answer = try await call(volumes, Request(body, path: path))
-        } catch {
-            answer = ["Err": .string("\(error)")]
+        package var body: [UInt8] {
+            get async {
+                switch self {
+                case .now(let body): body
+                case .later(let work): await work()
+                }
+            }
         }
-        return answer.serialised()
     }
 
-    private typealias Call =
-        @Sendable (VolumeManager, Request) async throws -> JSONValue
+    /// One of the protocol's calls.
+    package struct Call: Sendable {
+        fileprivate let path: String
+        fileprivate let way: Way
 
-    private static let calls: [String: Call] = [
-        "/Plugin.Activate": { _, _ in ["Implements": ["VolumeDriver"]] },
-        "/VolumeDriver.Capabilities": { _, _ in ["Capabilities": ["Scope": "local"]] },
-        "/VolumeDriver.Create": { volumes, request in
+        /// Nil for a path that the protocol does not have.
+        package init?(_ path: String) {
+            guard let way = VolumeDriver.ways[path] else { return nil }
+            self.path = path
+            self.way = way
+        }
+    }
+
+    /// Answers a call with that body. On the volume manager's executor, where those that are
+    /// answered now need no wait.
+    package func answer(_ call: Call, body: [UInt8]) -> Answer {
+        switch call.way {
+        case .now(let way):
+            .now(
+                volumes.assumeIsolated { volumes in
+                    document { try way(volumes, Request(body, path: call.path), &$0) }
+                })
+        case .later(let way):
+            .later { [volumes] in
+                do {
+                    let mountpoint = try await way(volumes, Request(body, path: call.path))
+                    return document {
+                        if let mountpoint { $0.member("Mountpoint", mountpoint) }
+                        $0.member("Err", "")
+                    }
+                } catch {
+                    return document { _ in throw error }
+                }
+            }
+        }
+    }
+
+    /// How a call is answered.
+    fileprivate enum Way: Sendable {
+        /// From memory, without waiting: it writes the answer's members.
+        case now(@Sendable (isolated VolumeManager, Request, inout JSONWriter) throws -> Void)
+        /// Returns the mountpoint if the answer tells one.
+        case later(@Sendable (VolumeManager, Request) async throws -> String?)
+    }
+
+    private static let ways: [String: Way] = [
+        "/Plugin.Activate": .now { _, _, answer in
+            answer.member("Implements") { $0.array { $0.string("VolumeDriver") } }
+        },
+        "/VolumeDriver.Capabilities": .now { _, _, answer in
+            answer.member("Capabilities") { $0.object { $0.member("Scope", "local") } }
+        },
+        "/VolumeDriver.Create": .later { volumes, request in
             try await volumes.create(request.name, options: request.options)
-            return ["Err": ""]
+            return nil
         },
-        "/VolumeDriver.Remove": { volumes, request in
+        "/VolumeDriver.Remove": .later { volumes, request in
             try await volumes.remove(request.name)
-            return ["Err": ""]
+            return nil
         },
-        "/VolumeDriver.Mount": { volumes, request in
-            let mountpoint = try await volumes.mount(request.name, id: request.mountID)
-            return ["Mountpoint": .string(mountpoint), "Err": ""]
+        "/VolumeDriver.Mount": .later { volumes, request in
+            try await volumes.mount(request.name, id: request.mountID)
         },
-        "/VolumeDriver.Unmount": { volumes, request in
+        "/VolumeDriver.Unmount": .later { volumes, request in
             try await volumes.unmount(request.name, id: request.mountID)
-            return ["Err": ""]
+            return nil
         },
-        "/VolumeDriver.Path": { volumes, request in
-            let mountpoint = try await volumes.path(request.name)
-            return ["Mountpoint": .string(mountpoint ?? ""), "Err": ""]
+        "/VolumeDriver.Path": .now { volumes, request, answer in
+            answer.member("Mountpoint", try volumes.path(request.name) ?? "")
+            answer.member("Err", "")
         },
-        "/VolumeDriver.Get": { volumes, request in
-            ["Volume": try await volumes.get(request.name).json, "Err": ""]
+        "/VolumeDriver.Get": .now { volumes, request, answer in
+            let volume = try volumes.get(request.name)
+            answer.member("Volume") { volume.write(to: &$0) }
+            answer.member("Err", "")
         },
-        "/VolumeDriver.List": { volumes, _ in
-            ["Volumes": .array(await volumes.list().map(\.json)), "Err": ""]
+        "/VolumeDriver.List": .now { volumes, _, answer in
+            let volumes = volumes.list()
+            answer.member("Volumes") {
+                $0.array { for volume in volumes { volume.write(to: &$0) } }
+            }
+            answer.member("Err", "")
         },
     ]
+}
+
+/// An object of the members that `write` writes; of `Err` alone if that throws.
+private func document(_ write: (inout JSONWriter) throws -> Void) -> [UInt8] {
+    var writer = JSONWriter()
+    do { try writer.object(write) } catch {
+        writer = JSONWriter()
+        writer.object { $0.member("Err", "\(error)") }
+    }
+    return writer.bytes
 }
 
 /// The members that calls take. A member that is not there is an error of the call that needs it.
@@ -121,18 +182,20 @@ private struct Request: Sendable {
 }
 
 extension VolumeManager.Info {
-    fileprivate var json: JSONValue {
-        var status: JSONObject = [
-            "volume": .string("\(volume)"), "phase": .string(phase),
-            "mounts": .string("\(mounts)"),
-        ]
-        if let device { status["device"] = .string(device) }
-        if let attachedAs { status["attachedAs"] = .string(attachedAs) }
-        return [
-            "Name": .string(name),
-            "Mountpoint": .string(mountpoint ?? ""),
-            "CreatedAt": .string(CivilTime(unixSeconds: createdAt).rfc3339),
-            "Status": .object(status),
-        ]
+    fileprivate func write(to writer: inout JSONWriter) {
+        writer.object {
+            $0.member("Name", name)
+            $0.member("Mountpoint", mountpoint ?? "")
+            $0.member("CreatedAt", CivilTime(unixSeconds: createdAt).rfc3339)
+            $0.member("Status") {
+                $0.object {
+                    $0.member("volume", volume.description)
+                    $0.member("phase", phase)
+                    $0.member("mounts", String(mounts))
+                    if let device { $0.member("device", device) }
+                    if let attachedAs { $0.member("attachedAs", attachedAs) }
+                }
+            }
+        }
     }
 }

@@ -97,13 +97,11 @@ package actor VolumeManager {
 
     /// The volume of that name, an id or an alias.
     func known(_ name: String) throws(OperationError) -> Volume {
+        if let volume = volume(named: name) { return volume }
         try VolumeName.check(name)
-        guard let volume = volume(named: name) else {
-            throw OperationError(
-                .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
-                advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
-        }
-        return volume
+        throw OperationError(
+            .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
+            advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
     }
 
     private func volume(named name: String) -> Volume? {

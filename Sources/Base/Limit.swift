@@ -37,6 +37,9 @@ package enum Limit {
     /// What is kept of a child process's standard error.
     package static let childOutputMax = 8 * 1024
 
+    /// How many bytes of responses wait for each other, to go out together.
+    package static let heldResponsesMax = 64 * 1024
+
     // HTTP client: IMDS and EC2.
     /// Names and TCP together.
     package static let connectTimeMax: Duration = .seconds(3)

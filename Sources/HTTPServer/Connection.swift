@@ -20,9 +20,16 @@ final class Connection {
     private var isBufferGrown = false
     private var isRetired = false
     private var parser: RequestParser
-    /// How many requests were handled.
-    private var answered = 0
-    private var watch: Task<Void, Never>?
+    /// When the request has to be here that is being received.
+    private var receiveDeadline: Instant?
+    /// Where the answers stand among the server's that are not sent yet.
+    private var held: Range<Int>?
+    /// The rest of answers that could not all be sent without waiting.
+    private var unsent: ByteBuffer?
+    /// Whether the first bytes of a request are being received.
+    private var isReceiving = false
+    /// Whether the last answer was made, or the client has gone.
+    private var isEnding = false
     /// The task of `serve`.
     var task: Task<Void, Never>?
 
@@ -34,20 +41,18 @@ final class Connection {
 
     /// Serves the connection to its end, in a task of its own.
     ///
-    /// Nothing here waits that need not: each call that may wait costs a request about as much as
-    /// parsing a header field.
+    /// A request that is answered at once has one `await` in all, which is for the next request: an
+    /// `await` costs about as much as parsing a header field.
     func serve() async {
-        if await shakeHands() {
-            while let request = await nextRequest() {
-                server.watchUnlessAnswered(self, handling: answered)
-                let response = await server.handler(request)
-                answered += 1
-                watch?.cancel()
-                watch = nil
-                let isLast = !parser.keepsAlive || isRetired || server.isStopping
-                let sent = sendNow(response, method: request.method, closing: isLast)
-                if case .all = sent {} else { guard await complete(sent) else { break } }
-                if isLast { break }
+        var goesOn = await shakeHands()
+        while goesOn {
+            let step = answerBuffered()
+            if case .idle = step, stream.session == nil {
+                let result = await withUnsafeContinuation { waitForRequest(resuming: $0) }
+                goesOn = isReceiving ? endReceive(result) : await sendUnsent()
+            } else {
+                goesOn = await sendHeld()
+                if goesOn { goesOn = await perform(step) }
             }
         }
         stream.close()
@@ -55,13 +60,13 @@ final class Connection {
         server.ended(self)
     }
 
-    /// Cancels the connection's task once its client hangs up, if it is still handling the request
-    /// after so many others.
-    func watchClient(handling number: Int) {
-        guard number == answered, let task else { return }
-        let stream = stream
-        watch = RingActor.spawn {
-            if (try? await stream.hangUp()) != nil { task.cancel() }
+    private func perform(_ step: Step) async -> Bool {
+        switch step {
+        case .idle: await receiveFirst()
+        case .incomplete: await receiveMore()
+        case .answer(let work, let method): await answer(by: work, to: method)
+        case .refused: await linger()
+        case .ended: false
         }
     }
 
@@ -79,33 +84,72 @@ final class Connection {
         stream.close()
     }
 
-    // MARK: Receiving
+    // MARK: Answering
 
-    /// The next request; nil when there is none, because the client has gone or was refused.
-    private func nextRequest() async -> HTTPRequest? {
-        var deadline: Instant?
-        while true {
-            do throws(HTTPWireError) {
-                if let request = try parseBuffered() { return request }
-            } catch {
-                await refuse(error.status, error.reason)
-                return nil
+    /// What the connection waits for next.
+    private enum Step {
+        /// The first bytes of a request.
+        case idle
+        /// The rest of a request.
+        case incomplete
+        /// The answer to a request of that method.
+        case answer(by: @RingActor @Sendable () async -> HTTPResponse, to: String)
+        /// The end of what the client sends, whose request was refused.
+        case refused
+        /// Nothing.
+        case ended
+    }
+
+    /// Answers the requests that are here, as far as that goes without waiting.
+    private func answerBuffered() -> Step {
+        do throws(HTTPWireError) {
+            while !isEnding, let request = try parseBuffered() {
+                receiveDeadline = nil
+                switch server.replier(request) {
+                case .now(let response): hold(response, to: request.method)
+                case .later(let work): return .answer(by: work, to: request.method)
+                }
             }
-            if parser.awaitsContinue {
-                guard await sendContinue() else { return nil }
-            }
-            if buffer.isEmpty && !parser.isWithinRequest {
-                guard beginIdling() else { return nil }
-                let count = (try? await stream.receive(into: buffer)) ?? 0
-                isIdle = false
-                guard count > 0 else { return nil }
-            } else {
-                let by = deadline ?? RingActor.ring.now + server.bounds.receiveTimeMax
-                deadline = by
-                guard await receive(by: by) else { return nil }
-            }
+        } catch {
+            refuse(error.status, error.reason)
+            return .refused
+        }
+        if isEnding { return .ended }
+        if parser.awaitsContinue {
+            parser.sentContinue()
+            hold(server.serialiseContinue())
+        }
+        return buffer.isEmpty && !parser.isWithinRequest ? .idle : .incomplete
+    }
+
+    /// Waits for a request's answer; false when the connection is to end.
+    private func answer(
+        by work: @RingActor @Sendable () async -> HTTPResponse, to method: String
+    ) async -> Bool {
+        let watch = watchClient()
+        let response = await work()
+        watch.cancel()
+        if Task.isCancelled { isEnding = true }
+        hold(response, to: method)
+        return true
+    }
+
+    /// Answers a request that is not taken. The connection ends with it.
+    private func refuse(_ status: Int, _ reason: String) {
+        let response = HTTPResponse(status: status, text: reason + "\n")
+        hold(server.serialise(response, method: nil, closing: true))
+    }
+
+    /// Cancels the connection's task once its client hangs up.
+    private func watchClient() -> Task<Void, Never> {
+        let stream = stream
+        let task = task
+        return RingActor.spawn {
+            if (try? await stream.hangUp()) != nil { task?.cancel() }
         }
     }
+
+    // MARK: Receiving
 
     private func parseBuffered() throws(HTTPWireError) -> HTTPRequest? {
         guard !buffer.isEmpty else { return nil }
@@ -115,10 +159,51 @@ final class Connection {
         return step.request
     }
 
+    /// Waits for a request, for as long as it takes. Answers that are held go out before: with those
+    /// of the turn's other requests, if there are any.
+    private func waitForRequest(resuming continuation: UnsafeContinuation<Int32, Never>) {
+        if held != nil, server.mayHold {
+            server.hold(self, continuation)
+        } else {
+            sendAndReceive(resuming: continuation)
+        }
+    }
+
+    /// Sends what is held and begins to receive. Resumes at once when not all can be sent, or the
+    /// connection is to end.
+    func sendAndReceive(resuming continuation: UnsafeContinuation<Int32, Never>) {
+        unsent = sendHeldNow()
+        if unsent == nil, beginIdling() {
+            isReceiving = true
+            do throws(StreamError) {
+                return try stream.beginReceive(into: buffer, resuming: continuation)
+            } catch {
+                isReceiving = false
+                isEnding = true
+            }
+        }
+        continuation.resume(returning: 0)
+    }
+
+    private func endReceive(_ result: Int32) -> Bool {
+        isReceiving = false
+        isIdle = false
+        return (try? stream.endReceive(result, into: buffer)) ?? 0 > 0
+    }
+
+    /// As `waitForRequest`, under TLS.
+    private func receiveFirst() async -> Bool {
+        guard beginIdling() else { return false }
+        let count = (try? await stream.receive(into: buffer)) ?? 0
+        isIdle = false
+        return count > 0
+    }
+
     /// Makes the connection ready to wait for a request for as long as it takes, with as little
     /// memory as it can; false when it is to end instead.
     private func beginIdling() -> Bool {
-        if isRetired || server.isStopping { return false }
+        if isRetired || server.isStopping { isEnding = true }
+        if isEnding { return false }
         if isBufferGrown {
             buffer = ByteBuffer(capacity: Self.idleBufferSize, max: Limit.requestHeadMax)
             isBufferGrown = false
@@ -129,12 +214,14 @@ final class Connection {
     }
 
     /// Waits for more of a request that has begun; false when the client has gone or was too slow.
-    private func receive(by deadline: Instant) async -> Bool {
+    private func receiveMore() async -> Bool {
         isBufferGrown = true
         let room = min(4 * Self.idleBufferSize, Limit.requestHeadMax - buffer.count)
         guard (try? buffer.reserve(room)) != nil else {
             preconditionFailure("the parser refuses a head that fills the buffer")
         }
+        let deadline = receiveDeadline ?? RingActor.ring.now + server.bounds.receiveTimeMax
+        receiveDeadline = deadline
         let stream = stream
         let buffer = buffer
         do {
@@ -142,8 +229,9 @@ final class Connection {
                 try await stream.receive(into: buffer) > 0
             }
         } catch is DeadlineExceeded {
-            await refuse(408, "the request did not come within the time for it")
-            return false
+            refuse(408, "the request did not come within the time for it")
+            guard await sendHeld() else { return false }
+            return await linger()
         } catch {
             return false
         }
@@ -163,22 +251,33 @@ final class Connection {
 
     // MARK: Sending
 
-    private func sendNow(_ response: HTTPResponse, method: String?, closing: Bool) -> Sent {
-        server.withSerialised(response, method: method, closing: closing, sendNow)
+    private func hold(_ response: HTTPResponse, to method: String) {
+        if !parser.keepsAlive || isRetired || server.isStopping { isEnding = true }
+        hold(server.serialise(response, method: method, closing: isEnding))
     }
 
-    private func sendContinue() async -> Bool {
-        parser.sentContinue()
-        return await complete(HTTPResponse.continueBytes.withUnsafeBytes(sendNow))
+    private func hold(_ range: Range<Int>) {
+        precondition(held == nil || held?.upperBound == range.lowerBound, "not in one turn")
+        held = (held?.lowerBound ?? range.lowerBound)..<range.upperBound
     }
 
-    /// Answers a request that is not taken, and ends the connection.
+    /// Sends what is held; false when the client has gone or does not read.
+    private func sendHeld() async -> Bool {
+        unsent = sendHeldNow()
+        return await sendUnsent()
+    }
+
+    private func sendHeldNow() -> ByteBuffer? {
+        guard let held else { return nil }
+        self.held = nil
+        return server.take(held, sendNow)
+    }
+
+    /// Drops what a refused client still sends, for a while; then the connection ends.
     ///
-    /// The client may be sending still. Closing at once would reset the connection and could take
-    /// the answer with it (RFC 9112 section 9.6), so what comes is dropped for a while.
-    private func refuse(_ status: Int, _ reason: String) async {
-        let response = HTTPResponse(status: status, text: reason + "\n")
-        guard await complete(sendNow(response, method: nil, closing: true)) else { return }
+    /// Closing at once would reset the connection and could take the answer with it (RFC 9112
+    /// section 9.6).
+    private func linger() async -> Bool {
         stream.endSending()
         let stream = stream
         let deadline = RingActor.ring.now + server.bounds.lingerTimeMax
@@ -186,30 +285,26 @@ final class Connection {
             let dropped = ByteBuffer(capacity: 4096, max: 4096)
             while try await stream.receive(into: dropped) > 0 { dropped.clear() }
         }
+        return false
     }
 
-    /// What is left of bytes that were sent as far as that went without waiting.
-    private enum Sent {
-        case all
-        case part(rest: ByteBuffer)
-        /// The client has gone.
-        case none
-    }
-
-    private func sendNow(_ bytes: UnsafeRawBufferPointer) -> Sent {
-        guard let count = try? stream.sendNow(bytes) else { return .none }
-        if count == bytes.count { return .all }
+    /// Sends what goes without waiting, and returns the rest. A client that has gone takes all.
+    private func sendNow(_ bytes: UnsafeRawBufferPointer) -> ByteBuffer? {
+        guard let count = try? stream.sendNow(bytes) else {
+            isEnding = true
+            return nil
+        }
+        if count == bytes.count { return nil }
         let unsent = UnsafeRawBufferPointer(rebasing: bytes.dropFirst(count))
         let rest = ByteBuffer(capacity: unsent.count, max: unsent.count)
         guard (try? rest.append(unsent)) != nil else { preconditionFailure("made to fit") }
-        return .part(rest: rest)
+        return rest
     }
 
     /// Sends the rest; false when the client has gone or does not read.
-    private func complete(_ sent: Sent) async -> Bool {
-        guard case .part(let rest) = sent else {
-            if case .all = sent { return true } else { return false }
-        }
+    private func sendUnsent() async -> Bool {
+        guard let rest = unsent else { return true }
+        unsent = nil
         let stream = stream
         let deadline = RingActor.ring.now + server.bounds.sendTimeMax
         do {

@@ -12,8 +12,18 @@ package import TLS
 /// if none is idle it waits, and those after it wait in the listener's backlog.
 @RingActor
 package final class HTTPServer {
+    /// Answers one request, at once or by what it returns.
+    package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply
     /// Answers one request. Its task is cancelled when the client hangs up before it has answered.
     package typealias Handler = @RingActor @Sendable (HTTPRequest) async -> HTTPResponse
+
+    /// An answer, or how it is found. What is known at once costs no task switch and no watch of
+    /// the client: much of what a request costs.
+    package enum Reply: Sendable {
+        case now(HTTPResponse)
+        /// Cancelled when the client hangs up before it has answered.
+        case later(@RingActor @Sendable () async -> HTTPResponse)
+    }
 
     /// What a server grants its clients.
     package struct Bounds: Sendable {
@@ -29,13 +39,11 @@ package final class HTTPServer {
     }
 
     let bounds: Bounds
-    let handler: Handler
+    let replier: Replier
     private(set) var isStopping = false
     private let listener: Listener
     private let tls: TLSContext?
     private var connections: [ObjectIdentifier: Connection] = [:]
-    /// The connections whose handler was called in this turn of the loop, for its how manieth time.
-    private var handling: [(connection: Connection, number: Int)] = []
     /// Resumed when a connection ends or becomes idle, while a new one waits for its place.
     private var placeWaiter: UnsafeContinuation<Void, Never>?
     /// Resumed when the last connection has ended, or the deadline to stop by has passed.
@@ -43,21 +51,35 @@ package final class HTTPServer {
     private var idleCount: UInt64 = 0
     private var dateSecond: Int64 = .min
     private var dateText = ""
-    /// Where responses are serialised, one at a time.
+    /// The responses that are not sent yet, or not all of them.
     private var output: [UInt8] = []
+    /// How many bytes of `output` were taken.
+    private var takenCount = 0
+    /// The connections whose responses wait for those of others.
+    private var holding: [(Connection, UnsafeContinuation<Int32, Never>)] = []
 
     /// - Parameters:
     ///   - listener: Accepted from by `run`, and closed by `stop`.
     ///   - tls: A server's context; nil for plain HTTP.
     package init(
         listener: Listener, tls: TLSContext? = nil, bounds: Bounds = Bounds(),
-        handler: @escaping Handler
+        replier: @escaping Replier
     ) {
         precondition(bounds.connectionsMax > 0)
         self.listener = listener
         self.tls = tls
         self.bounds = bounds
-        self.handler = handler
+        self.replier = replier
+    }
+
+    /// A server that takes each request for one whose answer is waited for.
+    package convenience init(
+        listener: Listener, tls: TLSContext? = nil, bounds: Bounds = Bounds(),
+        handler: @escaping Handler
+    ) {
+        self.init(listener: listener, tls: tls, bounds: bounds) { request in
+            .later { await handler(request) }
+        }
     }
 
     /// Accepts connections until `stop`, or until its task is cancelled.
@@ -123,31 +145,15 @@ package final class HTTPServer {
         return idleCount
     }
 
-    /// Has the connection's client watched if its handler has not answered by the loop's next turn.
-    ///
-    /// Most requests are answered from memory at once, and need no watch, which would cost two
-    /// operations each.
-    func watchUnlessAnswered(_ connection: Connection, handling number: Int) {
-        handling.append((connection, number))
-        guard handling.count == 1 else { return }
-        RingActor.spawn {
-            for (connection, number) in self.handling { connection.watchClient(handling: number) }
-            self.handling.removeAll(keepingCapacity: true)
-        }
-    }
-
     func ended(_ connection: Connection) {
         connections[ObjectIdentifier(connection)] = nil
         resumePlaceWaiter()
         if connections.isEmpty { resumeEndWaiter() }
     }
 
-    /// Serialises a response, and passes its bytes on; they are valid within `body`.
-    func withSerialised<T>(
-        _ response: HTTPResponse, method: String?, closing: Bool,
-        _ body: (UnsafeRawBufferPointer) -> T
-    ) -> T {
-        output.removeAll(keepingCapacity: true)
+    /// Serialises a response behind those that are not sent yet; returns where it stands.
+    func serialise(_ response: HTTPResponse, method: String?, closing: Bool) -> Range<Int> {
+        let start = output.count
         do throws(HTTPWireError) {
             try response.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
@@ -157,8 +163,44 @@ package final class HTTPServer {
             try? failure.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
         }
-        defer { if output.capacity > 64 * 1024 { output = [] } }
-        return output.withUnsafeBytes(body)
+        return start..<output.count
+    }
+
+    /// As `serialise`, of the interim response that `Expect: 100-continue` asks for.
+    func serialiseContinue() -> Range<Int> {
+        let start = output.count
+        output.append(contentsOf: HTTPResponse.continueBytes)
+        return start..<output.count
+    }
+
+    /// Passes responses' bytes on, which are valid within `body` and gone after it.
+    func take<T>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> T) -> T {
+        defer {
+            takenCount += range.count
+            if takenCount == output.count {
+                takenCount = 0
+                output.removeAll(keepingCapacity: output.capacity <= 2 * Limit.heldResponsesMax)
+            }
+        }
+        return output.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
+    }
+
+    /// Whether a response may wait for those of the turn's other requests.
+    ///
+    /// Sent one behind the other they wake a client that awaits several of them once. Sent in
+    /// between, each wakes it anew, which costs more than to make the response.
+    var mayHold: Bool { RingActor.ring.hasReadyJobs && output.count < Limit.heldResponsesMax }
+
+    /// Has the connection go on by `sendAndReceive` once the turn's other requests are answered.
+    func hold(_ connection: Connection, _ continuation: UnsafeContinuation<Int32, Never>) {
+        holding.append((connection, continuation))
+        guard holding.count == 1 else { return }
+        RingActor.spawn {
+            for (connection, continuation) in self.holding {
+                connection.sendAndReceive(resuming: continuation)
+            }
+            self.holding.removeAll(keepingCapacity: true)
+        }
     }
 
     private func currentDate() -> String {

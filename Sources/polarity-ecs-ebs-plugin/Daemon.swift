@@ -73,7 +73,7 @@ final class Daemon {
         try await volumes.start()
         // The socket answers before anything is asked of AWS, which may not be reachable.
         let listener = try Listener(unixPath: settings.socketPath, mode: 0o660)
-        let server = HTTPServer(listener: listener) { await self.answer($0) }
+        let server = HTTPServer(listener: listener, replier: reply)
         log.info(
             "listening",
             metadata: [
@@ -107,26 +107,40 @@ final class Daemon {
 
     // MARK: Answers
 
-    private func answer(_ request: HTTPRequest) async -> HTTPResponse {
+    private func reply(to request: HTTPRequest) -> HTTPServer.Reply {
         let path = String(request.path)
         if path == "/health" {
             guard ["GET", "HEAD", "POST"].contains(request.method) else {
-                return Self.methodNotAllowed("GET, HEAD, POST")
+                return .now(Self.methodNotAllowed("GET, HEAD, POST"))
             }
-            return HTTPResponse(status: 200, contentType: "application/json", body: health.body)
+            return .now(
+                HTTPResponse(status: 200, contentType: "application/json", body: health.body))
         }
-        guard VolumeDriver.has(path) else {
-            return HTTPResponse(status: 404, text: "there is no \(path.prefix(100))\n")
+        guard let call = VolumeDriver.Call(path) else {
+            return .now(HTTPResponse(status: 404, text: "there is no \(path.prefix(100))\n"))
         }
-        guard request.method == "POST" else { return Self.methodNotAllowed("POST") }
-        let asked = RingActor.ring.now
-        let body = await driver.answer(path: path, body: request.body)
-        log.debug(
-            "answered",
-            metadata: [
-                "path": "\(path)", "ms": "\((RingActor.ring.now - asked).milliseconds)",
-            ])
-        return HTTPResponse(
+        guard request.method == "POST" else { return .now(Self.methodNotAllowed("POST")) }
+        switch driver.answer(call, body: request.body) {
+        case .now(let body):
+            log.debug("answered", metadata: ["path": "\(path)"])
+            return .now(Self.answer(body))
+        case .later(let work):
+            return .later {
+                let asked = RingActor.ring.now
+                let body = await work()
+                self.log.debug(
+                    "answered",
+                    metadata: [
+                        "path": "\(path)",
+                        "ms": "\((RingActor.ring.now - asked).milliseconds)",
+                    ])
+                return Self.answer(body)
+            }
+        }
+    }
+
+    private static func answer(_ body: [UInt8]) -> HTTPResponse {
+        HTTPResponse(
             status: 200, contentType: "application/vnd.docker.plugins.v1.2+json", body: body)
     }
 

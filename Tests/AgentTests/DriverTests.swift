@@ -7,8 +7,9 @@ import Testing
     private func answer(
         _ fixture: Fixture, _ path: String, _ body: String = ""
     ) throws -> JSONValue {
+        let call = try #require(VolumeDriver.Call(path))
         let bytes = try fixture.run { manager in
-            await VolumeDriver(volumes: manager).answer(path: path, body: Array(body.utf8))
+            await VolumeDriver(volumes: manager).answer(call, body: Array(body.utf8)).body
         }
         return try JSONValue.parse(bytes)
     }
@@ -52,7 +53,7 @@ import Testing
     }
 
     @Test func `a path that is none of the protocol's has no answer`() throws {
-        #expect(VolumeDriver.has("/VolumeDriver.Create"))
-        #expect(!VolumeDriver.has("/VolumeDriver.Destroy"))
+        #expect(VolumeDriver.Call("/VolumeDriver.Create") != nil)
+        #expect(VolumeDriver.Call("/VolumeDriver.Destroy") == nil)
     }
 }

@@ -9,7 +9,7 @@ import Testing
 /// The server against clients that others wrote.
 @Suite(.timeLimit(.minutes(5))) struct IndependentClientTests {
     @Test func `curl is answered over one connection`() async throws {
-        let server = try await onRing { try TestServer(handler: echo) }
+        let server = try await onRing { try TestServer(replier: echo) }
         let path = await server.path
         let output = try Tool.run(
             "curl",
@@ -28,7 +28,7 @@ import Testing
     }
 
     @Test func `curl waits for 100, sends chunks, and reads HEAD`() async throws {
-        let server = try await onRing { try TestServer(handler: echo) }
+        let server = try await onRing { try TestServer(replier: echo) }
         let base = ["-sS", "--max-time", "120", "--unix-socket", await server.path]
         let large = String(repeating: "x", count: 3000)
         let expecting = try Tool.run(
@@ -50,7 +50,7 @@ import Testing
     }
 
     @Test func `Python's http.client is answered`() async throws {
-        let server = try await onRing { try TestServer(handler: echo) }
+        let server = try await onRing { try TestServer(replier: echo) }
         let script = """
             import http.client, socket, sys
             class Unix(http.client.HTTPConnection):
@@ -82,7 +82,7 @@ import Testing
         let certificates = try TestCertificates.shared.get()
         let context = try TLSContext.server(
             certificate: certificates.good.certificate, key: certificates.good.key)
-        let server = try await onRing { try TestServer(tls: context, handler: echo) }
+        let server = try await onRing { try TestServer(tls: context, replier: echo) }
         let large = String(repeating: "x", count: 50000)
         let output = try Tool.run(
             "curl",

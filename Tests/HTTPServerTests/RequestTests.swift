@@ -75,6 +75,26 @@ import Testing
         }
     }
 
+    @Test func `requests that come together are answered each to its client, in order`()
+        async throws
+    {
+        try await withServer { server in
+            var clients: [TestClient] = []
+            for _ in 0..<20 { clients.append(try await server.connect()) }
+            for round in 0..<10 {
+                for (number, client) in clients.enumerated() {
+                    try await client.send(get("/\(round)/\(number)") + get("/\(number)"))
+                }
+                // One that has gone takes no other's answer with it.
+                clients.removeLast().stream.close()
+                for (number, client) in clients.enumerated() {
+                    #expect(try await client.answer().body == "GET /\(round)/\(number) (no type) ")
+                    #expect(try await client.answer().body == "GET /\(number) (no type) ")
+                }
+            }
+        }
+    }
+
     @Test(arguments: ["Connection: close\r\n", "Connection: x, Close\r\n"])
     func `the connection ends when the client asks for it`(fields: String) async throws {
         try await withServer { server in

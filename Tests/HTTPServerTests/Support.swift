@@ -35,12 +35,12 @@ final class TestServer {
 
     init(
         bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
-        handler: @escaping HTTPServer.Handler
+        replier: @escaping HTTPServer.Replier
     ) throws {
         folder = try TemporaryFolder()
         let listener = try Listener(unixPath: folder.path + "/s", mode: 0o600)
         address = listener.address
-        let server = HTTPServer(listener: listener, tls: tls, bounds: bounds, handler: handler)
+        let server = HTTPServer(listener: listener, tls: tls, bounds: bounds, replier: replier)
         self.server = server
         running = RingActor.spawn { try await server.run() }
     }
@@ -60,11 +60,11 @@ final class TestServer {
 /// Runs `body` with a server, and stops the server after it.
 func withServer(
     bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
-    handler: @escaping HTTPServer.Handler = echo,
+    replier: @escaping HTTPServer.Replier = echo,
     _ body: @escaping @RingActor @Sendable (TestServer) async throws -> Void
 ) async throws {
     try await onRing {
-        let server = try TestServer(bounds: bounds, tls: tls, handler: handler)
+        let server = try TestServer(bounds: bounds, tls: tls, replier: replier)
         do { try await body(server) } catch {
             try await server.stop()
             throw error
@@ -73,13 +73,24 @@ func withServer(
     }
 }
 
-/// Answers with the request's line, what it says of its content, and its body.
-let echo: HTTPServer.Handler = { request in
+/// The same with a server whose answers are waited for.
+func withServer(
+    bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
+    handler: @escaping HTTPServer.Handler,
+    _ body: @escaping @RingActor @Sendable (TestServer) async throws -> Void
+) async throws {
+    try await withServer(
+        bounds: bounds, tls: tls, replier: { request in .later { await handler(request) } }, body)
+}
+
+/// Answers at once, with the request's line, what it says of its content, and its body.
+let echo: HTTPServer.Replier = { request in
     let type = request.headers["content-type"] ?? "no type"
     let body = String(decoding: request.body, as: UTF8.self)
-    return HTTPResponse(
-        status: request.path == "/missing" ? 404 : 200,
-        text: "\(request.method) \(request.target) (\(type)) \(body)")
+    return .now(
+        HTTPResponse(
+            status: request.path == "/missing" ? 404 : 200,
+            text: "\(request.method) \(request.target) (\(type)) \(body)"))
 }
 
 /// A client that sends what it is told to. Nothing it waits for takes longer than `patience`.
