@@ -59,12 +59,19 @@ package struct CivilTime: Sendable, Equatable {
     private func filled(_ pattern: String) -> String {
         let date = (Int(year.magnitude % 10_000) * 100 + month) * 100 + day
         var digits = ((date * 100 + hour) * 100 + minute) * 100 + second
-        var bytes = Array(pattern.utf8)
-        for index in bytes.indices.reversed() where bytes[index] == UInt8(ascii: "0") {
-            bytes[index] += UInt8(digits % 10)
-            digits /= 10
+        let pattern = pattern.utf8.span
+        // Safe: each byte is initialised once, and the text is ASCII.
+        return unsafe String(unsafeUninitializedCapacity: pattern.count) { bytes in
+            for index in pattern.indices.reversed() {
+                var byte = pattern[index]
+                if byte == UInt8(ascii: "0") {
+                    byte += UInt8(digits % 10)
+                    digits /= 10
+                }
+                unsafe bytes.initializeElement(at: index, to: byte)
+            }
+            return pattern.count
         }
-        return String(decoding: bytes, as: UTF8.self)
     }
 
     /// `Sun, 06 Nov 1994 08:49:37 GMT`, for HTTP headers (RFC 9110, 5.6.7).

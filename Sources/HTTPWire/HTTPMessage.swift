@@ -25,7 +25,11 @@ package struct HTTPRequest: Sendable {
     package var query: Substring? { queryMark.map { target[target.index(after: $0)...] } }
 
     // By bytes: finding characters costs as much as parsing a whole head.
-    private var queryMark: String.Index? { target.utf8.firstIndex(of: UInt8(ascii: "?")) }
+    private var queryMark: String.Index? {
+        let bytes = target.utf8.span
+        let mark = bytes.firstIndex(of: UInt8(ascii: "?"), in: 0..<bytes.count)
+        return mark.map { target.utf8.index(target.startIndex, offsetBy: $0) }
+    }
 }
 
 /// An HTTP response, as a server sends it or a client receives it.

@@ -34,9 +34,7 @@ package struct RequestParser: Sendable {
     package private(set) var awaitsContinue = false
 
     /// Whether bytes of a request were consumed whose end has yet to come.
-    package var isWithinRequest: Bool {
-        if case .body = state { true } else { false }
-    }
+    package private(set) var isWithinRequest = false
 
     package init(bodyMax: Int = Limit.requestBodyMax) { self.bodyMax = bodyMax }
 
@@ -62,6 +60,7 @@ package struct RequestParser: Sendable {
         guard reader.isDone else {
             if !request.body.isEmpty { awaitsContinue = false }
             state = .body(reader)
+            isWithinRequest = true
             return Step(consumed: consumed, request: nil)
         }
         return Step(consumed: consumed, request: finish())
@@ -71,6 +70,7 @@ package struct RequestParser: Sendable {
         let finished = request
         keepsAlive = minorVersion >= 1 && !fields.closes
         awaitsContinue = false
+        isWithinRequest = false
         state = .head
         skippedEmptyLine = false
         lines = LineReader(sizeMax: Limit.requestHeadMax)

@@ -139,9 +139,13 @@ final class Daemon {
         }
     }
 
+    // Once for all: to make them takes a third of what a response takes.
+    private static let answerHeaders: HTTPHeaders = [
+        "Content-Type": "application/vnd.docker.plugins.v1.2+json"
+    ]
+
     private static func answer(_ body: [UInt8]) -> HTTPResponse {
-        HTTPResponse(
-            status: 200, contentType: "application/vnd.docker.plugins.v1.2+json", body: body)
+        HTTPResponse(status: 200, headers: answerHeaders, body: body)
     }
 
     private static func methodNotAllowed(_ allowed: String) -> HTTPResponse {

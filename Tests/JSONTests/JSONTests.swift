@@ -51,6 +51,20 @@ import Testing
         #expect(JSONValue.real(.infinity).serialised() == Array("0.0".utf8))
     }
 
+    @Test(arguments: ["\"", "\\", "\u{1f}", "\u{1}"])
+    func `what needs an escape gets one wherever it stands`(character: String) throws {
+        for length in 1...20 {
+            for place in 0..<length {
+                let text =
+                    String(repeating: "é", count: place / 2)
+                    + String(repeating: "~", count: place % 2) + character
+                    + String(repeating: " ", count: length - place - 1)
+                let value = JSONValue.string(text)
+                #expect(try JSONValue.parse(value.serialised()) == value)
+            }
+        }
+    }
+
     @Test func `an empty string can be written`() {
         #expect(JSONValue.object(["Err": ""]).serialised() == Array(#"{"Err":""}"#.utf8))
     }
