@@ -137,8 +137,17 @@ let package = Package(
 
 // What waits for others more than it works: there the daemon's size counts.
 let small: Set = [
-    "AWSWire", "EC2Client", "HTTPClient", "Linux", "TLS", "XML", "polarity-ecs-ebs-plugin",
+    "AWSWire", "EC2Client", "HTTPClient", "Linux", "TLS", "VolumeCore", "XML",
+    "polarity-ecs-ebs-plugin",
 ]
 for target in package.targets where small.contains(target.name) {
     target.swiftSettings? += [.unsafeFlags(["-Osize"], .when(configuration: .release))]
+}
+
+// Where a request spends its time, checks of exclusive access would be a twentieth of it. Debug
+// builds make them.
+for target in package.targets where ["HTTPServer", "Ring", "Streams"].contains(target.name) {
+    target.swiftSettings? += [
+        .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
+    ]
 }
