@@ -70,11 +70,13 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     ) async throws -> T {
         guard isDaemon else { return try await waitToTheEnd(begin) }
         try Task.checkCancellation()
-        let reply = Reply<T>(process: self)
+        let reply = try Reply<T>(of: self)
         return try await withTaskCancellationHandler {
             // Stays on the caller's actor: else each wait would take three jobs more.
             _ = isolation
-            return try await reply.value(begin)
+            return unsafe try await withUnsafeThrowingContinuation {
+                unsafe reply.start($0, begin)
+            }
         } onCancel: {
             reply.fail(CancellationError())
         }
@@ -85,7 +87,8 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     func waitToTheEnd<T: Sendable>(
         isolation: isolated (any Actor)? = #isolation, _ begin: (Reply<T>) -> Void
     ) async throws -> T {
-        try await Reply<T>(process: self).value(begin)
+        let reply = try Reply<T>(of: self)
+        return unsafe try await withUnsafeThrowingContinuation { unsafe reply.start($0, begin) }
     }
 
     func sleep(_ duration: Duration) async throws {
@@ -117,7 +120,10 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         /// Nil before and after the wait.
         private var continuation: UnsafeContinuation<T, any Error>?
 
-        fileprivate init(process: SimulatedProcess) { self.process = process }
+        fileprivate init(of process: SimulatedProcess) throws(ProcessEnded) {
+            guard process.isAlive else { throw ProcessEnded() }
+            self.process = process
+        }
 
         /// Whether the one who waits is still there to hear of it.
         var isAwaited: Bool { unsafe continuation != nil }
@@ -132,16 +138,12 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
             unsafe waiting.resume(with: result)
         }
 
-        @inline(__always)
-        fileprivate func value(
-            isolation: isolated (any Actor)? = #isolation, _ begin: (Reply) -> Void
-        ) async throws -> T {
-            guard process.isAlive else { throw ProcessEnded() }
-            return unsafe try await withUnsafeThrowingContinuation { waiting in
-                unsafe continuation = waiting
-                number = process.begun(self)
-                begin(self)
-            }
+        fileprivate func start(
+            _ waiting: UnsafeContinuation<T, any Error>, _ begin: (Reply) -> Void
+        ) {
+            unsafe continuation = waiting
+            number = process.begun(self)
+            begin(self)
         }
     }
 }
