@@ -8,7 +8,8 @@ import SystemPackage
 ///
 /// A descriptor is armed for one event at a time, and each wait arms it anew (EPOLLONESHOT). Only
 /// the kernel knows whether a number still is the file that it was: descriptors are closed by
-/// c-ares and on workers too.
+/// c-ares and on workers too. Not so a socket's, which it has to itself: where nothing but the
+/// socket's receiving waits, it stays armed until an event comes for which nothing waits.
 final class Epoll {
     /// A descriptor, by its number.
     private struct Watch {
@@ -17,6 +18,8 @@ final class Epoll {
         /// Counts the files that have borne the number, so that a late event of an earlier one,
         /// which a child process can hold open, is told from the present one's.
         var generation: UInt32 = 0
+        /// The socket that the descriptor stays armed for, for input; 0 when it does not.
+        var socket: SocketID = 0
     }
 
     private struct Timer {
@@ -104,18 +107,36 @@ final class Epoll {
 
     /// Asks for the next event that an operation waits for. Returns 0 or a negated errno.
     private func arm(_ fd: Int32) -> Int32 {
+        let waiting = watches[Int(fd)].waiting
+        var socket: SocketID = 0
+        if waiting.count == 1, case .receive(_, _, let id)? = operation(of: waiting[0]) {
+            if watches[Int(fd)].socket == id { return 0 }
+            socket = id
+        }
+        watches[Int(fd)].socket = socket
         var interest: PollEvents = []
-        for tag in watches[Int(fd)].waiting {
+        for tag in waiting {
             if let awaited = operation(of: tag)?.awaited { interest.formUnion(awaited.events) }
         }
         var event = epoll_event()
-        event.events = interest.rawValue | EPOLLONESHOT.rawValue
+        event.events = interest.rawValue | (socket == 0 ? EPOLLONESHOT.rawValue : 0)
         event.data.u64 = key(of: fd)
         if epoll_ctl(descriptor.rawValue, EPOLL_CTL_MOD, fd, &event) == 0 { return 0 }
         guard errno == ENOENT else { return -errno }
         watches[Int(fd)].generation &+= 1
         event.data.u64 = key(of: fd)
         return epoll_ctl(descriptor.rawValue, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno
+    }
+
+    /// Takes no more events of a descriptor that stayed armed, but for one.
+    private func disarm(_ fd: Int32) {
+        guard watches[Int(fd)].socket != 0 else { return }
+        watches[Int(fd)].socket = 0
+        var event = epoll_event()
+        event.events = EPOLLONESHOT.rawValue
+        event.data.u64 = key(of: fd)
+        // It fails where the socket is closed, and then there is nothing to disarm.
+        epoll_ctl(descriptor.rawValue, EPOLL_CTL_MOD, fd, &event)
     }
 
     private func key(of fd: Int32) -> UInt64 {
@@ -153,6 +174,7 @@ final class Epoll {
     ) {
         let fd = Int32(truncatingIfNeeded: key)
         guard self.key(of: fd) == key else { return }
+        if watches[Int(fd)].waiting.isEmpty { return disarm(fd) }
         var index = 0
         while index < watches[Int(fd)].waiting.count {
             let tag = watches[Int(fd)].waiting[index]
@@ -221,7 +243,7 @@ extension Operation {
     /// The descriptor and the events that it waits for; nil for a timeout.
     fileprivate var awaited: (descriptor: Int32, events: PollEvents)? {
         switch self {
-        case .receive(let fd, _), .accept(let fd): (fd, .input)
+        case .receive(let fd, _, _), .accept(let fd): (fd, .input)
         case .send(let fd, _), .connect(let fd, _, _): (fd, .output)
         case .poll(let fd, let events): (fd, events)
         case .timeout: nil
@@ -247,7 +269,7 @@ extension Operation {
         guard !found.isEmpty else { return nil }
         let result: Int
         switch self {
-        case .receive(let fd, let room):
+        case .receive(let fd, let room, _):
             result = recv(fd, room.baseAddress, room.count, Int32(MSG_DONTWAIT))
         case .send(let fd, let bytes):
             result = Glibc.send(

@@ -10,10 +10,14 @@ package import SystemPackage
 @RingActor
 package final class Socket {
     private var descriptor: SharedDescriptor
+    private let id: SocketID
+    private static var count: SocketID = 0
 
     /// Takes over a connected socket in blocking mode.
     package init(owning descriptor: consuming Descriptor) {
         self.descriptor = SharedDescriptor(descriptor)
+        Self.count += 1
+        id = Self.count
     }
 
     /// Connects to an address. A unix socket whose backlog is full is waited for by io_uring; with
@@ -68,7 +72,7 @@ package final class Socket {
         }
         let fd = try descriptor.begin()
         buffer.beginUse()
-        return .receive(fd, room)
+        return .receive(fd, room, of: id)
     }
 
     /// Sends all readable bytes, and consumes them as they go. Throws `Errno.brokenPipe` or

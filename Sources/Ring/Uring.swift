@@ -65,7 +65,7 @@ struct Uring {
     ) -> Bool {
         let tag = tag.rawValue
         switch operation {
-        case .receive(let fd, let room):
+        case .receive(let fd, let room, _):
             return CUring_recv(handle, tag, fd, room.baseAddress, room.count)
         case .send(let fd, let bytes):
             return CUring_send(handle, tag, fd, bytes.baseAddress, bytes.count)

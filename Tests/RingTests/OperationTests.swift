@@ -43,6 +43,31 @@ import Testing
         }
     }
 
+    @Test func `what comes while nothing receives waits for who does, and ends with its socket`()
+        async throws
+    {
+        try await onRing {
+            for _ in 0..<3 {
+                let (a, b) = try socketPair()
+                let into = try buffer()
+                for _ in 0..<3 {
+                    let receiving = RingActor.spawn { try await a.receive(into: into) }
+                    await Task.yield()
+                    try await b.send(buffer("x"))
+                    #expect(try await receiving.value == 1)
+                    try await b.send(buffer("y"))
+                    // The loop has seen the byte that nothing waits for when it ends this.
+                    try await RingActor.ring.sleep(until: RingActor.ring.now + .milliseconds(1))
+                    #expect(try await a.receive(into: into) == 1)
+                }
+                #expect(text(into) == "xyxyxy")
+                // The next pair has the numbers of this one.
+                a.close()
+                b.close()
+            }
+        }
+    }
+
     /// As a child process that is being started holds the file.
     @Test func `what comes for a closed file ends no wait for the one that has its number`()
         async throws
