@@ -266,8 +266,10 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
         return error;
     }
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    // One heap for all threads: one of its own would keep what the thread has freed.
+    // Of what a thread has freed its own heap would keep most, and so would one heap with large
+    // blocks in it: one for all, and glibc's threshold stays where it is at the start.
     mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
