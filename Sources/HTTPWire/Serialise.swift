@@ -13,12 +13,11 @@ extension HTTPResponse {
         precondition((100...999).contains(status), "\(status) is no HTTP status")
         try headers.check()
         appendStatusLine(status, to: &output)
-        if let date { output.append(name: "Date", value: date) }
+        if let date { output.append("Date: ", date, "\r\n") }
         output.append(headers)
         let isBodyless = status == 204 || status == 304 || status < 200
-        if !isBodyless { output.append(name: "Content-Length", value: String(body.count)) }
-        if closing { output.append("Connection: close\r\n") }
-        output.append("\r\n")
+        if !isBodyless { output.append("Content-Length: ", String(body.count), "\r\n") }
+        output.append(closing ? "Connection: close\r\n\r\n" : "\r\n")
         if !isBodyless, method != "HEAD" { output.append(contentsOf: body) }
     }
 
@@ -42,10 +41,10 @@ extension HTTPRequest {
         output.append(" ")
         output.append(contentsOf: target.utf8)
         output.append(" HTTP/1.1\r\n")
-        if !headers.contains("host") { output.append(name: "Host", value: host) }
+        if !headers.contains("host") { output.append("Host: ", host, "\r\n") }
         output.append(headers)
         if !body.isEmpty || method == "POST" || method == "PUT" {
-            output.append(name: "Content-Length", value: String(body.count))
+            output.append("Content-Length: ", String(body.count), "\r\n")
         }
         output.append("\r\n")
         output.append(contentsOf: body)
@@ -67,11 +66,11 @@ extension [UInt8] {
             contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
-    fileprivate mutating func append(name: StaticString, value: String) {
+    fileprivate mutating func append(_ name: StaticString, _ value: String, _ end: StaticString) {
         append(name)
-        append(": ")
-        append(contentsOf: value.utf8)
-        append("\r\n")
+        var value = value
+        value.withUTF8 { unsafe append(contentsOf: $0) }
+        append(end)
     }
 
     /// The fields but those that the wire makes itself.

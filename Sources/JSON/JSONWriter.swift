@@ -53,10 +53,7 @@ package struct JSONWriter: ~Copyable {
 
     private mutating func name(_ name: StaticString) {
         separate()
-        reserve(name.utf8CodeUnitCount + 3)
-        put("\"")
-        copy(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
-        put("\"")
+        quote(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
         put(":")
     }
 
@@ -89,15 +86,25 @@ package struct JSONWriter: ~Copyable {
     private mutating func quote(_ text: String) {
         var text = text
         text.withUTF8 { bytes in
-            reserve(bytes.count + 2)
-            put("\"")
             if needsEscape(bytes) {
+                put("\"")
                 for byte in bytes { escape(byte) }
+                put("\"")
             } else {
-                copy(bytes)
+                quote(bytes)
             }
-            put("\"")
         }
+    }
+
+    /// Puts bytes that need no escape between quotation marks.
+    @inline(__always)
+    private mutating func quote(_ bytes: UnsafeBufferPointer<UInt8>) {
+        reserve(bytes.count &+ 2)
+        let end = storage + count
+        end[0] = UInt8(ascii: "\"")
+        if let start = bytes.baseAddress { (end + 1).update(from: start, count: bytes.count) }
+        end[bytes.count &+ 1] = UInt8(ascii: "\"")
+        count &+= bytes.count &+ 2
     }
 
     private mutating func escape(_ byte: UInt8) {
