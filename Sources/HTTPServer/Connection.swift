@@ -66,6 +66,7 @@ final class Connection {
         case .incomplete: await receiveMore()
         case .answer(let work, let method): await answer(by: work, to: method)
         case .refused: await linger()
+        case .full: true
         case .ended: false
         }
     }
@@ -96,6 +97,8 @@ final class Connection {
         case answer(by: @RingActor @Sendable () async -> HTTPResponse, to: String)
         /// The end of what the client sends, whose request was refused.
         case refused
+        /// That the answers so far are sent, which are many.
+        case full
         /// Nothing.
         case ended
     }
@@ -106,7 +109,9 @@ final class Connection {
             while !isEnding, let request = try parseBuffered() {
                 receiveDeadline = nil
                 switch server.replier(request) {
-                case .now(let response): hold(response, to: request.method)
+                case .now(let response):
+                    hold(response, to: request.method)
+                    guard server.hasRoom else { return .full }
                 case .later(let work): return .answer(by: work, to: request.method)
                 }
             }
@@ -122,7 +127,7 @@ final class Connection {
         return buffer.isEmpty && !parser.isWithinRequest ? .idle : .incomplete
     }
 
-    /// Waits for a request's answer; false when the connection is to end.
+    /// Waits for a request's answer, and sends it; false when the connection is to end.
     private func answer(
         by work: @RingActor @Sendable () async -> HTTPResponse, to method: String
     ) async -> Bool {
@@ -131,7 +136,7 @@ final class Connection {
         watch.cancel()
         if Task.isCancelled { isEnding = true }
         hold(response, to: method)
-        return true
+        return await sendHeld()
     }
 
     /// Answers a request that is not taken. The connection ends with it.

@@ -189,7 +189,10 @@ package final class HTTPServer {
     ///
     /// Sent one behind the other they wake a client that awaits several of them once. Sent in
     /// between, each wakes it anew, which costs more than to make the response.
-    var mayHold: Bool { RingActor.ring.hasReadyJobs && output.count < Limit.heldResponsesMax }
+    var mayHold: Bool { RingActor.ring.hasReadyJobs && hasRoom }
+
+    /// Whether more responses may be made before those are sent that there are.
+    var hasRoom: Bool { output.count < Limit.heldResponsesMax }
 
     /// Has the connection go on by `sendAndReceive` once the turn's other requests are answered.
     func hold(_ connection: Connection, _ continuation: UnsafeContinuation<Int32, Never>) {
