@@ -71,7 +71,7 @@ sim: deps
 	@swift build $(RELEASE) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
-# Faults planted in the manager's source, which the lives have to find. Takes a quarter of an hour.
+# Faults planted in the manager's source, which the lives have to find. Takes a few minutes.
 sim-mutants: deps
 	@$(PYTHON) Tests/Lives/mutants.py
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Plants faults in the manager's own source, one by one, and expects the simulation to find each.
 
-`make sim-mutants` calls it, for a quarter of an hour. Works on a copy of the package. Exits with 0
+`make sim-mutants` calls it, for a few minutes. Works on a copy of the package. Exits with 0
 only when every mutant was found within its budget of lives.
 """
 

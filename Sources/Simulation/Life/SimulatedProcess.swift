@@ -84,9 +84,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
 
     /// The same, for what does not end early when the task is cancelled: a system call.
     @inline(__always)
-    func waitToTheEnd<T: Sendable>(
-        isolation: isolated (any Actor)? = #isolation, _ begin: (Reply<T>) -> Void
-    ) async throws -> T {
+    func waitToTheEnd<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
         let reply = try Reply<T>(of: self)
         return unsafe try await withUnsafeThrowingContinuation { unsafe reply.start($0, begin) }
     }
