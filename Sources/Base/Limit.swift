@@ -126,6 +126,8 @@ package enum Limit {
     package static let partitionTimeMax: Duration = .seconds(5)
     /// How much is read at each end of a device to prove that it is blank.
     package static let blankProofEdge = 1024 * 1024
+    /// How many blocks between them have to be zeros too.
+    package static let blankProofSamples = 64
     package static let signaturesNamedMax = 8
     package static let mountInfoMax = 16 * 1024 * 1024
     package static let holdersNamedMax = 8
@@ -149,6 +151,8 @@ package enum Limit {
     package static let placeTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
+    /// How long after the last look at its instance a detachment may be forced.
+    package static let forcedDetachTimeMax: Duration = .seconds(3)
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)

@@ -37,7 +37,8 @@ extension ProvenDevice {
 
     /// As `content`, without the short cut: this one alone can say that a device is blank.
     func anyContent() throws(OperationError) -> DeviceContent {
-        let isZero = try edgesAreZero()
+        let edgesAreZero = try edgesAreZero()
+        let isZero = edgesAreZero ? try samplesAreZero() : false
         let probe = try BlkidProbe(self)
         switch try probe.run([.superblocks, .partitions], doing: doing) {
         case .nothing: return isZero ? .blank : .unknownData
@@ -61,6 +62,23 @@ extension ProvenDevice {
         let head = try isZero(0..<min(edge, size))
         let end = try isZero(tail..<size)
         return head && end
+    }
+
+    /// Whether blocks all over the device are zeros. A file system whose beginning was wiped by
+    /// mistake has something between: its copies of the superblock, an ext4's at 128 MiB, and data.
+    private func samplesAreZero() throws(OperationError) -> Bool {
+        let size = try size()
+        let block: UInt64 = 4096
+        let distance = max(size / UInt64(Limit.blankProofSamples) / block * block, 1 << 20)
+        let offsets = stride(from: distance, to: size, by: Int(distance)) + [128 << 20]
+        let blocks = offsets.filter { $0 + block <= size }.map { $0..<$0 + block }
+        for range in blocks {
+            // All at once: one after the other each would wait for the network.
+            posix_fadvise(
+                descriptor.rawValue, off_t(range.lowerBound), off_t(block), POSIX_FADV_WILLNEED)
+        }
+        for range in blocks where try !isZero(range) { return false }
+        return true
     }
 
     private func isZero(_ range: Range<UInt64>) throws(OperationError) -> Bool {

@@ -114,6 +114,16 @@ struct ProbeTests {
         }
     }
 
+    @Test(arguments: [5 << 20, 128 << 20, 315 << 20])
+    func `a block between that is not zero is unknown data`(offset: Int) async throws {
+        try await withBench { bench in
+            let (device, disk) = try bench.volumeOne()
+            bench.write([1], at: offset, of: disk)
+            let content = try await bench.fileSystems.probe(device, of: volume(1))
+            #expect(content == .unknownData)
+        }
+    }
+
     @Test func `an xfs that mkfs did not finish is told, and formatted only if it may be`()
         async throws
     {
