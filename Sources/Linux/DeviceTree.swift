@@ -59,11 +59,14 @@ struct DeviceTree: Sendable {
         return .absent(absence(of: volume, attachedAs: name, in: census))
     }
 
-    /// Whether `device` is there still and is still `volume`'s.
+    /// Whether `device` is there still and is still `volume`'s. What cannot be read is not gone.
     func isPresent(_ device: BlockDevice, of volume: VolumeID) -> Bool {
-        guard let node = try? Node(device.path, following: false),
-            node.blockDevice == device.number
-        else { return false }
+        do throws(Errno) {
+            let node = try Node(device.path, following: false)
+            guard node.blockDevice == device.number else { return false }
+        } catch {
+            return error != .noSuchFileOrDirectory
+        }
         let name = baseName(of: device.path)
         guard isNVMe(diskName(of: name)) else { return true }
         return serial(of: name) == volume.nvmeSerial && number(of: name) == device.number

@@ -35,7 +35,12 @@ package final class DeviceWatch: Sendable {
     package func find(
         _ volume: VolumeID, attachedAs name: String?
     ) async throws -> BlockDevice? {
-        switch tree.sighting(of: volume, attachedAs: name, in: tree.census()) {
+        let census = tree.census()
+        if let trouble = census.trouble {
+            // What cannot be seen is not proved to be away.
+            throw OperationError(.device, doing: "find the device of \(volume)", found: trouble)
+        }
+        switch tree.sighting(of: volume, attachedAs: name, in: census) {
         case .present(let device): return device
         case .absent: return nil
         case .ambiguous(let found):
