@@ -50,7 +50,9 @@ extension VolumeManager {
         obstacle.force = force
         guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }
         obstacle.force = nil
-        try await detachElsewhere(id, from: owner, force: true, by: deadline)
+        // Sent later, it would rest on a look that is too old.
+        let soon = min(deadline, ports.time.now + Limit.forcedDetachTimeMax)
+        try await detachElsewhere(id, from: owner, force: true, by: soon)
     }
 
     /// Nil for an instance that EC2 does not know.
@@ -79,6 +81,12 @@ extension VolumeManager {
         } catch let failure as EC2Failure {
             if let code = failure.code, isAlreadyDetached(code: code) { return }
             if case .unanswered(_, mayHaveApplied: true) = failure { return }
+            if force, failure.code != "UnauthorizedOperation" {
+                log.notice(
+                    "EC2 has not taken the forced detachment: the instance is looked at again",
+                    metadata: ["volume": "\(id)", "owner": "\(owner)", "error": "\(failure)"])
+                return
+            }
             throw OperationError(
                 .cloud, doing: "detach \(id) from \(owner)", found: failure.description,
                 advice: failure.code == "UnauthorizedOperation"

@@ -52,7 +52,7 @@ package enum TakeoverDecision: Sendable, Equatable {
         of id: VolumeID, from owner: InstanceID, in state: InstanceDescription.State?
     ) throws(OperationError) {
         switch state {
-        case _ where isDown(state): self = .detach
+        case .stopped, .terminated, nil: self = .detach
         case .stopping, .shuttingDown: self = .wait
         default:
             throw unusable(
@@ -63,13 +63,11 @@ package enum TakeoverDecision: Sendable, Equatable {
     }
 }
 
-/// Whether an instance is down for good or until somebody starts it. Its kernel is gone, and with it
-/// what it had not written: a detachment from it that does not end by itself may be forced.
+/// Whether an instance is surely down, for good or until somebody starts it. Its kernel is gone, and
+/// with it what it had not written: a detachment from it that does not end by itself may be forced.
 ///
-/// - Parameter state: nil for an instance that EC2 does not know any more.
+/// - Parameter state: nil for an instance that EC2 does not know. With a volume attached to it that is
+///   no proof: EC2 detaches what a terminated instance had, and an answer may be missing something.
 package func isDown(_ state: InstanceDescription.State?) -> Bool {
-    switch state {
-    case .stopped, .terminated, nil: true
-    default: false
-    }
+    state == .stopped || state == .terminated
 }

@@ -33,6 +33,11 @@ import VolumeCore
         #expect(decision == .detach)
     }
 
+    @Test func `nothing is forced from an instance that EC2 merely does not tell of`() {
+        #expect(isDown(.stopped) && isDown(.terminated))
+        #expect(!isDown(nil) && !isDown(.running) && !isDown(.stopping) && !isDown(.pending))
+    }
+
     @Test(arguments: [InstanceDescription.State.stopping, .shuttingDown])
     func `an owner on its way down is waited for`(state: InstanceDescription.State) throws {
         #expect(try TakeoverDecision(of: Self.id, from: Self.owner, in: state) == .wait)
