@@ -8,13 +8,15 @@ package enum GiveBackStep: Sendable, Equatable {
 
     /// The next step and how long after the last use it is due; nil when nothing is left to do.
     ///
-    /// A mount that nobody uses is that of a cut call: it is kept for the retry.
+    /// A mount that nobody uses, that of a cut call say, is kept for the retry, and not for as long
+    /// as an attachment: its lease keeps other hosts off.
     ///
     /// - Parameter linger: nil for a volume that stays attached.
     package static func next(
         isMounted: Bool, hasLease: Bool, isHere: Bool, linger: Duration?
     ) -> (step: GiveBackStep, after: Duration)? {
-        if isMounted { return (.unmount, linger ?? Limit.unusedMountTimeMax) }
+        let longest = Limit.unusedMountTimeMax
+        if isMounted { return (.unmount, min(linger ?? longest, longest)) }
         let leaseDrop = linger.map { min($0, Limit.leaseDropDelay) } ?? Limit.leaseDropDelay
         if hasLease { return (.dropLease, leaseDrop) }
         if isHere, let linger { return (.detach, linger) }
