@@ -33,10 +33,12 @@ package struct DeviceNames: Sendable {
         return name
     }
 
-    /// Marks names as taken that attachments bear already. Other names are of no concern.
+    /// Marks names as taken that attachments bear already, in either spelling: on Xen `/dev/sdf` and
+    /// `/dev/xvdf` are one node. Other names are of no concern.
     package mutating func claim(_ names: [String]) { for name in names { claim(name) } }
 
     package mutating func claim(_ name: String) {
+        let name = Self.spelling(of: name)
         if let index = free.firstIndex(of: name) {
             taken.insert(free.remove(at: index))
         } else if let name = quarantined.remove(name) {
@@ -46,11 +48,16 @@ package struct DeviceNames: Sendable {
 
     /// Gives a name back.
     package mutating func release(_ name: String) {
-        if taken.remove(name) != nil { free.append(name) }
+        if let name = taken.remove(Self.spelling(of: name)) { free.append(name) }
     }
 
     /// Sets a name aside that EC2 refused as in use.
     package mutating func quarantine(_ name: String) {
-        if taken.remove(name) != nil { quarantined.insert(name) }
+        if let name = taken.remove(Self.spelling(of: name)) { quarantined.insert(name) }
+    }
+
+    /// As `all` spells it.
+    private static func spelling(of name: String) -> String {
+        name.hasPrefix("/dev/xvd") && name.utf8.count == 9 ? "/dev/sd" + name.suffix(1) : name
     }
 }

@@ -136,6 +136,14 @@ import VolumeCore
         #expect(name == "/dev/sdg")
     }
 
+    @Test func `a name is one in both spellings`() {
+        var names = DeviceNames()
+        names.claim("/dev/xvdf")
+        #expect(names.take() == "/dev/sdg")
+        names.release("/dev/xvdf")
+        #expect(Self.drain(&names).last == "/dev/sdf")
+    }
+
     private static func drain(_ names: inout DeviceNames) -> [String] {
         var taken: [String] = []
         while let name = names.take() { taken.append(name) }
