@@ -22,9 +22,10 @@ final class Volume {
     var isLeaseSure = false
     /// The dropping of the lease that is under way.
     var leaseDrop: Task<Void, any Error>?
-    /// Whether it is mounted without being sure of its lease: another host was taking it and it could
-    /// not be unmounted again, or nobody knows of the mount.
-    var isContested = false
+    /// Whether no Mount may join what is mounted, but unmounts it and begins anew: another host was
+    /// taking the volume and it could not be unmounted again, nobody knows of the mount, its options
+    /// have changed since, or its file system has shut down.
+    var needsRemount = false
     /// Whether the device of a mounted volume has gone.
     var isLost = false
     /// Notices when the device of a mounted volume goes.

@@ -29,23 +29,32 @@ extension VolumeManager {
         let first = try await attach(volume, to: host, by: deadline)
         timeline.mark(.attach, at: ports.time.now)
         let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
-        if let device = try await leasedDevice(of: volume, first, on: host, by: soon) {
-            timeline.mark(.device, at: ports.time.now)
-            return device
-        }
-        // Stuck in `attaching`: another name helps where the kernel still holds the old one.
-        try await detachStuck(volume, from: host, by: deadline)
-        let second = try await attach(volume, to: host, by: deadline)
-        guard
-            let device = try await leasedDevice(of: volume, second, on: host, by: deadline)
-        else {
-            throw OperationError(
-                .deadline, doing: "attach \(volume.id) to \(host.instance)",
-                found: "EC2 accepted it as \(first.name) and as \(second.name), and no device came",
-                advice: "see the instance's kernel log, and try again")
+        let device: BlockDevice
+        do {
+            device = try await leasedDevice(of: volume, first, on: host, by: soon)
+        } catch let error as OperationError {
+            try await overcome(error, awaiting: first, of: volume, on: host, by: deadline)
+            let second = try await attach(volume, to: host, by: deadline)
+            device = try await leasedDevice(of: volume, second, on: host, by: deadline)
         }
         timeline.mark(.device, at: ports.time.now)
         return device
+    }
+
+    /// Prepares another attempt after a device has not come; throws `error` where that is hopeless.
+    private func overcome(
+        _ error: OperationError, awaiting attachment: Attachment, of volume: Volume, on host: Host,
+        by deadline: Instant
+    ) async throws {
+        switch error.reason {
+        case .deadline where ports.time.now < deadline:
+            // Stuck in `attaching`: another name helps where the kernel still holds the old one.
+            try await detachStuck(volume, from: host, by: deadline)
+        case .device where !attachment.isAccepted:
+            // It was looked up, by an answer that was old.
+            volume.description = nil
+        default: throw error
+        }
     }
 
     /// An attachment here, as EC2 has it.
@@ -55,11 +64,10 @@ extension VolumeManager {
         let isAccepted: Bool
     }
 
-    /// The device as it comes; nil when it does not come in time. The lease of an attachment that was
-    /// accepted is written meanwhile.
+    /// The device as it comes. The lease of an attachment that was accepted is written meanwhile.
     private func leasedDevice(
         of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
-    ) async throws -> BlockDevice? {
+    ) async throws -> BlockDevice {
         let id = volume.id
         let leasing = Task(executorPreference: executor) {
             if attachment.isAccepted { try await self.takeLease(of: id, host, by: deadline) }
@@ -68,9 +76,6 @@ extension VolumeManager {
         do {
             device = try await awaitDevice(
                 of: id, attachedAs: attachment.name, on: host, by: deadline)
-        } catch let error as OperationError where error.reason == .deadline {
-            _ = try? await leasing.value
-            return nil
         } catch {
             _ = try? await leasing.value
             throw error
@@ -92,6 +97,9 @@ extension VolumeManager {
         if let name = volume.record.deviceName { deviceNames.quarantine(name) }
         volume.record.deviceName = nil
         volume.isHere = false
+        // Should its device come all the same, it is one that leaves.
+        volume.isLeaving = true
+        volume.isLeaseSure = false
         volume.description = nil
     }
 
@@ -169,13 +177,9 @@ extension VolumeManager {
     ) async throws -> AttachOutcome {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
-        while true {
-            guard let name = deviceNames.take() else {
-                throw OperationError(
-                    .limitReached, doing: "attach \(volume.id) to \(host.instance)",
-                    found: "all \(DeviceNames.all.count) device names are taken",
-                    advice: "place the task on another instance")
-            }
+        for _ in DeviceNames.all {
+            guard let name = deviceNames.take() else { break }
+            if try await isForeign(name, to: volume) { continue }
             do {
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
@@ -184,19 +188,36 @@ extension VolumeManager {
                 return .accepted(name)
             } catch let failure as EC2Failure {
                 if case .unanswered(_, mayHaveApplied: true) = failure { volume.isHere = true }
-                if try isRetried(failure, volume.id, name, host) { continue }
+                if try await isRetried(failure, volume.id, name, host, by: deadline) { continue }
                 return .lookAgain(failure.description)
             } catch {
                 deviceNames.release(name)
                 throw error
             }
         }
+        throw OperationError(
+            .limitReached, doing: "attach \(volume.id) to \(host.instance)",
+            found: "all \(DeviceNames.all.count) device names are taken",
+            advice: "place the task on another instance")
+    }
+
+    /// Whether something else already has the node that the name would get, on Xen, where the name
+    /// is all that tells the volume: an instance store, or what bears the name in its other spelling.
+    private func isForeign(_ name: String, to volume: Volume) async throws -> Bool {
+        guard let device = try await ports.devices.find(volume.id, attachedAs: name),
+            !device.bearsVolumeID
+        else { return false }
+        deviceNames.quarantine(name)
+        log.warning(
+            "another disk is where the volume would come; another name is tried",
+            metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(device.path)"])
+        return true
     }
 
     /// True when another name is to be tried, false when the volume is to be looked at again.
     private func isRetried(
-        _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host
-    ) throws -> Bool {
+        _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host, by deadline: Instant
+    ) async throws -> Bool {
         var advice: String?
         switch failure {
         case .refused(let code, let message, _):
@@ -211,6 +232,9 @@ extension VolumeManager {
                 deviceNames.release(name)
                 return false
             case .limitReached where isPlaceComing:
+                deviceNames.release(name)
+                return false
+            case .limitReached where await makePlace(on: host, by: deadline):
                 deviceNames.release(name)
                 return false
             case .limitReached:

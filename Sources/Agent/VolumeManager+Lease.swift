@@ -48,7 +48,7 @@ extension VolumeManager {
         } catch {
             // It is given back later, as any mount that nobody uses; a Mount begins anew.
             volume.phase = .mounted(device)
-            volume.isContested = true
+            volume.needsRemount = true
             throw error
         }
     }
@@ -78,9 +78,9 @@ extension VolumeManager {
         return true
     }
 
-    /// Writes the lease. Without the permission for tags there are none, which is said once.
+    /// Writes the lease. Without the permission for its tag the volume has none, which is said once;
+    /// the permission may be for some volumes alone, or come later, so it is tried each time.
     func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
-        guard !leasesForbidden else { return }
         if let leaseDrop = volumes[id]?.leaseDrop { _ = try? await leaseDrop.value }
         // Should the answer be lost, the lease may be there all the same.
         volumes[id]?.record.hasLease = true
@@ -89,12 +89,17 @@ extension VolumeManager {
             try await ports.ec2.setTag(
                 Lease.tag, host.instance.description, on: id, by: deadline)
             volumes[id]?.isLeaseSure = true
+            isLeaseRefused = false
         } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
-            leasesForbidden = true
             volumes[id]?.record.hasLease = false
+            guard !isLeaseRefused else { return }
+            isLeaseRefused = true
             log.warning(
-                "leases cannot be written: other instances may take volumes that are mounted here",
-                metadata: ["error": "\(failure)", "allow": "ec2:CreateTags, ec2:DeleteTags"])
+                "the lease cannot be written: other instances may take what is mounted here",
+                metadata: [
+                    "volume": "\(id)", "error": "\(failure)",
+                    "allow": "ec2:CreateTags, ec2:DeleteTags",
+                ])
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "mark \(id) as mounted on \(host.instance)",

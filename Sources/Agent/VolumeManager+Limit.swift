@@ -84,6 +84,20 @@ extension VolumeManager {
         attachmentFacts.reserved.insert(volume.id)
     }
 
+    /// Gives back the volume unused for longest, when EC2 has refused another one for the limit: more
+    /// may be attached here than was known, or the limit not be known. False where there is none.
+    func makePlace(on host: Host, by deadline: Instant) async -> Bool {
+        _ = await lookAtInstance(host, by: deadline)
+        guard let unused = longestUnused(besides: [], by: deadline) else { return false }
+        do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
+            log.warning(
+                "the unused volume is not given back yet",
+                metadata: ["volume": "\(unused.id)", "error": "\(error)"])
+            return false
+        }
+        return true
+    }
+
     /// Whether EC2 may be about to take note that a volume has gone: some time after its device went.
     var isPlaceComing: Bool {
         attachmentFacts.lastDeparture.map { ports.time.now < $0 + Limit.placeTimeMax } ?? false

@@ -70,10 +70,10 @@ extension VolumeManager {
         while true {
             switch volume.phase {
             // Whoever used a lost one cannot reach it any more, and is no obstacle.
-            case .mounted where volume.isLost || volume.isContested:
+            case .mounted where volume.isLost || volume.needsRemount:
                 try await becomeUnmounted(volume)
             case .mounted(let device):
-                if await isMounted(volume, device) { return }
+                if await canJoin(volume, on: device) { return }
             case .mounting(let task): try await task.value
             case .unmounting(let task), .detaching(let task): _ = try? await task.value
             case .unmounted:
@@ -93,18 +93,28 @@ extension VolumeManager {
         try await task.value
     }
 
-    /// Whether what is thought to be mounted is: somebody may have unmounted it by hand.
-    private func isMounted(_ volume: Volume, _ device: BlockDevice) async -> Bool {
+    /// Whether what is thought to be mounted is, and works: somebody may have unmounted it by hand,
+    /// and a file system shuts down when its device fails.
+    private func canJoin(_ volume: Volume, on device: BlockDevice) async -> Bool {
         let mountpoint = mountpoint(of: volume.id)
-        let isMounted = await ports.fileSystems.isMounted(device, at: mountpoint)
-        if !isMounted, volume.device == device {
+        let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
+        guard volume.device == device, state != .mounted else { return state == .mounted }
+        let metadata: Logger.Metadata = [
+            "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",
+        ]
+        if state == .broken {
+            log.error(
+                "the file system has shut down ('dmesg' has the reason): mounting it anew",
+                metadata: metadata)
+            volume.needsRemount = true
+        } else {
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
-                metadata: ["volume": "\(volume.id)", "mountpoint": "\(mountpoint)"])
+                metadata: metadata)
             stopWatchingForLoss(of: volume)
             volume.phase = .unmounted
         }
-        return isMounted
+        return false
     }
 
     /// Device here, lease borne, file system mounted: the one path of a Mount.
@@ -148,7 +158,7 @@ extension VolumeManager {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
             volume.phase = .unmounted
-            volume.isContested = false
+            volume.needsRemount = false
             stopWatchingForLoss(of: volume)
             log.info(
                 "unmounted",

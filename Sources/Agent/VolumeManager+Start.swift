@@ -40,7 +40,7 @@ extension VolumeManager {
     /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
     private func takeUp(_ volume: Volume) async {
         // Nobody promised that such a mount bears a lease: the next Mount begins anew.
-        volume.isContested = volume.device != nil && volume.record.mounts.isEmpty
+        volume.needsRemount = volume.device != nil && volume.record.mounts.isEmpty
         if let name = volume.record.deviceName {
             deviceNames.claim(name)
             volume.isHere = true

@@ -76,8 +76,8 @@ package actor VolumeManager {
     nonisolated let executor: Executor
     var volumes: [VolumeID: Volume] = [:]
     var deviceNames = DeviceNames()
-    /// Whether EC2 has refused to let this instance write leases. Said once.
-    var leasesForbidden = false
+    /// Whether EC2 refused the lease that was written last. Said once.
+    var isLeaseRefused = false
     var attachmentFacts = AttachmentFacts()
     var saves = Saves()
 
@@ -151,6 +151,8 @@ extension VolumeManager {
         // The table may have changed meanwhile.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
         if let volume = volumes[id] {
+            // A cut call's mount is kept for its retry, as that asked for it.
+            if volume.record.options != options { volume.needsRemount = true }
             volume.record.isRemoved = false
             volume.record.name = name
             volume.record.options = options

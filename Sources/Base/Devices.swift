@@ -95,3 +95,11 @@ package struct MountedFileSystem: Sendable, Equatable {
         self.readOnly = readOnly
     }
 }
+
+/// Whether a device is mounted at its mountpoint.
+package enum MountState: Sendable {
+    case mounted
+    /// It is, and its file system has shut down after an error: nothing of it can be reached.
+    case broken
+    case notMounted
+}

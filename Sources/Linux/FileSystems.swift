@@ -64,8 +64,17 @@ package final class FileSystems: Sendable {
     }
 
     /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace.
-    package nonisolated func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
-        (try? Node(mountpoint, following: false).home) == device.number
+    package nonisolated func mountState(
+        of device: BlockDevice, at mountpoint: String
+    ) async -> MountState {
+        do throws(Errno) {
+            let home = try Node(mountpoint, following: false).home
+            return home == device.number ? .mounted : .notMounted
+        } catch {
+            // A file system that has shut down answers EIO.
+            let table = try? MountTable(doing: "look at \(mountpoint)")
+            return table?.top(at: mountpoint)?.device == device.number ? .broken : .notMounted
+        }
     }
 
     /// Whether a mount in any mount namespace, swap or RAID holds the device. A program that merely

@@ -93,13 +93,20 @@ private func refuseLinks(_ path: String, doing: String) throws(OperationError) {
 private func proveMounted(
     _ device: borrowing ProvenDevice, at mountpoint: String
 ) throws(OperationError) {
-    let home = try? Node(mountpoint, following: false).home
+    let home: DeviceNumber
+    do throws(Errno) { home = try Node(mountpoint, following: false).home } catch {
+        umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+        throw OperationError(
+            .device, doing: device.doing,
+            found: "what was mounted cannot be read: \(refusal(of: "statx", error))",
+            advice: "where its file system has shut down ('dmesg' has the reason), stop every "
+                + "container that still has the volume, and mount it again")
+    }
     guard home != device.device.number else { return }
     umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
     throw OperationError(
         .device, doing: device.doing,
-        found: "what was mounted is device \(home?.description ?? "unknown"), "
-            + "not \(device.device.number)",
+        found: "what was mounted is device \(home), not \(device.device.number)",
         advice: "it was unmounted again; look at 'dmesg' on the instance")
 }
 

@@ -10,6 +10,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package var busyUnmounts = 0
     /// Devices that something else holds open.
     package var held: Set<VolumeID> = []
+    /// Mountpoints whose file system has shut down.
+    package var broken: Set<String> = []
     package var mountTime: Duration = .milliseconds(5)
     /// The partitions of volumes that have some, and what each partition holds.
     package var partitions: [VolumeID: [Int: BlockDevice]] = [:]
@@ -139,10 +141,12 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")
         }
         mounts[mountpoint] = nil
+        broken.remove(mountpoint)
     }
 
-    package func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
-        mounts[mountpoint]?.device == device.number
+    package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
+        guard mounts[mountpoint]?.device == device.number else { return .notMounted }
+        return broken.contains(mountpoint) ? .broken : .mounted
     }
 
     package func isHeld(_ device: BlockDevice) async throws -> Bool {

@@ -104,7 +104,7 @@ package protocol FileSystemPort: Sendable {
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws
 
     /// Whether it is this device that is mounted there, as this process sees it. Does not wait.
-    func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool
+    func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState
 
     /// Whether any mount namespace, or anything else, holds the device.
     func isHeld(_ device: BlockDevice) async throws -> Bool

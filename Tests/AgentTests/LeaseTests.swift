@@ -161,19 +161,22 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
-    @Test func `without the permission for tags volumes are mounted without lease`() throws {
+    @Test func `without the permission for tags volumes are mounted without lease, till it comes`()
+        throws
+    {
         let fixture = Fixture(Fixture.xfs)
         let refusal = EC2Failure.refused(
             code: "UnauthorizedOperation", message: "no", requestID: "r")
-        fixture.cloud.refusals["CreateTags"] = [refusal]
+        fixture.cloud.refusals["CreateTags"] = [refusal, refusal, refusal]
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
-            _ = try await manager.mount(Fixture.name, id: "a")
-            try await manager.unmount(Fixture.name, id: "a")
-            _ = try await manager.mount(Fixture.name, id: "a")
+            for expected in [nil, nil, "\(Fixture.here)"] {
+                _ = try await manager.mount(Fixture.name, id: "a")
+                #expect(self.lease(fixture) == expected)
+                #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+                try await manager.unmount(Fixture.name, id: "a")
+            }
         }
-        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
-        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
     }
 
     @Test func `a lingering volume that is being taken is not mounted over the taker`() throws {

@@ -273,6 +273,24 @@ import VolumeCore
         #expect(error?.reason == .limitReached)
     }
 
+    @Test func `when EC2 refuses for a limit that is not known, an unused volume gives way`() throws
+    {
+        let fixture = fixture(takes: 1)
+        fixture.cloud.refusals["DescribeInstanceTypes"] = [
+            .refused(code: "UnauthorizedOperation", message: "m", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            fixture.cloud.refusals["AttachVolume"] = [
+                .refused(code: "AttachmentLimitExceeded", message: "full", requestID: "r")
+            ]
+            _ = try await manager.mount(Self.names[1], id: "b")
+        }
+        #expect(attached(fixture) == [Self.names[1]])
+    }
+
     @Test func `the place of a volume that has just gone is waited for`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
         let refusal = EC2Failure.refused(

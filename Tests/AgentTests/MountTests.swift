@@ -168,7 +168,71 @@ import VolumeCore
     }
 }
 
+@Suite struct RemountTests {
+    @Test func `options that changed after a cut Mount are those of the next one`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let cut = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            cut.cancel()
+            _ = await cut.result
+            #expect(fixture.host.mounts[Fixture.mountpoint]?.readOnly == false)
+            try await manager.remove(Fixture.name)
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts[Fixture.mountpoint]?.readOnly == true)
+        }
+    }
+
+    @Test func `a file system that has shut down is mounted anew`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.broken = [Fixture.mountpoint]
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(fixture.host.broken.isEmpty)
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+            try await manager.unmount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+    }
+
+    @Test func `the mount of a cut call keeps other hosts off for a minute, whatever the linger`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(7200))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let cut = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            cut.cancel()
+            _ = await cut.result
+            #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == false)
+            try await fixture.sleep(.seconds(90))
+            #expect(fixture.host.mounts.isEmpty)
+            #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+        }
+    }
+}
+
 @Suite struct AttachFaultTests {
+    @Test func `an attachment that was merely looked up and has ended is begun again`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.lostDevices = []
+            fixture.cloud.add(Fixture.id, Fixture.xfs)
+            _ = try await mount.value
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+    }
+
     @Test func `a device name that EC2 says is in use is passed over`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.otherDeviceNames = ["/dev/sdf", "/dev/sdg"]

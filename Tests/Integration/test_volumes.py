@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import stat
 import subprocess
 
 import pytest
@@ -68,6 +69,51 @@ def test_a_xen_instance_finds_its_volumes_by_their_names(start, new_volume):
     (daemon.mount(volume) / "file").write_text("kept")
     device = daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]["device"]
     assert pathlib.Path(device).name.startswith("xvd")
+
+
+def test_on_xen_a_disk_that_has_the_node_already_is_not_taken_for_the_volume(
+        simulator, start, new_volume, tmp_path):
+    daemon = start(XEN)
+    volume = new_volume()
+    other = tmp_path / "other"
+    other.touch()
+    os.truncate(other, 320 << 20)
+    subprocess.run(["mkfs.xfs", "-q", other], check=True, timeout=60)
+    loop = subprocess.run(["losetup", "--find", "--show", other], check=True, capture_output=True,
+                          text=True, timeout=60).stdout.strip()
+    node = pathlib.Path(daemon.environment["DEV_PATH"]) / "xvdf"
+    try:
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(loop).st_rdev)
+        before = hashlib.sha256(other.read_bytes()).digest()
+        daemon.create(volume)
+        (daemon.mount(volume) / "file").write_text("kept")
+        status = daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]
+        assert status["attachedAs"] == "/dev/sdg"
+        assert pathlib.Path(status["device"]).name == "xvdg"
+        daemon.unmount(volume)
+        simulator.wait_for_volume(volume, "available")
+        assert hashlib.sha256(other.read_bytes()).digest() == before
+    finally:
+        node.unlink(missing_ok=True)
+        subprocess.run(["losetup", "--detach", loop], check=True, timeout=60)
+
+
+def test_a_file_system_that_has_shut_down_is_mounted_anew(daemon, new_volume):
+    volume = new_volume()
+    daemon.create(volume)
+    mountpoint = daemon.mount(volume, id="first")
+    (mountpoint / "file").write_text("kept")
+    os.sync()
+    subprocess.run(["xfs_io", "-x", "-c", "shutdown", mountpoint], check=True, timeout=60)
+    with pytest.raises(OSError):
+        os.stat(mountpoint)
+    daemon.mount(volume, id="second")
+    assert (mountpoint / "file").read_text() == "kept"
+    assert "has shut down" in daemon.log()
+    daemon.unmount(volume, id="first")
+    assert os.path.ismount(mountpoint)
+    daemon.unmount(volume, id="second")
+    assert not os.path.ismount(mountpoint)
 
 
 def test_a_volume_is_taken_over_from_another_instance_with_its_data(

@@ -181,6 +181,25 @@ struct MountTests {
         }
     }
 
+    @Test func `a file system that has shut down is told from one that is not mounted`()
+        async throws
+    {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let mountpoint = "\(bench.path)/mnt/a"
+            try await bench.mount(device, at: mountpoint)
+            let fileSystems = bench.fileSystems
+            #expect(await fileSystems.mountState(of: device, at: mountpoint) == .mounted)
+            try await bench.run("/usr/sbin/xfs_io", "-x", "-c", "shutdown", mountpoint)
+            #expect(await fileSystems.mountState(of: device, at: mountpoint) == .broken)
+            try await fileSystems.unmount(mountpoint, of: volume(1))
+            #expect(await fileSystems.mountState(of: device, at: mountpoint) == .notMounted)
+            try await bench.mount(device, at: mountpoint)
+            #expect(await fileSystems.mountState(of: device, at: mountpoint) == .mounted)
+            try await fileSystems.unmount(mountpoint, of: volume(1))
+        }
+    }
+
     @Test func `a busy volume stays mounted, and who uses it is named`() async throws {
         try await withBench { bench in
             let device = try await bench.xfsVolume()

@@ -334,8 +334,8 @@ extension LifePorts: FileSystemPort {
         }
     }
 
-    func isMounted(_ device: BlockDevice, at mountpoint: String) async -> Bool {
-        kernel.mounts[mountpoint]?.node.number == device.number
+    func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
+        kernel.mounts[mountpoint]?.node.number == device.number ? .mounted : .notMounted
     }
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {
