@@ -1,7 +1,8 @@
 package import Base
 
 // The ports: what the life of a volume needs from outside. The daemon fulfils them with the edge
-// modules, a simulation with seeded twins. Every wait carries its deadline.
+// modules, a simulation with seeded twins. Every wait for EC2, a device or a program carries its
+// deadline; a system call, such as mount(2) or fsync(2), cannot be cut.
 
 /// The EC2 API, for volumes in this instance's region. Calls throw `EC2Failure`.
 package protocol EC2Port: Sendable {
