@@ -83,8 +83,8 @@ demo: deps tar
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
 
-# Learns LAYOUT anew from a daemon at work, after a change of Swift's version, Debian's libraries or
-# what the daemon does. An old one only costs memory.
+# Learns LAYOUT anew from a daemon at work, after a change of Swift's version or Debian's libraries.
+# An old one only costs memory.
 .PHONY: layout
 layout: deps build
 	swift build $(RELEASE) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)

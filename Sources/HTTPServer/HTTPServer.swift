@@ -176,7 +176,12 @@ package final class HTTPServer {
     /// Passes responses' bytes on, which are valid within `body` and gone after it.
     func take<T>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> T) -> T {
         defer {
-            takenCount += range.count
+            // Those at the end make room at once, the others with the last of them.
+            if range.upperBound == output.count {
+                output.removeLast(range.count)
+            } else {
+                takenCount += range.count
+            }
             if takenCount == output.count {
                 takenCount = 0
                 output.removeAll(keepingCapacity: output.capacity <= 2 * Limit.heldResponsesMax)

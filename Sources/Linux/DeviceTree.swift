@@ -69,7 +69,11 @@ struct DeviceTree: Sendable {
         }
         let name = baseName(of: device.path)
         guard isNVMe(diskName(of: name)) else { return true }
-        return serial(of: name) == volume.nvmeSerial && number(of: name) == device.number
+        guard let serial = serial(of: name), let number = number(of: name) else {
+            let entry = "\(sysPath)/block/\(diskName(of: name))/device/serial"
+            return (try? Node(entry, following: true)) != nil
+        }
+        return serial == volume.nvmeSerial && number == device.number
     }
 
     /// The partition of that number of `disk`, which is `volume`'s.

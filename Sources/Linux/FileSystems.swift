@@ -72,8 +72,10 @@ package final class FileSystems: Sendable {
             return home == device.number ? .mounted : .notMounted
         } catch {
             // A file system that has shut down answers EIO.
-            let table = try? MountTable(doing: "look at \(mountpoint)")
-            return table?.top(at: mountpoint)?.device == device.number ? .broken : .notMounted
+            let mounted = await RingActor.ring.blocking {
+                try? MountTable(doing: "look at \(mountpoint)").top(at: mountpoint)
+            }
+            return mounted?.device == device.number ? .broken : .notMounted
         }
     }
 

@@ -15,7 +15,8 @@ package struct DeviceNames: Sendable {
     /// Free names, the one to use next first.
     private var free = DeviceNames.all
     private var taken: Set<String> = []
-    /// Names that EC2 says are in use though nothing here took them.
+    /// Names that EC2 says are in use though nothing here took them, where another disk's node is, or
+    /// whose attachment was stuck.
     private var quarantined: Set<String> = []
 
     package init() {}
@@ -51,7 +52,7 @@ package struct DeviceNames: Sendable {
         if let name = taken.remove(Self.spelling(of: name)) { free.append(name) }
     }
 
-    /// Sets a name aside that EC2 refused as in use.
+    /// Sets a name aside that did not serve.
     package mutating func quarantine(_ name: String) {
         if let name = taken.remove(Self.spelling(of: name)) { quarantined.insert(name) }
     }

@@ -104,7 +104,8 @@ package protocol FileSystemPort: Sendable {
     /// Unmounts, never lazily, and removes the folder.
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws
 
-    /// Whether it is this device that is mounted there, as this process sees it. Does not wait.
+    /// Whether it is this device that is mounted there, as this process sees it, and works. Waits only
+    /// where it does not.
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState
 
     /// Whether any mount namespace, or anything else, holds the device.
