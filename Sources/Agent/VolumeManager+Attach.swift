@@ -179,8 +179,8 @@ extension VolumeManager {
         defer { endReservation(of: volume) }
         for _ in DeviceNames.all {
             guard let name = deviceNames.take() else { break }
-            if try await isForeign(name, to: volume) { continue }
             do {
+                if try await isForeign(name, to: volume) { continue }
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
                 volume.description?.attachments = [attachment]
@@ -197,7 +197,7 @@ extension VolumeManager {
         }
         throw OperationError(
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
-            found: "all \(DeviceNames.all.count) device names are taken",
+            found: "all \(DeviceNames.all.count) device names are taken or refused",
             advice: "place the task on another instance")
     }
 

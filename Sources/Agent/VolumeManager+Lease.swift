@@ -60,7 +60,12 @@ extension VolumeManager {
         let host = try await ports.host.host(by: deadline)
         guard try await isAttached(id, to: host, by: deadline) else { return false }
         try await takeLease(of: id, host, by: deadline)
-        return try await isAttached(id, to: host, by: deadline)
+        // Written is not enough here: the next Mount is to look as well, if this look tells nothing.
+        let isSure = volumes[id]?.isLeaseSure ?? false
+        volumes[id]?.isLeaseSure = false
+        guard try await isAttached(id, to: host, by: deadline) else { return false }
+        volumes[id]?.isLeaseSure = isSure
+        return true
     }
 
     private func isAttached(
@@ -78,8 +83,8 @@ extension VolumeManager {
         return true
     }
 
-    /// Writes the lease. Without the permission for its tag the volume has none, which is said once;
-    /// the permission may be for some volumes alone, or come later, so it is tried each time.
+    /// Writes the lease. Without the permission for its tag the volume has none, which is said once for
+    /// each; the permission may come later, so it is tried each time.
     func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         if let leaseDrop = volumes[id]?.leaseDrop { _ = try? await leaseDrop.value }
         // Should the answer be lost, the lease may be there all the same.
@@ -89,11 +94,10 @@ extension VolumeManager {
             try await ports.ec2.setTag(
                 Lease.tag, host.instance.description, on: id, by: deadline)
             volumes[id]?.isLeaseSure = true
-            isLeaseRefused = false
+            refusedLeases.remove(id)
         } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
             volumes[id]?.record.hasLease = false
-            guard !isLeaseRefused else { return }
-            isLeaseRefused = true
+            guard refusedLeases.insert(id).inserted else { return }
             log.warning(
                 "the lease cannot be written: other instances may take what is mounted here",
                 metadata: [

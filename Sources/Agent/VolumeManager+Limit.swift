@@ -155,6 +155,8 @@ extension VolumeManager {
         let soon = min(deadline, ports.time.now + Limit.unmountTimeMax)
         try await giveBackNow(volume, by: soon)
         try await awaitFreePlace(of: volume.id, on: host, by: deadline)
+        // The table may have forgotten it by now, and then it would count as another's.
+        attachmentFacts.instance?.mappings.removeAll { $0.volume == volume.id }
     }
 
     /// Returns when EC2 has taken note that the volume is gone: that is some time after its device

@@ -136,6 +136,7 @@ extension VolumeManager {
             }
             guard let device, let type else { return }
             volume.phase = .mounted(device)
+            volume.needsRemount = false
             watchForLoss(of: volume, device)
             log.info(
                 "mounted",

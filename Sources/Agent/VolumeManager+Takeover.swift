@@ -51,7 +51,7 @@ extension VolumeManager {
         guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }
         obstacle.force = nil
         // Sent later, it would rest on a look that is too old.
-        let soon = min(deadline, ports.time.now + Limit.forcedDetachTimeMax)
+        let soon = min(deadline, now + Limit.forcedDetachTimeMax)
         try await detachElsewhere(id, from: owner, force: true, by: soon)
     }
 

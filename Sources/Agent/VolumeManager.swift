@@ -76,8 +76,8 @@ package actor VolumeManager {
     nonisolated let executor: Executor
     var volumes: [VolumeID: Volume] = [:]
     var deviceNames = DeviceNames()
-    /// Whether EC2 refused the lease that was written last. Said once.
-    var isLeaseRefused = false
+    /// Volumes whose lease EC2 has refused to write.
+    var refusedLeases: Set<VolumeID> = []
     var attachmentFacts = AttachmentFacts()
     var saves = Saves()
 

@@ -201,6 +201,29 @@ import VolumeCore
         #expect(fixture.host.mounts.isEmpty)
     }
 
+    @Test func `a lease that was not looked at again is sure to no later Mount`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(60))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(10))
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            // The first look is over, and the lease under way.
+            try await fixture.sleep(.milliseconds(25))
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "no route", mayHaveApplied: false)
+            ]
+            guard case .failure = await call.result else {
+                Issue.record("it was mounted")
+                return
+            }
+            let before = fixture.cloud.calls(of: "DescribeVolumes").count
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").count == before + 2)
+        }
+    }
+
     @Test func `a Mount that meets the dropping of the lease writes it anew`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in

@@ -117,6 +117,22 @@ import VolumeCore
         #expect(fixture.cloud.volumes[VolumeID(literal: "vol-00000000000000001")]?.tags == [:])
     }
 
+    @Test func `a volume that Docker has forgotten gives its place back, and no other does`() throws
+    {
+        let fixture = fixture(takes: 2)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            for name in Self.names.prefix(2) {
+                _ = try await manager.mount(name, id: "a")
+                try await manager.unmount(name, id: "a")
+                try await fixture.sleep(.seconds(1))
+            }
+            try await manager.remove(Self.names[0])
+            _ = try await manager.mount(Self.names[2], id: "a")
+        }
+        #expect(attached(fixture) == [Self.names[1], Self.names[2]])
+    }
+
     @Test func `two mounts at once each find a place that is given back`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
