@@ -7,7 +7,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIVES = 20_000
 # Seeds that once broke an invariant in a release build, whatever they play since.
 FAILED_ONCE = [695, 1320, 5203, 10410, 22840, 25412, 27200, 27916, 29627, 34353, 64113, 89366,
-    401590, 74590]
+    401590, 74590, 8201]
 
 
 def test_twenty_thousand_lives_leave_nothing_behind():

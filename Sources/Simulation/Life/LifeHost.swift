@@ -151,7 +151,7 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// Called as EC2 tells the daemon that the volume is attached here. A lease that each look shows
+    /// Called once EC2 has told the daemon of a volume that is attached here. A lease that each look shows
     /// makes it known again; without one it may be anybody's.
     func told(of volume: LifeCloud.Volume) {
         if volume.tags[LifeCloud.lease] == world.cloud.instances[index].description,

@@ -67,9 +67,11 @@ extension LifePorts: EC2Port {
         _ id: VolumeID, by deadline: Instant
     ) async throws -> VolumeDescription? {
         let volume = cloud.volume(id)
-        return try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
+        let told = try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
             [self] in .success(volume.isDeleted ? nil : cloud.told(volume))
         }
+        if volume.attachment?.host == host.index { host.told(of: volume) }
+        return told
     }
 
     func describeInstance(
@@ -80,7 +82,6 @@ extension LifePorts: EC2Port {
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
             let attached = cloud.volumes.filter { $0.attachment?.host == asked }
-            if asked == host.index { for volume in attached { host.told(of: volume) } }
             let own = attached.map {
                 BlockDeviceMapping(deviceName: $0.attachment?.name ?? "", volume: $0.id)
             }
