@@ -254,12 +254,13 @@ extension VolumeManager {
     }
 
     func claim(_ name: String, for volume: Volume) {
+        let isNew = volume.record.deviceName != name || !volume.isHere
         if volume.record.deviceName != name { releaseDeviceName(of: volume) }
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
         volume.isLeaving = false
-        saveInBackground()
+        if isNew { saveInBackground() }
     }
 
     /// Waits for the device, and meanwhile asks EC2 now and then, to learn of a failure.
