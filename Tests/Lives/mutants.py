@@ -59,7 +59,8 @@ MUTANTS = [
      "guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }",
      "guard now >= force else { return }"),
     ("a device name that was used is not free again", "Sources/VolumeCore/DeviceNames.swift",
-     "if taken.remove(name) != nil { free.append(name) }", "taken.remove(name)"),
+     "if let name = taken.remove(Self.spelling(of: name)) { free.append(name) }",
+     "taken.remove(Self.spelling(of: name))"),
     ("an ID is counted once", "Sources/VolumeCore/VolumeRecord.swift",
      "counts[id, default: 0] += 1", "counts[id] = 1"),
 ]
