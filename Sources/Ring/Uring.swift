@@ -10,9 +10,8 @@ struct Uring {
     private let handle: OpaquePointer
     /// Whether it has to be enabled, on the thread that it is to belong to.
     private let startsDisabled: Bool
-    private let completions = UnsafeMutablePointer<CUring_completion>.allocate(
-        capacity: Limit.completionsPerDrain)
-    private let wakeCount = UnsafeMutablePointer<UInt64>.allocate(capacity: 1)
+    private let completions: UnsafeMutablePointer<CUring_completion>
+    private let wakeCount: UnsafeMutablePointer<UInt64>
 
     /// Sets a ring up with what this kernel offers. It is for the rest of the process's life.
     ///
@@ -35,6 +34,8 @@ struct Uring {
                 if let ring {
                     handle = ring
                     startsDisabled = flags & CUring_SETUP_R_DISABLED != 0
+                    completions = .allocate(capacity: Limit.completionsPerDrain)
+                    wakeCount = .allocate(capacity: 1)
                     wakeCount.initialize(to: 0)
                     return
                 }
