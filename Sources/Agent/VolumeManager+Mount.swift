@@ -43,8 +43,11 @@ extension VolumeManager {
         Task(executorPreference: executor) { await self.noteAnswer(to: mountID, of: id) }
     }
 
-    /// Runs after the answer was handed on.
+    /// Takes place once the answer was handed on.
     private func noteAnswer(to mountID: String, of id: VolumeID) async {
+        // What hands it on takes a turn or two of the executor, which are asked for by now.
+        await Task.yield()
+        await Task.yield()
         volumes[id]?.record.mounts.answered(mountID)
         await saveCounts()
     }
