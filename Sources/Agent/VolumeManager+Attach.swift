@@ -106,7 +106,8 @@ extension VolumeManager {
     /// Asks EC2 until it has the volume attached, or being attached, here.
     ///
     /// A volume that was last seen free is attached without another look, so that the usual Mount
-    /// costs one call; any other step is decided on facts that are new.
+    /// costs one call; any other step is decided on facts that are new, and that of a volume which may
+    /// have come to have several attachments.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
@@ -114,7 +115,7 @@ extension VolumeManager {
         var isNew = false
         var obstacle = Obstacle(since: ports.time.now)
         while true {
-            if let seen = volume.description, isNew || !seen.isAttached {
+            if let seen = volume.description, isNew || seen.isSurelyFree {
                 let attachment = try await comeCloser(
                     volume, as: seen, isNew: isNew, &obstacle, host, by: deadline)
                 if let attachment { return attachment }
@@ -338,5 +339,9 @@ extension VolumeManager {
 }
 
 extension VolumeDescription {
-    fileprivate var isAttached: Bool { !attachments.isEmpty || state == .inUse }
+    /// Whether AttachVolume fails if it is attached by now: not so for a volume that may have been made
+    /// a Multi-Attach one meanwhile, which io1 and io2 can be.
+    fileprivate var isSurelyFree: Bool {
+        attachments.isEmpty && state != .inUse && !volumeType.hasPrefix("io")
+    }
 }

@@ -232,6 +232,21 @@ import VolumeCore
 }
 
 @Suite struct AttachFaultTests {
+    @Test func `a volume that was made a Multi-Attach one after Create gets no second writer`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.volumes[Fixture.id]?.volumeType = "io2"
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+    }
+
     @Test func `an attachment that was merely looked up and has ended is begun again`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.lostAnswers = ["AttachVolume"]
