@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Tests" / "
 
 from killer import (  # noqa: E402
     CLONES, EXECS, EXITKILL, FORKS, GETREGSET, NT_PRSTATUS, SETOPTIONS, SETREGSET, TRACEME, VFORKS,
-    WAIT_FOR_THREADS, ptrace)
+    follow, ptrace)
 
 # linux/ptrace.h
 CONT, DETACH, EVENT_EXEC = 7, 17, 4
@@ -62,18 +62,10 @@ class Program:
 
     def run(self):
         """Until its end; the wait status."""
-        status = 0
-        while True:
-            try:
-                thread, ended = os.waitpid(-1, WAIT_FOR_THREADS)
-            except ChildProcessError:
-                return status
-            if os.WIFSTOPPED(ended):
-                self.go_on(thread, os.WSTOPSIG(ended), ended >> 16)
-            elif thread == self.pid:
-                status = ended
+        return follow(self.pid, self.go_on)
 
-    def go_on(self, thread, number, event):
+    def go_on(self, thread, status):
+        number, event = os.WSTOPSIG(status), status >> 16
         if event == EVENT_EXEC:
             ptrace(DETACH, thread)
             return

@@ -63,6 +63,27 @@ def ptrace(request, thread, address=0, data=0):
         raise OSError(ctypes.get_errno(), f"ptrace {request:#x}")
 
 
+def follow(program, stopped, ended=lambda thread: None):
+    """Waits for the threads that this process traces, until there are none; the program's wait status.
+
+    `stopped` is called with each that has stopped and its status, `ended` with each that has ended.
+    """
+    status = 0
+    while True:
+        try:
+            thread, news = os.waitpid(-1, WAIT_FOR_THREADS)
+        except ChildProcessError:
+            return status
+        if os.WIFSTOPPED(news):
+            # One that is killed meanwhile is no more there to be asked.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                stopped(thread, news)
+        else:
+            ended(thread)
+            if thread == program:
+                status = news
+
+
 class Program:
     def __init__(self, command, step):
         self.step = step
@@ -82,20 +103,7 @@ class Program:
 
     def run(self):
         """Until its end; the wait status."""
-        status = 0
-        while True:
-            try:
-                thread, ended = os.waitpid(-1, WAIT_FOR_THREADS)
-            except ChildProcessError:
-                return status
-            if os.WIFSTOPPED(ended):
-                # One that is killed meanwhile is no more there to be asked.
-                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                    self.go_on(thread, ended)
-            else:
-                self.started.discard(thread)
-                if thread == self.pid:
-                    status = ended
+        return follow(self.pid, self.go_on, self.started.discard)
 
     def go_on(self, thread, status):
         passed_on = 0
