@@ -28,6 +28,15 @@ import VolumeCore
         try await fixture.sleep(.seconds(1))
     }
 
+    /// Mounts and unmounts the first so many volumes, which then linger, the first for longest.
+    private func use(_ count: Int, _ fixture: Fixture, _ manager: VolumeManager) async throws {
+        for name in Self.names.prefix(count) {
+            _ = try await manager.mount(name, id: "a")
+            try await manager.unmount(name, id: "a")
+            try await fixture.sleep(.seconds(1))
+        }
+    }
+
     private func attached(_ fixture: Fixture) -> [String] {
         fixture.cloud.volumes.values.filter { !$0.attachments.isEmpty }.map { "\($0.id)" }.sorted()
     }
@@ -122,11 +131,7 @@ import VolumeCore
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
-            for name in Self.names.prefix(2) {
-                _ = try await manager.mount(name, id: "a")
-                try await manager.unmount(name, id: "a")
-                try await fixture.sleep(.seconds(1))
-            }
+            try await self.use(2, fixture, manager)
             try await manager.remove(Self.names[0])
             _ = try await manager.mount(Self.names[2], id: "a")
         }
@@ -137,10 +142,7 @@ import VolumeCore
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
-            for name in Self.names.prefix(2) {
-                _ = try await manager.mount(name, id: "a")
-                try await manager.unmount(name, id: "a")
-            }
+            try await self.use(2, fixture, manager)
             let calls = Self.names.suffix(2).map { name in
                 fixture.start { try await $0.mount(name, id: "a") }
             }
