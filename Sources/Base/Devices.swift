@@ -40,7 +40,7 @@ package enum DeviceContent: Sendable, Equatable {
     case unfinished(type: String)
     /// Nothing that libblkid knows, and yet not all zeros where it was read.
     case unknownData
-    /// Every read succeeded, no signature, the first and the last MiB are zeros.
+    /// Every read succeeded, no signature, the first and the last MiB and blocks between are zeros.
     case blank
 }
 

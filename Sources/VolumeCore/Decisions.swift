@@ -179,11 +179,12 @@ package enum ContentDecision: Sendable, Equatable {
         case .unfinished(let type):
             throw refuse(
                 "the making of the \(type) on it was interrupted, so it holds no files",
-                "zero its first MiB, and it is formatted anew; nothing was changed")
+                "'blkdiscard --zeroout' all of it, and it is formatted anew; nothing was changed")
         case .unknownData:
             throw refuse(
                 "it holds data without a known file system, and only an empty volume is formatted",
-                "zero its first and last MiB if the data is worthless; nothing was changed")
+                "if the data is worthless, 'blkdiscard --zeroout' all of it, or take a new volume; "
+                    + "nothing was changed")
         case .blank where options.partition != nil:
             throw refuse(
                 "the partition is empty, and no partition is ever formatted",
