@@ -125,7 +125,7 @@ private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescri
         availabilityZone: try required("availabilityZone", in: item, of: "\(id)"), size: size,
         snapshotID: item.text(of: "snapshotId"), volumeType: item.text(of: "volumeType") ?? "",
         multiAttachEnabled: item.text(of: "multiAttachEnabled") == "true",
-        attachments: attachments, tags: tags)
+        kmsKeyID: item.text(of: "kmsKeyId"), attachments: attachments, tags: tags)
 }
 
 /// A volume that an AWS service holds (Fargate) names no instance, or none that is ours to know.
@@ -135,7 +135,8 @@ private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC
     VolumeAttachment(
         volume: volume, instance: item.text(of: "instanceId").flatMap { InstanceID($0) },
         device: item.text(of: "device"),
-        state: .init(try required("status", in: item, of: "an attachment of \(volume)")))
+        state: .init(try required("status", in: item, of: "an attachment of \(volume)")),
+        deleteOnTermination: item.text(of: "deleteOnTermination") == "true")
 }
 
 private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDescription {
@@ -155,7 +156,24 @@ private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDe
                     deviceName: name,
                     volume: mapping["ebs"]?.text(of: "volumeId").flatMap { VolumeID($0) })
             }
-        }, networkInterfaces: items(of: item["networkInterfaceSet"]).count)
+        }, networkInterfaces: items(of: item["networkInterfaceSet"]).count,
+        rootDeviceName: item.text(of: "rootDeviceName"), isHibernated: isHibernated(item))
+}
+
+/// Whether an instance that is not running keeps its memory. One that can hibernate may have been
+/// stopped as any other, which only its reason tells; without that reason it is taken to hibernate.
+///
+/// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/hibernating-resume.html, and for the codes
+/// docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html.
+private func isHibernated(_ item: XMLElement) -> Bool {
+    guard item["instanceState"]?.text(of: "name").map({ $0.hasPrefix("stop") }) == true else {
+        return false
+    }
+    let reason = item["stateReason"]?.text(of: "code")
+    if reason == "Client.UserInitiatedHibernate" { return true }
+    let canHibernate = item["hibernationOptions"]?.text(of: "configured") == "true"
+    return canHibernate && reason != "Client.UserInitiatedShutdown"
+        && reason != "Client.InstanceInitiatedShutdown"
 }
 
 extension VolumeDescription.State {

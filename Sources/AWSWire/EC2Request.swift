@@ -14,6 +14,8 @@ package struct EC2Request: Sendable {
     /// Whether the call may be sent again when its answer was lost: it reads, or doing it twice is
     /// the same as doing it once.
     package let isRepeatable: Bool
+    /// Whether it is sent once whatever comes of it: what justifies it may not hold a moment later.
+    package var isSentOnce = false
 
     /// The form to post.
     package var body: [UInt8] {
@@ -59,24 +61,28 @@ package struct EC2Request: Sendable {
             ("VolumeId", volume.description), ("InstanceId", instance.description),
         ]
         if force { parameters.append(("Force", "true")) }
-        return EC2Request(action: "DetachVolume", parameters: parameters, isRepeatable: false)
+        return EC2Request(
+            action: "DetachVolume", parameters: parameters, isRepeatable: false, isSentOnce: true)
     }
 
-    package static func setTag(_ key: String, _ value: String, on volume: VolumeID) -> EC2Request {
+    package static func setTags(_ tags: [String: String], on volume: VolumeID) -> EC2Request {
+        var parameters: [Parameter] = [("ResourceId.1", volume.description)]
+        for (number, tag) in tags.sorted(by: { $0.key < $1.key }).enumerated() {
+            parameters += [
+                ("Tag.\(number + 1).Key", tag.key), ("Tag.\(number + 1).Value", tag.value),
+            ]
+        }
+        return EC2Request(action: "CreateTags", parameters: parameters, isRepeatable: true)
+    }
+
+    /// Removes the tag where it still has that value.
+    package static func removeTag(_ key: String, value: String, from volume: VolumeID) -> EC2Request
+    {
         EC2Request(
-            action: "CreateTags",
+            action: "DeleteTags",
             parameters: [
                 ("ResourceId.1", volume.description), ("Tag.1.Key", key), ("Tag.1.Value", value),
             ], isRepeatable: true)
-    }
-
-    /// Removes the tag; with a value, only where the tag still has it.
-    package static func removeTag(_ key: String, value: String?, from volume: VolumeID)
-        -> EC2Request
-    {
-        var parameters: [Parameter] = [("ResourceId.1", volume.description), ("Tag.1.Key", key)]
-        if let value { parameters.append(("Tag.1.Value", value)) }
-        return EC2Request(action: "DeleteTags", parameters: parameters, isRepeatable: true)
     }
 
     private static func read(_ action: String, filter: String, _ values: [String]) -> EC2Request {

@@ -147,7 +147,8 @@ extension VolumeManager {
     func detachHere(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
         for attempt in 1... {
             do {
-                _ = try await ports.ec2.detach(id, from: host.instance, force: false, by: deadline)
+                _ = try await ports.ec2.detach(
+                    id, from: host.instance, force: false, sentBy: deadline, by: deadline)
                 return
             } catch let failure as EC2Failure {
                 if let code = failure.code, isAlreadyDetached(code: code) { return }

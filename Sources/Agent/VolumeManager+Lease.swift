@@ -91,8 +91,8 @@ extension VolumeManager {
         volumes[id]?.record.hasLease = true
         saveInBackground()
         do {
-            try await ports.ec2.setTag(
-                Lease.tag, host.instance.description, on: id, by: deadline)
+            try await ports.ec2.setTags(
+                [Lease.tag: host.instance.description], on: id, sentBy: deadline, by: deadline)
             volumes[id]?.isLeaseSure = true
             refusedLeases.remove(id)
         } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
@@ -137,7 +137,8 @@ extension VolumeManager {
         volume.isLeaseSure = false
         do {
             try await ports.ec2.removeTag(
-                Lease.tag, value: host.instance.description, from: id, by: deadline)
+                Lease.tag, value: host.instance.description, from: id, sentBy: deadline,
+                by: deadline)
         } catch let failure as EC2Failure
             where ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(failure.code)
         {

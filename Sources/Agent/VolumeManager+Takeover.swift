@@ -77,7 +77,8 @@ extension VolumeManager {
             "the volume is attached elsewhere: detaching it there",
             metadata: ["volume": "\(id)", "owner": "\(owner)", "force": "\(force)"])
         do {
-            _ = try await ports.ec2.detach(id, from: owner, force: force, by: deadline)
+            _ = try await ports.ec2.detach(
+                id, from: owner, force: force, sentBy: deadline, by: deadline)
         } catch let failure as EC2Failure {
             if let code = failure.code, isAlreadyDetached(code: code) { return }
             if case .unanswered(_, mayHaveApplied: true) = failure { return }

@@ -17,14 +17,15 @@ package struct VolumeDescription: Sendable, Equatable {
     package var snapshotID: String?
     package var volumeType: String
     package var multiAttachEnabled: Bool
+    /// The KMS key of an encrypted volume, as EC2 names it: an ARN.
+    package var kmsKeyID: String?
     package var attachments: [VolumeAttachment]
     package var tags: [String: String]
 
     package init(
         id: VolumeID, state: State, availabilityZone: String, size: Int, snapshotID: String? = nil,
-        volumeType: String = "", multiAttachEnabled: Bool = false,
-        attachments: [VolumeAttachment] = [],
-        tags: [String: String] = [:]
+        volumeType: String = "", multiAttachEnabled: Bool = false, kmsKeyID: String? = nil,
+        attachments: [VolumeAttachment] = [], tags: [String: String] = [:]
     ) {
         self.id = id
         self.state = state
@@ -33,6 +34,7 @@ package struct VolumeDescription: Sendable, Equatable {
         self.snapshotID = snapshotID
         self.volumeType = volumeType
         self.multiAttachEnabled = multiAttachEnabled
+        self.kmsKeyID = kmsKeyID
         self.attachments = attachments
         self.tags = tags
     }
@@ -53,12 +55,18 @@ package struct VolumeAttachment: Sendable, Equatable {
     /// The name that was asked for, `/dev/sdf`; nil where EC2 gives none.
     package var device: String?
     package var state: State
+    /// Whether EC2 deletes the volume when the instance is terminated.
+    package var deleteOnTermination: Bool
 
-    package init(volume: VolumeID, instance: InstanceID?, device: String?, state: State) {
+    package init(
+        volume: VolumeID, instance: InstanceID?, device: String?, state: State,
+        deleteOnTermination: Bool = false
+    ) {
         self.volume = volume
         self.instance = instance
         self.device = device
         self.state = state
+        self.deleteOnTermination = deleteOnTermination
     }
 }
 
@@ -76,10 +84,16 @@ package struct InstanceDescription: Sendable, Equatable {
     package var mappings: [BlockDeviceMapping]
     /// How many are attached.
     package var networkInterfaces: Int
+    /// The name that its root volume is attached by, `/dev/xvda`; nil where EC2 gives none.
+    package var rootDeviceName: String?
+    /// Whether it is stopped, or stopping, by hibernation: its kernel's memory, mounts and unwritten
+    /// pages among it, comes back with its next start.
+    package var isHibernated: Bool
 
     package init(
         id: InstanceID, state: State, instanceType: String = "", availabilityZone: String = "",
-        mappings: [BlockDeviceMapping] = [], networkInterfaces: Int = 1
+        mappings: [BlockDeviceMapping] = [], networkInterfaces: Int = 1,
+        rootDeviceName: String? = nil, isHibernated: Bool = false
     ) {
         self.id = id
         self.state = state
@@ -87,6 +101,8 @@ package struct InstanceDescription: Sendable, Equatable {
         self.availabilityZone = availabilityZone
         self.mappings = mappings
         self.networkInterfaces = networkInterfaces
+        self.rootDeviceName = rootDeviceName
+        self.isHibernated = isHibernated
     }
 }
 
@@ -135,6 +151,9 @@ package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
     case unanswered(reason: String, mayHaveApplied: Bool)
     /// An answer came that cannot be understood.
     case malformed(reason: String)
+    /// The request was not sent: by the time it could have been, the facts that justify it would have
+    /// been too old.
+    case outdated(reason: String)
     /// There is nothing to sign the request with: the reason names where credentials were sought.
     case noCredentials(reason: String)
 
@@ -148,6 +167,7 @@ package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
         case .refused(let code, let message, let requestID):
             "EC2 answered \(code): \(message) (request \(requestID))"
         case .unanswered(let reason, _): "EC2 did not answer: \(reason)"
+        case .outdated(let reason): "the request was not sent: \(reason)"
         case .malformed(let reason): "EC2's answer cannot be understood: \(reason)"
         case .noCredentials(let reason): "no AWS credentials: \(reason)"
         }

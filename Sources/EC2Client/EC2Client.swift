@@ -83,7 +83,7 @@ import TLS
     }
 
     /// Never repeated once EC2 may have applied it: `unanswered(mayHaveApplied: true)` asks the caller
-    /// to look what became of it. So it is with `detach`.
+    /// to look what became of it.
     package func attach(
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
@@ -93,30 +93,37 @@ import TLS
         }
     }
 
+    /// Sent once, and by `latest`: a refusal for the rate of calls is thrown as any other.
     package func detach(
-        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws -> VolumeAttachment {
         let request = EC2Request.detach(volume, from: instance, force: force)
-        return try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+        return try await call(request, on: "\(volume)", sentBy: latest, by: deadline) {
+            body throws(EC2Failure) in
             try EC2Answer.attachment(body, of: volume, action: request.action)
         }
     }
 
-    package func setTag(
-        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    package func setTags(
+        _ tags: [String: String], on volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
-        let request = EC2Request.setTag(key, value, on: volume)
-        try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+        let request = EC2Request.setTags(tags, on: volume)
+        try await call(request, on: "\(volume)", sentBy: latest, by: deadline) {
+            body throws(EC2Failure) in
             try EC2Answer.done(body, action: request.action)
         }
     }
 
-    /// With a value, the tag is removed only where it still has that value.
+    /// The tag is removed only where it still has that value.
     package func removeTag(
-        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+        _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
         let request = EC2Request.removeTag(key, value: value, from: volume)
-        try await call(request, on: "\(volume)", by: deadline) { body throws(EC2Failure) in
+        try await call(request, on: "\(volume)", sentBy: latest, by: deadline) {
+            body throws(EC2Failure) in
             try EC2Answer.done(body, action: request.action)
         }
     }
@@ -124,23 +131,25 @@ import TLS
 
 extension EC2Client {
     private func call<Value>(
-        _ request: EC2Request, on subject: String, by deadline: Instant,
-        attemptFailed: (EC2Failure) -> Void = { _ in },
+        _ request: EC2Request, on subject: String, sentBy latest: Instant? = nil,
+        by deadline: Instant, attemptFailed: (EC2Failure) -> Void = { _ in },
         read: ([UInt8]) throws(EC2Failure) -> Value
     ) async throws -> Value {
         do {
             let value = try await perform(
-                request, on: subject, by: deadline, attemptFailed: attemptFailed, read: read)
+                request, on: subject, sentBy: latest, by: deadline, attemptFailed: attemptFailed,
+                read: read)
             whenEnded(nil)
             return value
         } catch let failure as EC2Failure {
+            if case .outdated = failure { throw failure }
             whenEnded(failure.code == nil ? failure : nil)
             throw failure
         }
     }
 
     private func perform<Value>(
-        _ request: EC2Request, on subject: String, by deadline: Instant,
+        _ request: EC2Request, on subject: String, sentBy latest: Instant?, by deadline: Instant,
         attemptFailed: (EC2Failure) -> Void, read: ([UInt8]) throws(EC2Failure) -> Value
     ) async throws -> Value {
         var log = log
@@ -148,15 +157,24 @@ extension EC2Client {
         log[metadataKey: "subject"] = "\(subject)"
         let target = try await target(by: deadline)
         var keys = try await credentials.current()
-        var retry = Retry(isRepeatable: request.isRepeatable, attemptsMax: settings.attemptsMax)
+        var retry = Retry(
+            isRepeatable: request.isRepeatable,
+            attemptsMax: request.isSentOnce ? 1 : settings.attemptsMax)
+        let lastMoment = min(latest ?? deadline, deadline)
         while true {
-            try await awaitBudget(of: request.action, by: deadline, retry, log)
+            do {
+                try await awaitBudget(of: request.action, by: lastMoment, retry, log)
+            } catch EC2Failure.unanswered where lastMoment < deadline {
+                throw outdated(request)
+            }
+            if let latest, time.now > latest { throw outdated(request) }
             let signedAt = clock.unixSeconds
             let asked = time.now
             let failure: Retry.Failure
             do {
                 let value = try await attempt(
-                    request, at: target, with: keys, signedAt: signedAt, by: deadline, read: read)
+                    request, at: target, with: keys, signedAt: signedAt, sentBy: latest,
+                    by: deadline, read: read)
                 log.debug(
                     "EC2 answered", metadata: ["ms": "\((time.now - asked).milliseconds)"])
                 budget.note(request.action, isThrottled: false, sentAt: asked, at: time.now)
@@ -169,8 +187,11 @@ extension EC2Client {
                 budget.note(
                     request.action, isThrottled: failure.isThrottling, sentAt: asked, at: time.now)
             }
+            if let latest, time.now > latest, case .unanswered(_, mayHaveReached: false) = failure {
+                throw outdated(request)
+            }
             switch retry.decide(
-                failure, signedAt: signedAt, random: random(), remaining: deadline - time.now)
+                failure, signedAt: signedAt, random: random(), remaining: lastMoment - time.now)
             {
             case .fail(let failure): throw failure
             case .again(let pause):
@@ -190,6 +211,12 @@ extension EC2Client {
                     metadata: ["behind_s": "\(behind)"])
             }
         }
+    }
+
+    private func outdated(_ request: EC2Request) -> EC2Failure {
+        .outdated(
+            reason: "before \(request.action) could go out, what EC2 had said became too old for it"
+        )
     }
 
     /// Waits for its turn by the rate that EC2 allows. Throws at once where that comes too late.
@@ -214,7 +241,7 @@ extension EC2Client {
 
     private func attempt<Value>(
         _ request: EC2Request, at target: Target, with keys: Credentials, signedAt: Int64,
-        by deadline: Instant, read: ([UInt8]) throws(EC2Failure) -> Value
+        sentBy latest: Instant?, by deadline: Instant, read: ([UInt8]) throws(EC2Failure) -> Value
     ) async throws(Retry.Failure) -> Value {
         guard time.now < deadline else {
             throw .unanswered(reason: "the deadline has passed", mayHaveReached: false)
@@ -224,7 +251,7 @@ extension EC2Client {
         do {
             response = try await transport.send(
                 message, to: target.endpoint, by: deadline, bodyMax: Limit.ec2ResponseBodyMax,
-                isRepeatable: request.isRepeatable)
+                isRepeatable: request.isRepeatable, sentBy: latest)
         } catch {
             throw .unanswered(reason: error.reason, mayHaveReached: error.mayHaveReached)
         }

@@ -12,16 +12,17 @@ package import Ring
     /// - Parameters:
     ///   - bodyMax: The largest body that is taken, in bytes.
     ///   - isRepeatable: Whether the request may be sent twice where a kept connection broke.
+    ///   - latest: Once it has passed, nothing is sent any more.
     func send(
         _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
-        isRepeatable: Bool
+        isRepeatable: Bool, sentBy latest: Instant?
     ) async throws(TransportFailure) -> HTTPResponse
 }
 
 extension HTTPClient: HTTPTransport {
     package func send(
         _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
-        isRepeatable: Bool
+        isRepeatable: Bool, sentBy latest: Instant?
     ) async throws(TransportFailure) -> HTTPResponse {
         let scheme = endpoint.isTLS ? Origin.Scheme.https : .http
         guard let origin = Origin(scheme, host: endpoint.host, port: endpoint.port) else {
@@ -30,7 +31,8 @@ extension HTTPClient: HTTPTransport {
         }
         do {
             return try await send(
-                request, to: origin, by: deadline, bodyMax: bodyMax, isIdempotent: isRepeatable)
+                request, to: origin, by: deadline, bodyMax: bodyMax, isIdempotent: isRepeatable,
+                sentBy: latest)
         } catch {
             throw TransportFailure(
                 reason: error.description, mayHaveReached: error.mayHaveReachedServer)

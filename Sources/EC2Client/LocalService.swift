@@ -42,7 +42,7 @@ struct LocalService: Sendable {
             return .success(
                 try await transport.send(
                     request, to: endpoint, by: attemptDeadline, bodyMax: Limit.imdsResponseBodyMax,
-                    isRepeatable: true))
+                    isRepeatable: true, sentBy: nil))
         } catch {
             return .failure(error)
         }

@@ -29,11 +29,12 @@ final class Call {
     private let method: String
     private let request: [UInt8]
     private let bodyMax: Int
+    private let latest: Instant?
     private var parser: ResponseParser
 
     init(
         _ request: HTTPRequest, host: String, bodyMax: Int, by deadline: Instant,
-        _ limits: HTTPClient.TimeLimits
+        _ limits: HTTPClient.TimeLimits, sentBy latest: Instant? = nil
     ) throws(HTTPWireError) {
         var bytes: [UInt8] = []
         try request.serialise(into: &bytes, host: host)
@@ -41,6 +42,7 @@ final class Call {
         self.deadline = deadline
         self.limits = limits
         self.bodyMax = bodyMax
+        self.latest = latest
         method = request.method
         parser = ResponseParser(method: request.method, bodyMax: bodyMax)
     }
@@ -71,6 +73,9 @@ final class Call {
     }
 
     private func send(over stream: ByteStream) async throws {
+        if let latest, RingActor.ring.now > latest {
+            throw HTTPClientError(.timedOut, "it could not be sent within the time for that")
+        }
         phase = .sending
         let output = ByteBuffer(capacity: request.count, max: request.count)
         try output.append(request)

@@ -89,14 +89,18 @@ package final class HTTPClient {
     /// - Parameters:
     ///   - bodyMax: The largest body that is taken, in bytes.
     ///   - isIdempotent: By default what RFC 9110, section 9.2.2, says of the method.
+    ///   - latest: Once it has passed nothing is sent any more, however long the connection took; the
+    ///     error then is `timedOut`.
     package func send(
         _ request: HTTPRequest, to origin: Origin, by deadline: Instant,
-        bodyMax: Int = Limit.ec2ResponseBodyMax, isIdempotent: Bool? = nil
+        bodyMax: Int = Limit.ec2ResponseBodyMax, isIdempotent: Bool? = nil,
+        sentBy latest: Instant? = nil
     ) async throws(HTTPClientError) -> HTTPResponse {
         let call: Call
         do {
             call = try Call(
-                request, host: origin.hostHeader, bodyMax: bodyMax, by: deadline, limits)
+                request, host: origin.hostHeader, bodyMax: bodyMax, by: deadline, limits,
+                sentBy: latest)
         } catch {
             throw HTTPClientError(.invalidRequest, "\(origin): \(error)")
         }

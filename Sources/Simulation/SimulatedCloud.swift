@@ -20,6 +20,8 @@ package final class SimulatedCloud: @unchecked Sendable {
     package private(set) var calls: [String] = []
     /// Taken from the front: what the next calls of an action fail with instead of being done.
     package var refusals: [String: [EC2Failure]] = [:]
+    /// How long calls of an action wait here before they go out, as for the request budget.
+    package var sendDelays: [String: Duration] = [:]
     /// Actions whose next answer is lost after the call was applied.
     package var lostAnswers: Set<String> = []
     /// Volumes whose device never comes.
@@ -137,9 +139,12 @@ extension SimulatedCloud: EC2Port {
     }
 
     package func detach(
-        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws -> VolumeAttachment {
-        try await call("DetachVolume", "\(volume) \(instance)\(force ? " by force" : "")") {
+        try await call(
+            "DetachVolume", "\(volume) \(instance)\(force ? " by force" : "")", sentBy: latest
+        ) {
             guard let attachment = volumes[volume]?.attachments.first,
                 attachment.instance == instance, attachment.state != .detaching || force
             else { throw refusal("IncorrectState", "\(volume) is not attached") }
@@ -156,27 +161,37 @@ extension SimulatedCloud: EC2Port {
         }
     }
 
-    package func setTag(
-        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    package func setTags(
+        _ tags: [String: String], on volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
-        try await call("CreateTags", "\(volume) \(key)=\(value)") {
+        let told = tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+        try await call(
+            "CreateTags", "\(volume) \(told.joined(separator: ","))", sentBy: latest
+        ) {
             guard volumes[volume] != nil else { throw notFound(volume) }
-            volumes[volume]?.tags[key] = value
+            volumes[volume]?.tags.merge(tags) { $1 }
         }
     }
 
     package func removeTag(
-        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+        _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
-        try await call("DeleteTags", "\(volume) \(key)") {
+        try await call("DeleteTags", "\(volume) \(key)", sentBy: latest) {
             guard let tags = volumes[volume]?.tags else { throw notFound(volume) }
-            if value == nil || tags[key] == value { volumes[volume]?.tags[key] = nil }
+            if tags[key] == value { volumes[volume]?.tags[key] = nil }
         }
     }
 
     private func call<T>(
-        _ action: String, _ subject: String, _ apply: () throws -> T
+        _ action: String, _ subject: String, sentBy latest: Instant? = nil,
+        _ apply: () throws -> T
     ) async throws -> T {
+        if let delay = sendDelays[action] { try await time.sleep(until: time.now + delay) }
+        if let latest, time.now > latest {
+            throw EC2Failure.outdated(reason: "\(action) could not go out in time")
+        }
         calls.append("\(action) \(subject)")
         try await time.sleep(until: time.now + latency.call)
         if var failures = refusals[action], !failures.isEmpty {

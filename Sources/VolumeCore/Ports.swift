@@ -5,6 +5,11 @@ package import Base
 // deadline; a system call, such as mount(2) or fsync(2), cannot be cut.
 
 /// The EC2 API, for volumes in this instance's region. Calls throw `EC2Failure`.
+///
+/// A call that changes what other instances rely on is justified by what EC2 said before. It carries
+/// the instant until which those facts are new enough, `latest`: the request goes out by then, or it
+/// fails with `EC2Failure.outdated` and was not sent. AttachVolume needs none: EC2 itself refuses what
+/// is attached by then.
 package protocol EC2Port: Sendable {
     /// Nil when EC2 knows no such volume.
     func describeVolume(
@@ -26,19 +31,23 @@ package protocol EC2Port: Sendable {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment
 
-    /// Returns when EC2 has accepted the detachment; the volume is free later.
+    /// Returns when EC2 has accepted the detachment; the volume is free later. It is sent once, and not
+    /// repeated by itself, not even where EC2 throttles it.
     func detach(
-        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws -> VolumeAttachment
 
-    /// Sets a tag, in place of one with that key.
-    func setTag(
-        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    /// Sets tags, in place of those with the same keys.
+    func setTags(
+        _ tags: [String: String], on volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws
 
-    /// Removes a tag, with a value only if it has that value; one that is not there is no error.
+    /// Removes a tag if it has that value; one that is not there, or has another, is no error.
     func removeTag(
-        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+        _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws
 }
 

@@ -288,13 +288,12 @@ private let volumeFields = """
                 + "&InstanceId=i-0123456789abcdef0&Force=true")
         #expect(!form(.detach(volume, from: instance, force: false)).contains("Force"))
         #expect(
-            form(.setTag("a:b", "c d+é", on: volume))
+            form(.setTags(["b": "", "a:b": "c d+é"], on: volume))
                 == "Action=CreateTags&Version=2016-11-15&ResourceId.1=vol-0123456789abcdef0"
-                + "&Tag.1.Key=a%3Ab&Tag.1.Value=c%20d%2B%C3%A9")
+                + "&Tag.1.Key=a%3Ab&Tag.1.Value=c%20d%2B%C3%A9&Tag.2.Key=b&Tag.2.Value=")
         #expect(
             form(.removeTag("a", value: "v", from: volume))
                 == "Action=DeleteTags&Version=2016-11-15&ResourceId.1=vol-0123456789abcdef0"
                 + "&Tag.1.Key=a&Tag.1.Value=v")
-        #expect(!form(.removeTag("a", value: nil, from: volume)).contains("Value"))
     }
 }

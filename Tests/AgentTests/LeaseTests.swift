@@ -188,7 +188,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(10))
             // The other host looks, and takes what has no lease.
             _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false,
+                Fixture.id, from: Fixture.here, force: false, sentBy: fixture.executor.now,
                 by: fixture.executor.now + .seconds(10))
             let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
             try await fixture.sleep(.milliseconds(2_100))
@@ -256,7 +256,7 @@ import VolumeCore
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
             _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true,
+                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
                 by: fixture.executor.now + .seconds(10))
             try await fixture.sleep(.seconds(5))
             #expect(try await manager.get(Fixture.name).device == "lost")

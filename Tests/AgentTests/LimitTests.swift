@@ -247,7 +247,8 @@ import VolumeCore
             guard let lost = VolumeID(Self.names[0]) else { return }
             _ = try await manager.mount(Self.names[0], id: "a")
             _ = try await fixture.cloud.detach(
-                lost, from: Fixture.here, force: true, by: fixture.executor.now + .seconds(10))
+                lost, from: Fixture.here, force: true, sentBy: fixture.executor.now,
+                by: fixture.executor.now + .seconds(10))
             try await fixture.sleep(.seconds(5))
             _ = try await manager.mount(Self.names[1], id: "b")
         }

@@ -272,8 +272,10 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
                 .success(.xml("<CreateTagsResponse><return>true</return></CreateTagsResponse>")),
                 .success(.xml("<DeleteTagsResponse><return>true</return></DeleteTagsResponse>")),
             ])
-            try await scene.client.setTag("k", "v", on: volume, by: scene.deadline)
-            try await scene.client.removeTag("k", value: "v", from: volume, by: scene.deadline)
+            try await scene.client.setTags(
+                ["k": "v"], on: volume, sentBy: scene.deadline, by: scene.deadline)
+            try await scene.client.removeTag(
+                "k", value: "v", from: volume, sentBy: scene.deadline, by: scene.deadline)
             #expect(scene.transport.count("CreateTags") == 1)
             #expect(scene.transport.count("DeleteTags") == 1)
         }

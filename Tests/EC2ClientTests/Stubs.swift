@@ -39,7 +39,7 @@ final class StubTime: TimeSource {
 
     func send(
         _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
-        isRepeatable: Bool
+        isRepeatable: Bool, sentBy latest: Instant?
     ) async throws(TransportFailure) -> HTTPResponse {
         requests.append(request)
         return try await answer(request, endpoint)

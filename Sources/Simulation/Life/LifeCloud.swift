@@ -353,16 +353,26 @@ final class LifeCloud: @unchecked Sendable {
 
     // MARK: Tags
 
-    func tag(_ volume: Volume, _ key: String, _ value: String?) -> Result<Bool, EC2Failure> {
+    func setTags(_ volume: Volume, _ tags: [String: String]) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume) { $0.merge(tags) { $1 } }
+    }
+
+    func removeTag(_ volume: Volume, _ key: String) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume) { $0[key] = nil }
+    }
+
+    private func changeTags(
+        of volume: Volume, _ change: (inout [String: String]) -> Void
+    ) -> Result<Bool, EC2Failure> {
         if plan.tagsForbidden {
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
-        if volume.tags[key] != value {
-            volume.tags[key] = value
-            if key == Self.lease { volume.leaseSince = value == nil ? nil : scheduler.now }
-            changed(volume)
-        }
+        let holder = volume.tags[Self.lease]
+        change(&volume.tags)
+        let newHolder = volume.tags[Self.lease]
+        if newHolder != holder { volume.leaseSince = newHolder.map { _ in scheduler.now } }
+        changed(volume)
         return .success(true)
     }
 }

@@ -117,7 +117,8 @@ extension LifePorts: EC2Port {
     }
 
     func detach(
-        _ volume: VolumeID, from instance: InstanceID, force: Bool, by deadline: Instant
+        _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
         let owner = cloud.host(of: instance) ?? -1
@@ -134,28 +135,31 @@ extension LifePorts: EC2Port {
         }
     }
 
-    func setTag(
-        _ key: String, _ value: String, on volume: VolumeID, by deadline: Instant
+    func setTags(
+        _ tags: [String: String], on volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
             .createTags, of: host.index, on: volume.index, by: process
         ) { [self] in
-            fault == .leaseNotWritten ? .success(true) : cloud.tag(volume, key, value)
+            if fault == .leaseNotWritten { return .success(true) }
+            return cloud.setTags(volume, tags)
         }
     }
 
     func removeTag(
-        _ key: String, value: String?, from volume: VolumeID, by deadline: Instant
+        _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
             .deleteTags, of: host.index, on: volume.index, by: process
         ) { [self] in
-            guard fault != .leaseKept, value == nil || volume.tags[key] == value else {
+            guard fault != .leaseKept, volume.tags[key] == value else {
                 return .success(true)
             }
-            return cloud.tag(volume, key, nil)
+            return cloud.removeTag(volume, key)
         }
     }
 }
