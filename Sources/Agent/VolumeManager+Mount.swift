@@ -64,7 +64,8 @@ extension VolumeManager {
                 metadata: ["volume": "\(volume.id)", "id": "\(quoted(mountID))"])
         }
         guard !volume.isUsed else { return }
-        defer { giveBackWhenUnused(volume) }
+        // A Mount may come meanwhile.
+        defer { if !volume.isUsed { giveBackWhenUnused(volume) } }
         try await becomeUnmounted(volume)
     }
 
@@ -78,7 +79,7 @@ extension VolumeManager {
             case .mounted(let device):
                 if await canJoin(volume, on: device) { return }
             case .mounting(let task): try await task.value
-            case .unmounting(let task), .detaching(let task): _ = try? await task.value
+            case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
             case .unmounted:
                 let id = volume.id
                 volume.phase = .mounting(
@@ -88,11 +89,11 @@ extension VolumeManager {
     }
 
     func becomeUnmounted(_ volume: Volume) async throws {
-        if case .unmounting(let task) = volume.phase { return try await task.value }
+        if case .unmounting(let task, _) = volume.phase { return try await task.value }
         guard case .mounted(let device) = volume.phase else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.takeDown(id, device) }
-        volume.phase = .unmounting(task)
+        volume.phase = .unmounting(task, device)
         try await task.value
     }
 
@@ -114,7 +115,7 @@ extension VolumeManager {
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
                 metadata: metadata)
-            stopWatchingForLoss(of: volume)
+            stopWatching(volume)
             volume.phase = .unmounted
         }
         return false
@@ -125,22 +126,11 @@ extension VolumeManager {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounting") }
         var timeline = MountTimeline(since: ports.time.now)
         do {
-            var device = try await presentDevice(of: volume, &timeline)
-            var type: String?
-            while type == nil {
-                // Without a device here, or with one that another host is taking, EC2 is asked.
-                let disk =
-                    if let device { device } else {
-                        try await attachedDevice(of: volume, by: deadline, &timeline)
-                    }
-                let here = try await fileSystemDevice(of: volume, on: disk, by: deadline)
-                type = try await mountLeased(volume, on: here, by: deadline, &timeline)
-                device = type == nil ? nil : here
-            }
-            guard let device, let type else { return }
+            let (device, type) = try await mountedDevice(of: volume, by: deadline, &timeline)
             volume.phase = .mounted(device)
             volume.needsRemount = false
             watchForLoss(of: volume, device)
+            watchLease(of: volume)
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([
@@ -156,6 +146,34 @@ extension VolumeManager {
         }
     }
 
+    /// The volume's device, its own or a partition, mounted, and its file system's type.
+    private func mountedDevice(
+        of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
+    ) async throws -> (BlockDevice, String) {
+        var present = try await presentDevice(of: volume, &timeline)
+        while true {
+            // Without a device here, or with one that another host is taking, EC2 is asked.
+            var arrival = present.map { Arrival(device: $0, isSecured: false) }
+            if arrival == nil {
+                arrival = try await attachedDevice(of: volume, by: deadline, &timeline)
+            }
+            if let arrival {
+                let device = try await fileSystemDevice(
+                    of: volume, on: arrival.device, by: deadline)
+                let type = try await mountLeased(
+                    volume, on: device, isSecured: arrival.isSecured, by: deadline, &timeline)
+                if let type { return (device, type) }
+            }
+            present = nil
+            guard ports.time.now < deadline else {
+                throw OperationError(
+                    .deadline, doing: "mount \(volume.id)",
+                    found: "other hosts took the volume each time that it was attached here",
+                    advice: "see CloudTrail for who calls DetachVolume")
+            }
+        }
+    }
+
     private func takeDown(_ id: VolumeID, _ device: BlockDevice) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounted") }
         let start = ports.time.now
@@ -163,7 +181,7 @@ extension VolumeManager {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
             volume.phase = .unmounted
             volume.needsRemount = false
-            stopWatchingForLoss(of: volume)
+            stopWatching(volume)
             log.info(
                 "unmounted",
                 metadata: [

@@ -66,6 +66,8 @@ package actor VolumeManager {
         package var device: String?
         /// `/dev/sdf`, while it is attached as far as is known.
         package var attachedAs: String?
+        /// Whether EC2 deletes it together with this instance.
+        package var isDeletedWithInstance: Bool
     }
 
     package typealias Executor = any SerialExecutor & TaskExecutor
@@ -79,6 +81,8 @@ package actor VolumeManager {
     /// Volumes whose lease EC2 has refused to write.
     var refusedLeases: Set<VolumeID> = []
     var attachmentFacts = AttachmentFacts()
+    /// Volumes whose release could not wait for its time, until another one begins.
+    var stalledReleases: Set<VolumeID> = []
     var saves = Saves()
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
@@ -133,7 +137,8 @@ extension VolumeManager {
             createdAt: volume.record.createdAt, volume: volume.id, phase: volume.phaseName,
             mounts: volume.record.mounts.total,
             device: volume.isLost ? "lost" : volume.device?.path,
-            attachedAs: volume.record.deviceName)
+            attachedAs: volume.record.deviceName,
+            isDeletedWithInstance: volume.isHere && volume.isDeletedWithInstance)
     }
 }
 
@@ -147,7 +152,7 @@ extension VolumeManager {
         let id = try VolumeName.volume(name, options)
         // Another Create's record may not be on the disk yet, or its save have failed.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
-        let description = try await usableDescription(of: id, options: options)
+        let (description, host) = try await usableDescription(of: id, options: options)
         // The table may have changed meanwhile.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
         if let volume = volumes[id] {
@@ -170,6 +175,8 @@ extension VolumeManager {
             volume.description = description
             volumes[id] = volume
         }
+        if let volume = volumes[id] { noteOrigin(of: volume, description, on: host) }
+        warnOfDeletion(with: description)
         try await save()
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
     }
@@ -197,12 +204,26 @@ extension VolumeManager {
 
     private func usableDescription(
         of id: VolumeID, options: VolumeOptions
-    ) async throws -> VolumeDescription {
+    ) async throws -> (VolumeDescription, Host) {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
         let description = try await describe(id, by: deadline)
         _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
-        return description
+        for attachment in description.attachments {
+            try await refuseRoot(id, attachment, by: deadline)
+        }
+        return (description, host)
+    }
+
+    /// Throws for a volume that an instance boots from. A name that this plugin gives is no root
+    /// device's, and costs no question.
+    func refuseRoot(
+        _ id: VolumeID, _ attachment: VolumeAttachment, by deadline: Instant
+    ) async throws {
+        guard let name = attachment.device, let instance = attachment.instance,
+            !DeviceNames.isGiven(name)
+        else { return }
+        try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
     }
 
     /// Forgets a volume. Its data stays, and it is given back after the linger.

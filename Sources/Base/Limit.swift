@@ -134,6 +134,10 @@ package enum Limit {
     /// How many links in /proc are followed to find who holds a mount.
     package static let holderNodesMax = 200_000
 
+    /// After which pauses the attachments here are looked at again, where EC2 tells of some that this
+    /// plugin may have made just before it ended.
+    package static let adoptionPauses: [Duration] = [.seconds(5), .seconds(30)]
+
     // What EC2 tells no event of is looked at in growing pauses.
     package static let lookIntervalMin: Duration = .milliseconds(200)
     package static let lookIntervalMax: Duration = .seconds(3)
@@ -151,8 +155,33 @@ package enum Limit {
     package static let placeTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
-    /// How long after the last look at its instance a detachment may be forced.
-    package static let forcedDetachTimeMax: Duration = .seconds(3)
+
+    // How old the facts behind a call to EC2 may be when it is sent.
+    /// From the DescribeVolumes that justifies a DetachVolume from another instance to that call.
+    /// Shorter than `leaseSettleTime`: an owner that looks so long after its lease was written sees
+    /// every detachment that was sent by whoever did not see the lease.
+    package static let takeoverLookAgeMax: Duration = .milliseconds(200)
+    /// From the moment a lease was written to the owner's last look before a Mount is answered.
+    package static let leaseSettleTime: Duration = .milliseconds(300)
+    /// From a look at another instance to what is done because it is down.
+    package static let ownerLookAgeMax: Duration = .seconds(3)
+    /// From the moment an attachment here was seen to the writing of its lease.
+    package static let leaseFactsAgeMax: Duration = .seconds(1)
+    /// From the proof that nothing holds a device to its detachment, or its lease's end.
+    package static let unheldProofAgeMax: Duration = .seconds(3)
+
+    /// How long what DescribeVolumes tells may lag behind, as a rule.
+    package static let tagLagMax: Duration = .seconds(2)
+    /// How long after its AttachVolume a look may show a volume as not attached.
+    package static let attachmentLagMax: Duration = .seconds(5)
+    /// How often a lease is written that looks do not show, before it is left to the next check.
+    package static let leaseTriesMax = 3
+    /// When the lease of a mounted volume is looked at first, and how often after that. A fleet of a
+    /// thousand instances so makes three calls a second, of the twenty that an account has.
+    package static let leaseCheckDelay: Duration = .seconds(10)
+    package static let leaseCheckInterval: Duration = .seconds(300)
+    /// How many tags a resource may bear, besides AWS's own.
+    package static let tagsPerVolumeMax = 50
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)

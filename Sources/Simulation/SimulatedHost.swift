@@ -4,6 +4,8 @@ package import VolumeCore
 /// The host's kernel: devices that come and go with the cloud's attachments, and mounts.
 package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendable {
     package private(set) var mounts: [String: MountedFileSystem] = [:]
+    /// Volumes that were mounted, oldest first.
+    package private(set) var everMounted: [VolumeID] = []
     /// Volumes that were formatted, oldest first.
     package private(set) var formatted: [VolumeID] = []
     /// Taken by the next calls: unmount fails as for a busy file system.
@@ -129,6 +131,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         try await time.sleep(until: time.now + mountTime)
         try check(device, volume)
         precondition(mounts[mountpoint] == nil, "\(mountpoint) mounted twice")
+        everMounted.append(volume)
         mounts[mountpoint] = MountedFileSystem(
             mountpoint: mountpoint, device: device.number, type: type, source: device.path,
             readOnly: readOnly)

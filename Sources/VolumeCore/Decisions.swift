@@ -199,3 +199,22 @@ package enum ContentDecision: Sendable, Equatable {
         }
     }
 }
+
+/// Whether a failed DetachVolume from another instance ends the attempt to take the volume. Else what
+/// is true now tells: the volume may be free, its instance gone, or EC2 busy.
+package func isFinal(detachmentFailure failure: EC2Failure, isForced: Bool) -> Bool {
+    guard let code = failure.code else {
+        if case .noCredentials = failure { return true }
+        return false
+    }
+    guard !failure.isThrottling, !isAlreadyDetached(code: code),
+        !passingDetachmentCodes.contains(code)
+    else { return false }
+    return !isForced || code == "UnauthorizedOperation"
+}
+
+/// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
+private let passingDetachmentCodes: Set<String> = [
+    "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InternalError", "InternalFailure",
+    "ServiceUnavailable", "Unavailable",
+]

@@ -44,6 +44,11 @@ package protocol EC2Port: Sendable {
         by deadline: Instant
     ) async throws
 
+    /// Whether this host's role may set these tags; sets none.
+    func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool
+
     /// Removes a tag if it has that value; one that is not there, or has another, is no error.
     func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,

@@ -45,6 +45,14 @@ final class Fixture: @unchecked Sendable {
             log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     }
 
+    /// What this plugin leaves on a volume that it has mounted here.
+    func mark() {
+        cloud.volumes[Self.id]?.tags = [
+            Lease.tag: "\(Self.here)",
+            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.here),
+        ]
+    }
+
     /// A new daemon over what the old one left.
     func restart() { manager = Self.makeManager(executor, cloud, host, state, settings) }
 

@@ -47,7 +47,7 @@ import VolumeCore
             try await self.begin(fixture, manager)
             let before = fixture.cloud.calls.count
             _ = try await manager.mount(Self.names[0], id: "a")
-            #expect(fixture.cloud.calls.count - before == 2)
+            #expect(fixture.cloud.calls.count - before == 3)
         }
         #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 1)
     }

@@ -148,6 +148,14 @@ extension LifePorts: EC2Port {
         }
     }
 
+    func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool {
+        try await cloud.call(
+            .createTags, of: host.index, on: cloud.volume(volume).index, by: process
+        ) { [self] in .success(!world.plan.tagsForbidden) }
+    }
+
     func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
         by deadline: Instant
