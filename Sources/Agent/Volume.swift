@@ -31,6 +31,9 @@ final class Volume {
     var isLost = false
     /// When EC2 accepted the last attachment here, or may have.
     var attachedAt: Instant?
+    /// When a look at this instance was asked for first that did not list it, though it is thought to be
+    /// attached.
+    var unlistedAt: Instant?
     /// Looks now and then whether a mounted volume still bears its lease.
     var leaseWatch: Task<Void, Never>?
     /// The writing of a lease that `leaseWatch` found missing.

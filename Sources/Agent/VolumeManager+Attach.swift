@@ -199,8 +199,13 @@ extension VolumeManager {
         // attachment.
         guard !situation.isOn(host.instance) else { return }
         releaseDeviceName(of: volume)
-        // What another instance has is not what was attached here.
-        if situation != .free, situation != .creating { volume.record.isOurs = false }
+        // What another instance has is not what was attached here, and nothing is left to give back.
+        if let attachedAt = volume.attachedAt, ports.time.now < attachedAt + Limit.attachmentLagMax
+        {
+            return
+        }
+        volume.isHere = false
+        volume.record.isOurs = false
     }
 
     /// Notes whether it was this plugin that attached the volume here: then it is its to detach.

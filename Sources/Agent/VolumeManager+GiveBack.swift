@@ -155,7 +155,7 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    private func noteDetached(_ volume: Volume) {
+    func noteDetached(_ volume: Volume) {
         releaseDeviceName(of: volume)
         volume.isHere = false
         volume.isLeaving = false

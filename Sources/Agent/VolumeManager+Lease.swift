@@ -76,8 +76,10 @@ extension VolumeManager {
         of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
     ) async throws -> Bool {
         var seenAt = seenAt
-        for _ in 0..<Limit.leaseTriesMax {
+        var tries = 0
+        while tries < Limit.leaseTriesMax {
             let writing = try await writeLease(of: id, host, seenAt: seenAt, by: deadline)
+            if writing == .done { tries += 1 }
             if writing == .done {
                 try await ports.time.sleep(until: ports.time.now + Limit.leaseSettleTime)
             }
@@ -89,6 +91,12 @@ extension VolumeManager {
             if writing == .done, Lease.isHeld(by: host.instance, on: seen) {
                 volumes[id]?.isLeaseSure = true
                 return true
+            }
+            guard ports.time.now < deadline else {
+                throw OperationError(
+                    .deadline, doing: "mark \(id) as mounted on \(host.instance)",
+                    found: "CreateTags could not go out soon enough after a look at the volume",
+                    advice: "EC2 is slow or throttles this account: see its request rates")
             }
         }
         log.warning(

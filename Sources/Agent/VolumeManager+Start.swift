@@ -34,6 +34,7 @@ extension VolumeManager {
             volume.phase = .mounted(device)
             volume.isHere = true
             watchForLoss(of: volume, device)
+            watchLease(of: volume)
         }
     }
 
@@ -127,6 +128,7 @@ extension VolumeManager {
     private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
+        let lookedAt = ports.time.now
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
         let mappings = instance?.mappings ?? []
         deviceNames.claim(mappings.map(\.deviceName))
@@ -142,8 +144,45 @@ extension VolumeManager {
             volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
+        let listed = Set(mappings.compactMap(\.volume))
+        unknown += await dropEndedAttachments(besides: listed, lookedAt: lookedAt)
         learnLimit(of: instance)
         return unknown
+    }
+
+    private func isSurelyGone(_ volume: Volume) async -> Bool {
+        do {
+            let name = volume.record.deviceName
+            return try await ports.devices.find(volume.id, attachedAs: name) == nil
+        } catch { return false }
+    }
+
+    /// Corrects records of attachments that have ended, as two looks that are apart say and no device
+    /// contradicts: what somebody attaches by hand later is not this plugin's. Returns those that one
+    /// look alone does not list.
+    private func dropEndedAttachments(
+        besides listed: Set<VolumeID>, lookedAt: Instant
+    ) async -> [VolumeID] {
+        var doubtful: [VolumeID] = []
+        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description })
+        where volume.isHere && volume.record.isOurs {
+            guard !listed.contains(volume.id), volume.attachedAt == nil,
+                case .unmounted = volume.phase
+            else {
+                volume.unlistedAt = nil
+                continue
+            }
+            guard let first = volume.unlistedAt, lookedAt >= first + Limit.tagLagMax,
+                await isSurelyGone(volume)
+            else {
+                volume.unlistedAt = volume.unlistedAt ?? lookedAt
+                doubtful.append(volume.id)
+                continue
+            }
+            guard case .unmounted = volume.phase, volume.attachedAt == nil else { continue }
+            noteDetached(volume)
+        }
+        return doubtful
     }
 
     /// Notes that a volume is this plugin's to detach, if its mark says so, and takes it into the table
