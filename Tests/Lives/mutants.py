@@ -57,8 +57,9 @@ for target in package.targets where target.swiftSettings != nil {{
 
 # The first lives are for every mutant, the others for those that nothing has noticed.
 BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
-# A mutant may hang, at full speed or waiting: this many times what is usual, and not less than.
-PATIENCE, PATIENCE_SECONDS = 15, 15
+# A mutant may run in circles, or wait for ever: it has this many times the time of the processor
+# that is usual, and that long by the clock, for others use the machine too.
+PATIENCE, PATIENCE_SECONDS, CLOCK_SECONDS = 8, 5, 60
 MEMORY_MAX = 4 << 30
 # Rounds of leaving out what does not compile.
 BUILDS_MAX = 40
@@ -83,15 +84,15 @@ class Result:
 
 def find_mutants():
     """The files of the modules, their mutants numbered from 1."""
-    files = []
-    for module in MODULES:
-        for path in sorted((ROOT / "Sources" / module).rglob("*.swift")):
-            name = str(path.relative_to(ROOT / "Sources"))
-            file = mutations.File(name, path.read_text())
-            for fault in planted.FAULTS:
-                if fault.file == name:
-                    file.plant(fault)
-            files.append(file)
+    texts = {
+        str(path.relative_to(ROOT / "Sources")): path.read_text()
+        for module in MODULES for path in sorted((ROOT / "Sources" / module).rglob("*.swift"))}
+    known = [function for text in texts.values() for function in mutations.functions(text)]
+    files = [mutations.File(name, text, known) for name, text in texts.items()]
+    for file in files:
+        for fault in planted.FAULTS:
+            if fault.file == file.name:
+                file.plant(fault)
     unknown = {fault.file for fault in planted.FAULTS} - {file.name for file in files}
     if unknown:
         raise LookupError(f"planted.py names files that are not there: {', '.join(sorted(unknown))}")
@@ -125,7 +126,16 @@ def write(path, content):
 
 def build_mutated(files):
     """Builds the copy with all mutants that compile; returns the others."""
-    dropped = set()
+    blamed_first = left_out_of_build(files, set())
+    # A statement's mutant can cause an error inside another one's text.
+    final = {
+        mutant for mutant in blamed_first if mutant.kind.startswith(("left out", "swapped"))}
+    return left_out_of_build(files, final) if final != blamed_first else final
+
+
+def left_out_of_build(files, dropped):
+    """The mutants that do not compile, `dropped` and more; the others are built."""
+    dropped = set(dropped)
     for _ in range(BUILDS_MAX):
         ranges = {}
         for file in files:
@@ -181,26 +191,34 @@ def program(name):
     return str(next((PACKAGE / ".build/release").glob(name)))
 
 
-def limits():
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def limited(seconds):
+    """Limits the process that is about to be started."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return limit
 
 
 def run(command, seconds, is_enough, number=0, reached=None):
-    """(what it ended with, its output), ended as soon as a line of it is enough."""
+    """(what it ended with, its output), ended as soon as a line of it is enough.
+
+    It may use the processor for so many seconds.
+    """
     environment = {**os.environ, "MUTANT": str(number), "SWIFT_BACKTRACE": "enable=no"}
     if reached:
         environment["MUTANTS_REACHED"] = str(reached)
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", env=environment, start_new_session=True, preexec_fn=limits)
+        text=True, errors="replace", env=environment, start_new_session=True,
+        preexec_fn=limited(seconds))
     is_late = threading.Event()
 
     def end():
         is_late.set()
         os.killpg(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(max(seconds, CLOCK_SECONDS), end)
     timer.start()
     output = []
     try:
@@ -215,7 +233,9 @@ def run(command, seconds, is_enough, number=0, reached=None):
         process.stdout.close()
         process.wait()
     if is_late.is_set():
-        return f"hung for {seconds:.0f} s", output
+        return "waits for ever", output
+    if code == -signal.SIGKILL:
+        return "runs in circles", output
     return f"ended with {code}" if code else "passed", output
 
 
@@ -248,6 +268,12 @@ def saw(pattern, ended, output):
     return f"{ended}: {fatal[0]}" if fatal else ended
 
 
+def children_time():
+    """Seconds of the processor that ended children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class Reach:
     """Which mutants make any difference while nothing is mutated: the others cannot be noticed."""
 
@@ -255,16 +281,16 @@ class Reach:
         self.count = count
 
     def measure(self, work):
-        """(seconds that `work` takes at most here, the numbers of the mutants that it reaches)"""
+        """(seconds that `work` may take of the processor, the mutants' numbers that it reaches)"""
         file = WORK / "reached"
         file.write_bytes(bytes(self.count + 1))
-        start = time.monotonic()
+        before = children_time()
         broken = work(file)
         if broken:
             raise RuntimeError(f"without a mutant: {broken}")
-        took = time.monotonic() - start
+        took = children_time() - before
         numbers = {number for number, byte in enumerate(file.read_bytes()) if byte}
-        return max(PATIENCE_SECONDS, took * PATIENCE), numbers
+        return round(max(PATIENCE_SECONDS, took * PATIENCE)), numbers
 
 
 class Judge:
@@ -392,6 +418,8 @@ def report(mutants, results, dropped, entries, is_whole):
     for mutant in open_ones:
         result = results[mutant]
         lines += [f"SURVIVED: {mutant} (lives: {result.lives}, tests: {result.tests})"]
+    for mutant in dropped:
+        lines.append(f"does not compile: {mutant}")
     for key, why in wrong:
         lines.append(f"WRONG ENTRY in {LIST.name}: {why}: {' | '.join(key)}")
     if open_ones:
@@ -444,7 +472,7 @@ def main():
             print(mutant)
         return 0
     copy_package()
-    dropped = build_mutated(files)
+    dropped = sorted(build_mutated(files), key=lambda mutant: mutant.number)
     if arguments.anew:
         for path in WORK.glob("results-*.jsonl"):
             path.unlink()

@@ -88,10 +88,13 @@ class Edit:
 
 
 class File:
-    """A source file, the mutants in it, and its text with those that are wanted."""
+    """A source file, the mutants in it, and its text with those that are wanted.
 
-    def __init__(self, name, text):
-        self.name, self.text = name, text
+    A block that only calls a function that is `known` to return something is that value.
+    """
+
+    def __init__(self, name, text, known=()):
+        self.name, self.text, self.functions = name, text, known
         self.mutants, self.edits = [], []
         self.block(swift_source.read(text), [])
         self.tell_doubles_apart()
@@ -102,7 +105,8 @@ class File:
         found = swift_source.statements(tokens)
         run = []
         for statement in found:
-            self.statement(statement, path + names(statement, path))
+            is_value = len(found) == 1 and is_call_for_value(statement, self.functions)
+            self.statement(statement, path + names(statement, path), is_value)
             if is_waiting(statement):
                 run.append(statement)
             else:
@@ -110,8 +114,8 @@ class File:
                 run = []
         self.swap(run, path)
 
-    def statement(self, tokens, path):
-        if may_be_left_out(tokens):
+    def statement(self, tokens, path, is_value):
+        if may_be_left_out(tokens) and not is_value:
             mutant = self.mutant(path, tokens, "left out")
             self.edit(tokens, [mutant], f"if !{IS_ON}({{0}}) {{{{ ", " }}")
         for index, condition in conditions(tokens):
@@ -339,6 +343,48 @@ def names(statement, path):
     if word in ("let", "var") and not (path and path[-1][:1].islower()):
         return [texts[texts.index(word) + 1]]
     return []
+
+
+def functions(text):
+    """(name, labels of its parameters, whether it returns a value) of each function in the text."""
+    found = []
+    for declaration in re.finditer(r"\bfunc\s+(\w+)", text):
+        reader = swift_source.Reader(text)
+        reader.at, labels, returns = declaration.end(), None, False
+        while not returns:
+            if reader.skip_blanks() and labels is not None and text[reader.at:reader.at + 2] != "->":
+                break
+            token = reader.token([], True, False)
+            if token.kind == "(" and labels is None:
+                labels = [part[0].text for part in split(token.inner, {","}) if part]
+            returns = token.text == "->"
+            if token.kind == "{":
+                break
+        found.append((declaration.group(1), labels or [], returns))
+    return found
+
+
+def is_call_for_value(statement, known):
+    """Whether the function that the statement calls last is known to return a value, and that is not
+    thrown away."""
+    if statement[0].text == "_":
+        return False
+    for token, group in zip(reversed(statement[:-1]), reversed(statement[1:])):
+        if token.kind == "word" and group.kind == "(":
+            given = [
+                part[0].text if len(part) > 1 and part[1].text == ":" else "_"
+                for part in split(group.inner, {","}) if part]
+            fitting = [
+                returns for name, labels, returns in known
+                if name == token.text and is_part(given, labels)]
+            return bool(fitting) and all(fitting)
+    return False
+
+
+def is_part(some, all_of_them):
+    """Whether these are there, in this order; others may be between: parameters with defaults."""
+    rest = iter(all_of_them)
+    return all(one in rest for one in some)
 
 
 def is_assignment(statement):
