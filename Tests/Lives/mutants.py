@@ -83,22 +83,22 @@ class Result:
 
 
 def find_mutants():
-    """The files of the modules, their mutants numbered from 1."""
+    """(the files of the modules, their mutants numbered from 1; what cannot be planted)"""
     texts = {
         str(path.relative_to(ROOT / "Sources")): path.read_text()
         for module in MODULES for path in sorted((ROOT / "Sources" / module).rglob("*.swift"))}
     known = [function for text in texts.values() for function in mutations.functions(text)]
     files = [mutations.File(name, text, known) for name, text in texts.items()]
-    for file in files:
-        for fault in planted.FAULTS:
-            if fault.file == file.name:
-                file.plant(fault)
-    unknown = {fault.file for fault in planted.FAULTS} - {file.name for file in files}
-    if unknown:
-        raise LookupError(f"planted.py names files that are not there: {', '.join(sorted(unknown))}")
+    gone = []
+    for fault in planted.FAULTS:
+        count = texts.get(fault.file, "").count(fault.text)
+        if count == 1:
+            next(file for file in files if file.name == fault.file).plant(fault)
+        else:
+            gone.append(f"{fault.name}: its text stands {count} times in {fault.file}")
     for number, mutant in enumerate((one for file in files for one in file.mutants), 1):
         mutant.number = number
-    return files
+    return files, gone
 
 
 def copy_package():
@@ -400,7 +400,7 @@ def quoted(value):
 # Reporting
 
 
-def report(mutants, results, dropped, entries, is_whole):
+def report(mutants, results, dropped, gone, entries, is_whole):
     """(the report's lines, whether all is well)"""
     killed_by = collections.Counter(
         (results[one].lives == KILLED, results[one].tests == KILLED) for one in mutants)
@@ -420,6 +420,7 @@ def report(mutants, results, dropped, entries, is_whole):
         lines += [f"SURVIVED: {mutant} (lives: {result.lives}, tests: {result.tests})"]
     for mutant in dropped:
         lines.append(f"does not compile: {mutant}")
+    lines += [f"NOT PLANTED: {words}" for words in gone]
     for key, why in wrong:
         lines.append(f"WRONG ENTRY in {LIST.name}: {why}: {' | '.join(key)}")
     if open_ones:
@@ -435,7 +436,7 @@ def report(mutants, results, dropped, entries, is_whole):
         f"{len(survivors) - len(open_ones)} equivalent, with reasons",
         f"{len(open_ones)} surviving",
     ]
-    return lines, not open_ones and not wrong
+    return lines, not open_ones and not wrong and not gone
 
 
 def say(text):
@@ -465,7 +466,7 @@ def parse():
 def main():
     arguments = parse()
     start = time.monotonic()
-    files, entries = find_mutants(), listed()
+    (files, gone), entries = find_mutants(), listed()
     mutants = [mutant for file in files for mutant in file.mutants]
     if arguments.list:
         for mutant in chosen(mutants, arguments):
@@ -495,7 +496,7 @@ def main():
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     is_whole = not arguments.files and not arguments.changed
-    lines, is_well = report(wanted, results, dropped, entries, is_whole)
+    lines, is_well = report(wanted, results, dropped, gone, entries, is_whole)
     lines.append(f"{(time.monotonic() - start) / 60:.0f} minutes")
     (WORK / "report.txt").write_text("\n".join(lines) + "\n")
     say("\n".join(lines))

@@ -234,9 +234,6 @@ class File:
 
     def plant(self, fault):
         """A fault that is written by hand, around a text that is there once."""
-        count = self.text.count(fault.text)
-        if count != 1:
-            raise LookupError(f"{fault.name}: its text stands {count} times in {self.name}")
         start = self.text.index(fault.text)
         mutant = Mutant(
             self.name, "planted", fault.text.splitlines()[0].strip(), fault.name, "planted",
@@ -491,7 +488,8 @@ def operands(tokens):
 
 def escaped(text):
     """A planted text as a format: its ON is the mutant's condition."""
-    return text.replace("{", "{{").replace("}", "}}").replace("ON", f"{IS_ON}({{0}})")
+    doubled = text.replace("{", "{{").replace("}", "}}")
+    return re.sub(r"\bON\b", f"{IS_ON}({{0}})", doubled)
 
 
 # Marks in a text that is being written; they are from a plane of Unicode that nothing uses.

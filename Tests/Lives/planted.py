@@ -42,6 +42,13 @@ FAULTS = [
           "case .unknownData where ON && !options.readOnly: self = .format\n"),
     Fault("a running owner's lease is ignored", "VolumeCore/Takeover.swift",
           "default:\n            throw unusable", "case .running where ON: self = .detach\n        "),
+    Fault("the lease of an owner that is stopping is broken", "VolumeCore/Takeover.swift",
+          "case .stopping, .shuttingDown: self = .wait",
+          "case .stopping where ON, .shuttingDown where ON: self = .detach\n        "),
+    Fault("an owner that EC2 does not know is detached by force", "VolumeCore/Takeover.swift",
+          "state == .stopped || state == .terminated", "ON && state == nil || "),
+    Fault("a detachment is forced however old its look is", f"{AGENT}+Takeover.swift",
+          "min(deadline, now + Limit.forcedDetachTimeMax)", "ON ? deadline : "),
     instead("an ID is counted once", "VolumeCore/VolumeRecord.swift",
             "counts[id, default: 0] += 1", "counts[id] = 1"),
 ]
