@@ -30,6 +30,7 @@ import tomllib
 
 import mutations
 import planted
+import swift_source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / ".build/mutants"
@@ -37,8 +38,8 @@ PACKAGE = WORK / "package"
 LIST = pathlib.Path(__file__).with_name("equivalent-mutants.toml")
 MODULES = ["Agent", "VolumeCore"]
 TESTS = ["AgentTests", "VolumeCoreTests"]
-# What of the package the copy needs.
-COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", *(f"Tests/{name}" for name in TESTS)]
+COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", "Tests"]
+SUPPORT = "Sources/Base/Mutants.swift"
 BUILD = ["swift", "build", "-c", "release", "-Xswiftc", "-enable-testing", "--build-tests"]
 # Only what the lives and the tests are made of, and no warning is an error: mutants give many.
 MANIFEST = f"""
@@ -101,20 +102,25 @@ def find_mutants():
     return files, gone
 
 
-def copy_package():
-    """Brings the copy up to date; files that have not changed stay as they are."""
+def copy_package(files):
+    """Brings the copy up to date. What has not changed is not written, so that it is not built
+    again; what is mutated is written by left_out_of_build."""
+    contents = {}
     for name in COPIED:
-        source, target = ROOT / name, PACKAGE / name
+        source = ROOT / name
         for path in [source] if source.is_file() else sorted(source.rglob("*")):
-            if path.is_file():
-                write(target / path.relative_to(source) if path != source else target,
-                      path.read_bytes())
-        if source.is_dir():
-            for path in sorted(target.rglob("*"), reverse=True):
-                if not (source / path.relative_to(target)).exists():
-                    path.rmdir() if path.is_dir() else path.unlink()
-    write(PACKAGE / "Package.swift", (ROOT / "Package.swift").read_bytes() + MANIFEST.encode())
-    write(PACKAGE / "Sources/Base/Mutants.swift", mutations.SUPPORT.encode())
+            if path.is_file() and "__pycache__" not in path.parts:
+                contents[str(path.relative_to(ROOT))] = path.read_bytes()
+    contents["Package.swift"] += MANIFEST.encode()
+    contents[SUPPORT] = mutations.SUPPORT.encode()
+    mutated = {f"Sources/{file.name}" for file in files}
+    for name, content in contents.items():
+        if name not in mutated:
+            write(PACKAGE / name, content)
+    for name in COPIED:
+        for path in (PACKAGE / name).rglob("*"):
+            if path.is_file() and str(path.relative_to(PACKAGE)) not in contents:
+                path.unlink()
 
 
 def write(path, content):
@@ -126,11 +132,22 @@ def write(path, content):
 
 def build_mutated(files):
     """Builds the copy with all mutants that compile; returns the others."""
-    blamed_first = left_out_of_build(files, set())
-    # A statement's mutant can cause an error inside another one's text.
-    final = {
-        mutant for mutant in blamed_first if mutant.kind.startswith(("left out", "swapped"))}
-    return left_out_of_build(files, final) if final != blamed_first else final
+    known = WORK / "not-compiling.json"
+    sources = hashlib.sha256(repr([file.mutated(set(file.mutants)) for file in files]).encode())
+    earlier = json.loads(known.read_text()) if known.exists() else {"sources": ""}
+    if earlier["sources"] == sources.hexdigest():
+        numbers = set(earlier["numbers"])
+        dropped = left_out_of_build(
+            files, {one for file in files for one in file.mutants if one.number in numbers})
+    else:
+        dropped = left_out_of_build(files, set())
+        # A statement's mutant can cause an error inside another one's text.
+        final = {mutant for mutant in dropped if mutant.kind.startswith(("left out", "swapped"))}
+        if final != dropped:
+            dropped = left_out_of_build(files, final)
+    known.write_text(json.dumps({
+        "sources": sources.hexdigest(), "numbers": sorted(one.number for one in dropped)}))
+    return sorted(dropped, key=lambda mutant: mutant.number)
 
 
 def left_out_of_build(files, dropped):
@@ -443,14 +460,12 @@ def say(text):
     print(text, flush=True)
 
 
-def digest_of(files):
+def digest():
     """Changes with anything that the results depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and ".build" not in path.relative_to(PACKAGE).parts:
-            digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    digest.update(repr(BATCHES).encode())
-    return digest.hexdigest()[:16]
+    found = hashlib.sha256(repr(BATCHES).encode())
+    for name in ("life-simulator", "*PackageTests.xctest"):
+        found.update(pathlib.Path(program(name)).read_bytes())
+    return found.hexdigest()[:16]
 
 
 def parse():
@@ -472,13 +487,13 @@ def main():
         for mutant in chosen(mutants, arguments):
             print(mutant)
         return 0
-    copy_package()
-    dropped = sorted(build_mutated(files), key=lambda mutant: mutant.number)
+    copy_package(files)
+    dropped = build_mutated(files)
     if arguments.anew:
         for path in WORK.glob("results-*.jsonl"):
             path.unlink()
     say(f"{len(mutants)} mutants, built after {time.monotonic() - start:.0f} s")
-    judge = Judge(len(mutants), digest_of(files))
+    judge = Judge(len(mutants), digest())
     wanted = [mutant for mutant in chosen(mutants, arguments) if mutant not in dropped]
     results = {}
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
@@ -506,7 +521,7 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (LookupError, RuntimeError) as error:
+    except (LookupError, RuntimeError, swift_source.Unreadable) as error:
         sys.exit(f"mutants: {error}")
     except KeyboardInterrupt:
         sys.exit("mutants: interrupted; the next run goes on from here")

@@ -77,6 +77,23 @@ def test_what_waits_is_left_out_and_swapped_with_its_neighbour():
         ("a()", "always true"), ("a()", "always false")]
 
 
+def test_what_declares_a_name_for_those_after_it_stays_where_it_is():
+    assert ("swapped with the next" not in [kind for _, kind in found("""
+func f() {
+    guard let a = try await b() else { return }
+    await c(a)
+}
+""")])
+
+
+def test_a_condition_is_made_false_before_its_first_clause():
+    file = mutations.File("A.swift", "func f() { if a, let b { } }")
+    for number, mutant in enumerate(file.mutants, 1):
+        mutant.number = number
+    text, _ = file.mutated(set(file.mutants))
+    assert "if !mutantIsOn(1), mutantTrue(2, a), let b {" in text
+
+
 def test_what_reads_alike_in_a_function_is_told_apart():
     assert found("func f() { if a {}; if a {} }") == [
         ("a", "always true"), ("a", "always false"), ("a", "always true (2)"),
