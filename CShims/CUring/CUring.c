@@ -270,9 +270,12 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
     // blocks in it: one for all, and glibc's threshold stays where it is at the start.
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t others, before;
+    sigfillset(&others);
+    // Those by which a thread ends the process itself: blocked, none could be handled.
+    const int own[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&others, own[i]);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     error = pthread_create(&thread, &attributes, run_thread, start);
     if (error) free(start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -104,6 +104,12 @@ package enum Limit {
     /// and the state is to be saved before that, also to a slow disk.
     package static let stopTimeMax: Duration = .seconds(5)
 
+    // The log.
+    /// How many bytes of lines wait at one place for being read; what comes then is dropped.
+    package static let logQueueMax = 256 * 1024
+    /// How long the end of the process waits for lines to be taken.
+    package static let logFinishTimeMax: Duration = .seconds(1)
+
     /// How often the limit of attachments is asked for; without it EC2 alone refuses.
     package static let attachmentLimitTriesMax = 10
 

@@ -175,7 +175,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
     package private(set) var saves = 0
     /// What a save fails with.
-    package var saveError: OperationError?
+    package var saveError: (any Error)?
 
     package init() {}
 
