@@ -16,11 +16,21 @@ extension VolumeManager {
                 .invalidInput, doing: "mount \(volume.id)",
                 found: "the mount ID is longer than \(Limit.mountIDMax) bytes")
         }
+        let id = volume.id
+        return try await answered(within: Limit.mountTimeMax, doing: "mount \(id)", about: id) {
+            try await $0.mountCounted(name, id: mountID, by: $1)
+        }
+    }
+
+    private func mountCounted(
+        _ name: String, id mountID: String, by deadline: Instant
+    ) async throws -> String {
+        let volume = try known(name)
         volume.mountsUnderWay += 1
         defer { volume.mountsUnderWay -= 1 }
         stopGivingBack(volume)
         do {
-            try await becomeMounted(volume, by: ports.time.now + Limit.mountTimeMax)
+            try await becomeMounted(volume, by: deadline)
             try Task.checkCancellation()
             try await count(mountID, for: volume)
         } catch {
@@ -54,6 +64,13 @@ extension VolumeManager {
 
     /// Takes the ID's count back; the last one unmounts and starts the linger.
     package func unmount(_ name: String, id mountID: String) async throws {
+        let id = try known(name).id
+        try await answered(within: Limit.unmountTimeMax, doing: "unmount \(id)", about: id) {
+            volumes, _ in try await volumes.uncount(name, id: mountID)
+        }
+    }
+
+    private func uncount(_ name: String, id mountID: String) async throws {
         let volume = try known(name)
         if volume.record.mounts.remove(mountID) {
             await saveCounts()

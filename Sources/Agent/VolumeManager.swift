@@ -84,6 +84,8 @@ package actor VolumeManager {
     /// Volumes whose release could not wait for its time, until another one begins.
     var stalledReleases: Set<VolumeID> = []
     var saves = Saves()
+    /// How many calls about a volume were answered before their work had ended.
+    var overdueCalls: [VolumeID: Int] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
         // The manager keeps its executor alive, and nobody keeps the reference longer.
@@ -150,9 +152,18 @@ extension VolumeManager {
     package func create(_ name: String, options: [String: String]) async throws {
         let options = try VolumeOptions(options)
         let id = try VolumeName.volume(name, options)
+        try await answered(within: Limit.createTimeMax, doing: "create \(id)", about: id) {
+            try await $0.create(name, for: id, options, by: $1)
+        }
+    }
+
+    private func create(
+        _ name: String, for id: VolumeID, _ options: VolumeOptions, by deadline: Instant
+    ) async throws {
         // Another Create's record may not be on the disk yet, or its save have failed.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
-        let (description, host) = try await usableDescription(of: id, options: options)
+        let (description, host) = try await usableDescription(
+            of: id, options: options, by: deadline)
         // The table may have changed meanwhile.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
         if let volume = volumes[id] {
@@ -203,9 +214,8 @@ extension VolumeManager {
     }
 
     private func usableDescription(
-        of id: VolumeID, options: VolumeOptions
+        of id: VolumeID, options: VolumeOptions, by deadline: Instant
     ) async throws -> (VolumeDescription, Host) {
-        let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
         let description = try await describe(id, by: deadline)
         _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
@@ -228,6 +238,13 @@ extension VolumeManager {
 
     /// Forgets a volume. Its data stays, and it is given back after the linger.
     package func remove(_ name: String) async throws {
+        let id = try known(name).id
+        try await answered(within: Limit.createTimeMax, doing: "remove \(id)", about: id) {
+            volumes, _ in try await volumes.forget(name)
+        }
+    }
+
+    private func forget(_ name: String) async throws {
         let volume = try known(name)
         try refuseWhileUsed(volume, doing: "remove \(volume.id)")
         volume.record.isRemoved = true

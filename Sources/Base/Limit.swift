@@ -26,7 +26,22 @@ package enum Limit {
     package static let jobsPerTurnMax = 256
     /// How many completions or events are taken from the kernel at a time.
     package static let completionsPerDrain = 256
+    /// How many worker threads are busy at a time, those that hang and those for the state not
+    /// counted.
     package static let blockingThreadsMax = 16
+    /// One for a call that hangs, one for what is asked about it meanwhile.
+    package static let blockingThreadsPerVolumeMax = 2
+    /// One for each state file.
+    package static let blockingThreadsOfStateMax = 2
+    /// How many worker threads may hang before they count as busy: two for each volume that EC2
+    /// attaches to an instance, of whatever type (128).
+    package static let blockingThreadsHangingMax = 256
+    /// How long a call may keep a worker that others wait for before it is taken to hang. To be wrong
+    /// about it costs a thread.
+    package static let blockingPatience: Duration = .seconds(2)
+    /// How long a call takes before an operator is told that it hangs: longer than most journals
+    /// are replayed.
+    package static let hangTimeMin: Duration = .seconds(30)
     /// How long a worker thread without work waits for more: within a mount there is more, and to
     /// start a thread costs as much as most of the work.
     package static let blockingThreadLinger: Duration = .milliseconds(200)
@@ -36,6 +51,10 @@ package enum Limit {
     package static let acceptRetryDelay: Duration = .milliseconds(100)
     /// What is kept of a child process's standard error.
     package static let childOutputMax = 8 * 1024
+    /// How long a child that was killed is waited for. Only one that waits for a device takes longer.
+    package static let killTimeMax: Duration = .seconds(2)
+    /// How long a worker waits for children that are being started.
+    package static let childStartTimeMax: Duration = .seconds(2)
 
     /// How many bytes of responses wait for each other, to go out together.
     package static let heldResponsesMax = 64 * 1024
@@ -126,6 +145,14 @@ package enum Limit {
     package static let lockHolderMax = 1024
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
+    /// How long before a call's time is over its work is to have ended, to be its answer.
+    package static let answerTimeMax: Duration = .seconds(1)
+    /// How long a call waits for what has outlasted a whole call already: less than the 30 s that a
+    /// managed plugin has to answer where 'docker plugin enable' was given no other time.
+    package static let hangingAnswerTimeMax: Duration = .seconds(20)
+    /// How many calls about one volume may have been answered before their work has ended; others
+    /// are then answered at once.
+    package static let overdueCallsMax = 32
 
     // Devices and file systems.
     /// How long a partition is waited for once its disk is there.
