@@ -331,7 +331,7 @@ extension VolumeManager {
             throw OperationError(
                 .deadline, doing: "attach \(id)",
                 found: "after as long as a mount may take, \(obstacle.found)",
-                advice: "an instance that has the volume mounted keeps it: unmount it there")
+                advice: "a Xen instance that has the volume mounted keeps it: unmount it there")
         }
         try await ports.time.sleep(until: end)
         obstacle.pause = min(obstacle.pause * 3 / 2, Limit.lookIntervalMax)

@@ -57,8 +57,8 @@ package enum TakeoverDecision: Sendable, Equatable {
         default:
             throw unusable(
                 id, "it is mounted on \(owner), which is running",
-                advice: "stop the task there; with takeover=always it is asked for all the same, "
-                    + "and comes once that instance has unmounted it")
+                advice: "stop the task there; with takeover=always it is taken all the same, and "
+                    + "that instance loses what it has not written")
         }
     }
 }
