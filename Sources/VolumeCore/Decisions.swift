@@ -94,7 +94,8 @@ extension Situation: CustomStringConvertible {
 }
 
 extension VolumeAttachment {
-    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount.
+    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as on
+    /// Xen.
     fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
 }
 
