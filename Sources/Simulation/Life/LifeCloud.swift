@@ -11,8 +11,12 @@ final class LifeCloud: @unchecked Sendable {
         let name: String
         var state = VolumeAttachment.State.attaching
         var leavingSince: Instant?
-        /// Who asked for its end.
+        /// Which host asked for its end; nil for somebody by hand.
         var endedBy: Int?
+        /// Whether its end has been judged already, or its owner could not know of it.
+        var isJudged = false
+        /// The version of the volume that showed its end first.
+        var leavingVersion = 0
         var force = false
         /// It never gets any further than `attaching`.
         var isStuck = false
@@ -25,6 +29,16 @@ final class LifeCloud: @unchecked Sendable {
         var isLeaving: Bool { leavingSince != nil }
     }
 
+    /// One DescribeVolumes of a volume, as it took effect.
+    struct Look {
+        let at: Instant
+        /// The version that it told, and the newest that there was.
+        let told: Int
+        let newest: Int
+        /// The host whose lease it showed.
+        let lease: String?
+    }
+
     final class Volume {
         let index: Int
         let id: VolumeID
@@ -35,6 +49,10 @@ final class LifeCloud: @unchecked Sendable {
         let isPartitioned: Bool
         var isDeleted = false
         var attachment: Attachment?
+        /// What each host looked at last, oldest first.
+        fileprivate var looks: [[Look]] = []
+        /// When a call that was late, or somebody by hand, changed its tags last.
+        var disturbedAt: Instant?
         var tags: [String: String] = [:]
         /// Since when the tags name the host that they name now.
         var leaseSince: Instant?
@@ -42,7 +60,10 @@ final class LifeCloud: @unchecked Sendable {
         /// Acknowledged writes on it, by host.
         var data: [Int] = []
         var hadContent: Bool
+        /// What it was, oldest first; `forgotten` versions came before.
         fileprivate var history: [(at: Instant, description: VolumeDescription)] = []
+        fileprivate var forgotten = 0
+        var version: Int { forgotten + history.count - 1 }
         fileprivate var first: VolumeDescription?
 
         init(
@@ -79,6 +100,7 @@ final class LifeCloud: @unchecked Sendable {
 
     func addInstance(_ id: InstanceID) {
         instances.append(id)
+        for volume in volumes { volume.looks.append([]) }
         states.append(.running)
         calls.append(0)
     }
@@ -120,17 +142,24 @@ final class LifeCloud: @unchecked Sendable {
 
     private func changed(_ volume: Volume) {
         volume.history.append((scheduler.now, describe(volume)))
-        if volume.history.count > 12 { volume.history.removeFirst() }
+        if volume.history.count > 12 {
+            volume.history.removeFirst()
+            volume.forgotten += 1
+        }
     }
 
     /// What is told of the volume, by a look that may be late.
-    func told(_ volume: Volume) -> VolumeDescription {
-        let random = scheduler.random.chance(faultsAreOn ? 250 : 0)
-        let lag =
-            random
-            ? scheduler.random.duration(0...max(1, Int(plan.lagMax.milliseconds))) : .zero
-        let seen = volume.history.last { $0.at + lag <= scheduler.now } ?? volume.history[0]
-        var description = plan.lagMax == .zero ? describe(volume) : seen.description
+    ///
+    /// It is never older than what the host was told before, and tells everything that was written
+    /// before a look of the same host that came `lagSeen` earlier.
+    func told(_ volume: Volume, to host: Int) -> VolumeDescription {
+        let version = max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
+        var description = volume.history[version - volume.forgotten].description
+        if volume.looks[host].count == 8 { volume.looks[host].removeFirst() }
+        volume.looks[host].append(
+            Look(
+                at: scheduler.now, told: version, newest: volume.version,
+                lease: description.tags[Self.lease]))
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description
@@ -140,50 +169,123 @@ final class LifeCloud: @unchecked Sendable {
         return description
     }
 
+    /// How much later all is seen that a look might have missed.
+    private static let lagSeen: Duration = .seconds(2)
+
+    private func laggingVersion(of volume: Volume) -> Int {
+        let isLate = scheduler.random.chance(faultsAreOn && plan.lagMax > .zero ? 250 : 0)
+        guard isLate else { return volume.version }
+        let lag = scheduler.random.duration(0...Int(plan.lagMax.milliseconds))
+        let seen = volume.history.lastIndex { $0.at + lag <= scheduler.now } ?? 0
+        return volume.forgotten + seen
+    }
+
+    private func oldestVersion(of volume: Volume, for host: Int) -> Int {
+        let looks = volume.looks[host]
+        let settled = looks.last { $0.at + Self.lagSeen <= scheduler.now }
+        return max(looks.last?.told ?? 0, settled?.newest ?? 0, volume.forgotten)
+    }
+
+    /// The looks of a host at a volume up to an instant, oldest first.
+    func looks(at volume: Volume, by host: Int, until instant: Instant) -> [Look] {
+        volume.looks[host].filter { $0.at <= instant }
+    }
+
     // MARK: Calls
 
-    private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter }
+    /// A call as it takes effect.
+    struct Call {
+        let sentAt: Instant
+        /// Whether it was on its way for longer than calls are.
+        let isLate: Bool
+        /// Whether it takes effect after the caller was told that it is lost.
+        let isLost: Bool
+    }
 
-    private func fate() -> Fate {
+    private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter, lostLate }
+
+    private func fate(of kind: LifeEvent.Kind) -> Fate {
         guard faultsAreOn, scheduler.random.chance(plan.cloudFaults) else { return .done }
-        switch scheduler.random.below(5) {
+        switch scheduler.random.below(6) {
         case 0: return .refused("RequestLimitExceeded")
         case 1: return .refused("InternalError")
         case 2: return .notSent
         case 3: return .lostBefore
+        case 4 where kind == .createTags || kind == .detachVolume: return .lostLate
         default: return .lostAfter
         }
     }
 
     /// One call: it takes effect and is answered some time later, and takes effect also when the
     /// caller has ended meanwhile.
+    ///
+    /// It may have to wait before it goes out, for the client's budget, credentials or a connection,
+    /// and is not sent after `latest`, or where its turn comes after its deadline.
     func call<T: Sendable>(
         _ kind: LifeEvent.Kind, of host: Int, on volume: Int, by process: SimulatedProcess,
-        _ apply: @escaping () -> Result<T, EC2Failure>
+        sentBy latest: Instant? = nil, deadline: Instant,
+        _ apply: @escaping (Call) -> Result<T, EC2Failure>
     ) async throws -> T {
+        if faultsAreOn, scheduler.random.chance(plan.slowCalls) {
+            try await waitForTurn(of: process, by: deadline)
+        }
+        if let latest, scheduler.now > latest, world.fault != .sentLate {
+            throw EC2Failure.outdated(reason: "its turn came too late")
+        }
         calls[host] += 1
         world.checkBudget(of: host)
-        let fate = fate()
-        let delay = scheduler.random.duration(5...60)
-        trace.note(kind, host: host, volume: volume, 0, "\(fate)")
+        let fate = fate(of: kind)
+        let isLate = isLate(kind, fate)
+        let delay =
+            isLate ? scheduler.random.duration(500...5000) : scheduler.random.duration(5...60)
+        trace.note(kind, host: host, volume: volume, isLate ? 1 : 0, "\(fate)")
+        let isLost = if case .lostLate = fate { true } else { false }
+        let call = Call(sentAt: scheduler.now, isLate: isLate, isLost: isLost)
         return try await process.wait { reply in
+            if isLost {
+                scheduler.after(delay) { _ = apply(call) }
+                scheduler.after(.seconds(2)) {
+                    reply.end(
+                        .failure(EC2Failure.unanswered(reason: "reset", mayHaveApplied: true)))
+                }
+                return
+            }
             scheduler.after(delay) { [self] in
-                let (result, more) = Self.end(fate, apply)
+                let (result, more) = Self.end(fate, kind) { apply(call) }
                 let back = scheduler.random.duration(5...40) + more
                 scheduler.after(back) { reply.end(result.mapError { $0 }) }
             }
         }
     }
 
+    private func waitForTurn(of process: SimulatedProcess, by deadline: Instant) async throws {
+        let turn = scheduler.now + scheduler.random.duration(20...8000)
+        guard turn < deadline else {
+            throw EC2Failure.unanswered(reason: "no turn by the deadline", mayHaveApplied: false)
+        }
+        try await process.sleep(until: turn)
+    }
+
+    /// Tags and detachments are on their way for seconds now and then.
+    private func isLate(_ kind: LifeEvent.Kind, _ fate: Fate) -> Bool {
+        if case .lostLate = fate { return true }
+        guard kind == .createTags || kind == .deleteTags || kind == .detachVolume else {
+            return false
+        }
+        return faultsAreOn && plan.slowCalls > 0 && scheduler.random.chance(plan.slowCalls / 4)
+    }
+
     /// What the caller gets to see, and how much later than usual.
     private static func end<T>(
-        _ fate: Fate, _ apply: () -> Result<T, EC2Failure>
+        _ fate: Fate, _ kind: LifeEvent.Kind, _ apply: () -> Result<T, EC2Failure>
     ) -> (Result<T, EC2Failure>, Duration) {
         switch fate {
         case .done: return (apply(), .zero)
         case .refused(let code):
+            // The client repeats most calls by itself, and a detachment never.
             return (
-                .failure(.refused(code: code, message: "simulated", requestID: "r")), .seconds(1)
+                .failure(.refused(code: code, message: "simulated", requestID: "r")),
+                kind == .detachVolume ? .zero : .seconds(1)
             )
         case .notSent:
             return (
@@ -191,7 +293,7 @@ final class LifeCloud: @unchecked Sendable {
             )
         case .lostBefore:
             return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
-        case .lostAfter:
+        case .lostAfter, .lostLate:
             _ = apply()
             return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
         }
@@ -292,6 +394,7 @@ final class LifeCloud: @unchecked Sendable {
             attachment.state = .detaching
             trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
             changed(volume)
+            attachment.leavingVersion = volume.version
             leave(volume, attachment, after: scheduler.random.duration(500...4000))
         } else if force {
             leave(volume, attachment, after: .seconds(1))
@@ -299,12 +402,14 @@ final class LifeCloud: @unchecked Sendable {
         return .success(answer(volume, attachment))
     }
 
-    /// Ends an attachment once nothing on the host holds its device.
+    /// Ends an attachment. On Nitro the device goes, whatever holds it; on Xen EC2 waits until nothing
+    /// does.
     private func leave(_ volume: Volume, _ attachment: Attachment, after delay: Duration) {
         scheduler.after(delay) { [self] in
             guard volume.attachment === attachment else { return }
-            let kernel = world.hosts[attachment.host].kernel
-            if !attachment.force, kernel.isHeld(volume) || isStuck(attachment) {
+            let host = world.hosts[attachment.host]
+            let isHeld = host.isXen && host.kernel.isHeld(volume)
+            if !attachment.force, isHeld || isStuck(attachment) {
                 if attachment.state != .busy {
                     attachment.state = .busy
                     trace.note(.busy, host: attachment.host, volume: volume.index)
@@ -312,7 +417,7 @@ final class LifeCloud: @unchecked Sendable {
                 }
                 leave(volume, attachment, after: .seconds(3))
             } else {
-                kernel.unplug(volume)
+                host.kernel.unplug(volume)
                 scheduler.after(scheduler.random.duration(100...1500)) { [self] in
                     free(volume, attachment)
                 }
@@ -353,26 +458,46 @@ final class LifeCloud: @unchecked Sendable {
 
     // MARK: Tags
 
-    func setTags(_ volume: Volume, _ tags: [String: String]) -> Result<Bool, EC2Failure> {
-        changeTags(of: volume) { $0.merge(tags) { $1 } }
+    func setTags(
+        _ volume: Volume, _ tags: [String: String], by host: Int, isLate: Bool
+    ) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume, by: host, isLate: isLate) { $0.merge(tags) { $1 } }
     }
 
-    func removeTag(_ volume: Volume, _ key: String) -> Result<Bool, EC2Failure> {
-        changeTags(of: volume) { $0[key] = nil }
+    func removeTag(
+        _ volume: Volume, _ key: String, by host: Int, isLate: Bool
+    ) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume, by: host, isLate: isLate) { $0[key] = nil }
     }
 
     private func changeTags(
-        of volume: Volume, _ change: (inout [String: String]) -> Void
+        of volume: Volume, by host: Int, isLate: Bool, _ change: (inout [String: String]) -> Void
     ) -> Result<Bool, EC2Failure> {
-        if plan.tagsForbidden {
+        if world.hosts[host].tagsForbidden {
+            world.hosts[host].knowsTagsForbidden = true
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
         let holder = volume.tags[Self.lease]
         change(&volume.tags)
-        let newHolder = volume.tags[Self.lease]
-        if newHolder != holder { volume.leaseSince = newHolder.map { _ in scheduler.now } }
-        changed(volume)
+        note(holder, of: volume)
+        if isLate { volume.disturbedAt = scheduler.now }
         return .success(true)
+    }
+
+    /// Somebody's change of a volume's tags, by hand or by a tool.
+    func changeTagsByHand(of volume: Volume, _ change: (inout [String: String]) -> Void) {
+        guard !volume.isDeleted else { return }
+        let holder = volume.tags[Self.lease]
+        change(&volume.tags)
+        note(holder, of: volume)
+        volume.disturbedAt = scheduler.now
+        trace.note(.tagsByHand, volume: volume.index, 0, "\(volume.tags)")
+    }
+
+    private func note(_ oldHolder: String?, of volume: Volume) {
+        let holder = volume.tags[Self.lease]
+        if holder != oldHolder { volume.leaseSince = holder.map { _ in scheduler.now } }
+        changed(volume)
     }
 }

@@ -197,16 +197,18 @@ final class LifeDocker: @unchecked Sendable {
             if scheduler.now > start, host.daemon == nil { throw error }
         }
         let options = world.names[volume].options
+        let removals = host.removals(of: volume)
         try await call(volume, bound: callTimeout) {
             try await $0.create(name, options: options)
         }
         trace.note(.create, host: host.index, volume: volume)
-        host.created(volume)
+        host.created(volume, since: removals)
     }
 
     private func mount(_ volume: Int, _ id: String) async throws {
         let name = name(volume)
         trace.note(.mount, host: host.index, volume: volume, 0, id)
+        let sentAt = scheduler.now
         do {
             if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
                 ledger[volume, default: [:]][id, default: 0] += 1
@@ -218,7 +220,7 @@ final class LifeDocker: @unchecked Sendable {
             ledger[volume, default: [:]][id, default: 0] += 1
             trace.note(.mounted, host: host.index, volume: volume, 0, id)
             host.used(volume)
-            world.checkMountAnswer(of: volume, on: host.index, at: path)
+            world.checkMountAnswer(of: volume, on: host.index, at: path, sentAt: sentAt)
         } catch {
             trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
             world.checkRefusal(error, of: volume, on: host.index)

@@ -46,10 +46,16 @@ final class LifeHost: @unchecked Sendable {
     private(set) var forgotten: Set<Int> = []
     /// Whether devices are known by their names alone, as on Xen.
     let isXen: Bool
+    /// Whether its role may not write tags.
+    let tagsForbidden: Bool
+    /// Whether its daemon has been refused to.
+    var knowsTagsForbidden = false
     /// Calls that the daemon's end cut, until its next start.
     private var lostCalls: [Call] = []
     /// Volumes whose Create was answered, and no Remove was sent since.
     private var known: Set<Int> = []
+    /// How many Removes of each volume were sent.
+    private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
     private(set) var isRunning = true
     private(set) var bootedAt: Instant?
@@ -58,11 +64,20 @@ final class LifeHost: @unchecked Sendable {
         self.index = index
         self.world = world
         isXen = world.scheduler.random.chance(200)
+        tagsForbidden = world.plan.tagsForbidden || world.scheduler.random.chance(60)
         kernel = LifeKernel(host: index, world: world)
     }
 
-    func created(_ volume: Int) { known.insert(volume) }
-    func removing(_ volume: Int) { known.remove(volume) }
+    /// - Parameter removals: how many there had been when its Create was sent: a Remove that came
+    ///   before the answer may have been carried out after the Create.
+    func created(_ volume: Int, since removals: Int) {
+        if removals == self.removals(of: volume) { known.insert(volume) }
+    }
+    func removing(_ volume: Int) {
+        known.remove(volume)
+        removed[volume, default: 0] += 1
+    }
+    func removals(of volume: Int) -> Int { removed[volume] ?? 0 }
     func isCreated(_ volume: Int) -> Bool { known.contains(volume) }
 
     // MARK: The daemon
@@ -70,6 +85,7 @@ final class LifeHost: @unchecked Sendable {
     func startPlugin() {
         guard isRunning, daemon == nil else { return }
         judgeLostCalls()
+        knowsTagsForbidden = false
         let process = world.newProcess(isDaemon: true)
         let ports = LifePorts(host: self, process: process)
         let manager = VolumeManager(

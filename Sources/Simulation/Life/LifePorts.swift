@@ -67,8 +67,10 @@ extension LifePorts: EC2Port {
         _ id: VolumeID, by deadline: Instant
     ) async throws -> VolumeDescription? {
         let volume = cloud.volume(id)
-        let told = try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
-            [self] in .success(volume.isDeleted ? nil : cloud.told(volume))
+        let told = try await cloud.call(
+            .describe, of: host.index, on: volume.index, by: process, deadline: deadline
+        ) { [self] _ in
+            .success(volume.isDeleted ? nil : cloud.told(volume, to: host.index))
         }
         if volume.attachment?.host == host.index { host.told(of: volume) }
         return told
@@ -77,7 +79,9 @@ extension LifePorts: EC2Port {
     func describeInstance(
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription? {
-        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
+        try await cloud.call(
+            .describe, of: host.index, on: -1, by: process, deadline: deadline
+        ) { [self] _ in
             guard let asked = cloud.host(of: id) else { return .success(nil) }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
@@ -99,7 +103,9 @@ extension LifePorts: EC2Port {
     func attachmentLimit(
         of instanceType: String, by deadline: Instant
     ) async throws -> AttachmentLimit? {
-        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
+        try await cloud.call(
+            .describe, of: host.index, on: -1, by: process, deadline: deadline
+        ) { [self] _ in
             .success(
                 world.plan.attachmentsMax.map {
                     AttachmentLimit(instanceType: instanceType, volumesMax: $0, isShared: false)
@@ -111,9 +117,9 @@ extension LifePorts: EC2Port {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
-        return try await cloud.call(.attachVolume, of: host.index, on: volume.index, by: process) {
-            [self] in cloud.attach(volume, to: host.index, as: deviceName)
-        }
+        return try await cloud.call(
+            .attachVolume, of: host.index, on: volume.index, by: process, deadline: deadline
+        ) { [self] _ in cloud.attach(volume, to: host.index, as: deviceName) }
     }
 
     func detach(
@@ -123,14 +129,16 @@ extension LifePorts: EC2Port {
         let volume = cloud.volume(volume)
         let owner = cloud.host(of: instance) ?? -1
         let force = force || fault == .detachForced
-        return try await cloud.call(.detachVolume, of: host.index, on: volume.index, by: process) {
-            [self] in
+        return try await cloud.call(
+            .detachVolume, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             if fault == .detachDropped {
                 return .success(
                     VolumeAttachment(
                         volume: volume.id, instance: instance, device: nil, state: .detaching))
             }
-            world.checkDetach(of: volume, from: owner, by: host.index, force: force)
+            world.checkDetach(of: volume, from: owner, by: host.index, force: force, call)
             return cloud.detach(volume, from: owner, force: force, by: host.index)
         }
     }
@@ -141,10 +149,14 @@ extension LifePorts: EC2Port {
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
-            .createTags, of: host.index, on: volume.index, by: process
-        ) { [self] in
+            .createTags, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             if fault == .leaseNotWritten { return .success(true) }
-            return cloud.setTags(volume, tags)
+            // Nobody could know of a lease that comes so late where the volume stayed.
+            if call.isLost, volume.attachment?.host == host.index { return .success(true) }
+            world.checkLease(on: volume, by: host.index, call)
+            return cloud.setTags(volume, tags, by: host.index, isLate: call.isLate)
         }
     }
 
@@ -154,12 +166,13 @@ extension LifePorts: EC2Port {
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
-            .deleteTags, of: host.index, on: volume.index, by: process
-        ) { [self] in
+            .deleteTags, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             guard fault != .leaseKept, volume.tags[key] == value else {
                 return .success(true)
             }
-            return cloud.removeTag(volume, key)
+            return cloud.removeTag(volume, key, by: host.index, isLate: call.isLate)
         }
     }
 }
@@ -340,7 +353,9 @@ extension LifePorts: FileSystemPort {
     }
 
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
-        kernel.mounts[mountpoint]?.node.number == device.number ? .mounted : .notMounted
+        guard let superBlock = kernel.mounts[mountpoint], superBlock.node.number == device.number
+        else { return .notMounted }
+        return superBlock.isShutDown ? .broken : .mounted
     }
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {

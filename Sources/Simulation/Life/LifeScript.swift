@@ -80,10 +80,15 @@ final class LifeScript: @unchecked Sendable {
             world.trace.broke("no attachment is left", "\(what), \(attachment.state)")
         }
         if volume.tags[LifeCloud.lease] == world.cloud.instances[host.index].description,
-            !world.plan.tagsForbidden, !volume.isDeleted
+            !host.tagsForbidden, !volume.isDeleted, !isStray(volume)
         {
             world.trace.broke("no lease is left", what)
         }
+    }
+
+    /// Whether its lease came by somebody's hand, or too late for anybody to know.
+    private func isStray(_ volume: LifeCloud.Volume) -> Bool {
+        volume.disturbedAt.map { $0 >= volume.leaseSince ?? $0 } ?? false
     }
 
     /// With faults over, every volume that has a file system or may get one can be mounted.
