@@ -16,8 +16,13 @@ extension LifeWorld {
     }
 
     func checkMount(
-        of device: LifeKernel.Device, by node: BlockDevice, for volume: VolumeID, on host: Int
+        of device: LifeKernel.Device, by node: BlockDevice, for volume: VolumeID, on host: Int,
+        readOnly: Bool
     ) {
+        if device.volume.isMultiAttach, !readOnly, isMultiAttachKnowable(device.volume, to: host) {
+            trace.broke(
+                "a Multi-Attach volume is not mounted writable", "host \(host), \(volume)")
+        }
         if device.volume.isPartitioned, !LifeKernel.isPartition(node) {
             trace.broke("a partition is mounted, not its disk", "host \(host), \(volume)")
         }
@@ -27,7 +32,36 @@ extension LifeWorld {
             "host \(host) mounts \(device.node.path), volume \(device.volume.index), for \(volume)")
     }
 
-    func checkFormat(of volume: LifeCloud.Volume, as plan: FormatPlan, on host: Int) {
+    /// Whether the host would know if it had looked since EC2 tells of it.
+    private func isMultiAttachKnowable(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
+        guard let look = cloud.looks(at: volume, by: host, until: scheduler.now).last else {
+            return true
+        }
+        return look.told >= volume.multiAttachVersion || look.newest < volume.multiAttachVersion
+    }
+
+    /// Called before a step that writes to a volume, whatever is mounted.
+    func checkChange(_ what: String, _ volume: LifeCloud.Volume, on host: Int) {
+        guard hosts[host].isLongReadOnly(volume.index) else { return }
+        trace.broke("read-only is not written", "host \(host) \(what) volume \(volume.index)")
+    }
+
+    /// Called as what is mounted is changed.
+    func checkChange(_ what: String, _ superBlock: LifeKernel.SuperBlock, on host: Int) {
+        guard superBlock.readOnly else { return }
+        trace.broke(
+            "read-only is not written",
+            "host \(host) \(what) volume \(superBlock.device.volume.index)")
+    }
+
+    func checkFormat(
+        of volume: LifeCloud.Volume, for id: VolumeID, as plan: FormatPlan, on host: Int
+    ) {
+        if volume.id != id {
+            trace.broke(
+                "nothing is formatted but the volume", "host \(host) formats \(volume.id) for \(id)"
+            )
+        }
         var isEmpty = volume.content == .blank
         if case .unfinished = volume.content { isEmpty = plan.overwritesUnfinished }
         guard volume.hadContent || !isEmpty else { return }
@@ -41,9 +75,9 @@ extension LifeWorld {
         of volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool,
         _ call: LifeCloud.Call
     ) {
-        guard let attachment = volume.attachment, attachment.host == owner,
-            !attachment.isLeaving || force
-        else { return }
+        guard let attachment = volume.attachment(on: owner), !attachment.isLeaving || force else {
+            return
+        }
         // What is on its way for seconds meets what nobody could foresee.
         attachment.isJudged = call.isLate
         guard hosts[owner].isRunning, !call.isLate else { return }
@@ -56,6 +90,12 @@ extension LifeWorld {
 
     /// A host detaches its own volume.
     private func checkGivingBack(_ volume: LifeCloud.Volume, by host: Int) {
+        if let attachment = volume.attachment(on: host), attachment.isByHand,
+            !isConfusing(volume, to: host)
+        {
+            trace.broke(
+                "what somebody attached by hand stays", "host \(host), volume \(volume.index)")
+        }
         if hosts[host].kernel.isHeld(volume) {
             trace.broke(
                 "a volume that is held is not detached",
@@ -68,6 +108,12 @@ extension LifeWorld {
         {
             trace.broke("an unused volume lingers", "host \(host), volume \(volume.index)")
         }
+    }
+
+    /// Whether somebody ended the plugin's own attachment and made another in its place.
+    private func isConfusing(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
+        guard let last = volume.lastAttachment else { return false }
+        return last.host == host && !last.isByHand && last.endedBy != host
     }
 
     /// A host detaches a volume of another one, which runs.
@@ -85,14 +131,16 @@ extension LifeWorld {
             trace.broke("only the volumes of instances that are down are detached by force", what)
         }
         guard plan.takeover != .always else { return }
-        if hosts[caller].knowsTagsForbidden, !isNew {
+        if hosts[caller].tagsForbidden, !isNew {
             trace.broke("who may not write tags takes nothing from who runs", what)
         }
+        // A lease that was taken away need not be back yet.
+        if isDisturbed(volume) { volume.attachment(on: owner)?.isJudged = true }
         guard hosts[owner].kernel.isHeld(volume), let since = volume.leaseSince,
             volume.tags[LifeCloud.lease] == cloud.instances[owner].description,
             since + Self.lastLook < scheduler.now
         else { return }
-        volume.attachment?.isJudged = true
+        volume.attachment(on: owner)?.isJudged = true
         if isKnowable(since, on: volume, to: caller, call) {
             trace.broke("no host detaches what another has mounted", what)
         }
@@ -133,6 +181,7 @@ extension LifeWorld {
         let here = hosts[host]
         // What is lost is no use to a container either.
         guard let superBlock = here.kernel.mounts[mountpoint(volume)], superBlock.device.isPresent,
+            !superBlock.isShutDown,
             here.docker.hasRunning(superBlock), !here.uncertain.contains(volume),
             !here.dropped.contains(volume)
         else { return }
@@ -151,8 +200,11 @@ extension LifeWorld {
         if superBlock.device.volume.index != volume {
             trace.broke("a volume is mounted from its own device", what)
         }
-        if superBlock.readOnly != (readOnlyVolume == volume) {
+        if let isReadOnly = hosts[host].isReadOnly(volume), superBlock.readOnly != isReadOnly {
             trace.broke("read-only is read-only", what)
+        }
+        if let since = superBlock.shutDownSince, since + .milliseconds(100) < sentAt {
+            trace.broke("no Mount is answered on a file system that has shut down", what)
         }
         if superBlock.view < acknowledgedWrites[volume] {
             trace.broke(
@@ -173,11 +225,12 @@ extension LifeWorld {
     private func checkHold(on volume: LifeCloud.Volume, by host: Int) {
         var what: String { "host \(host), volume \(volume.index)" }
         if volume.tags[LifeCloud.lease] != cloud.instances[host].description,
-            !hosts[host].tagsForbidden, readOnlyVolume != volume.index, !isDisturbed(volume)
+            !hosts[host].tagsForbidden, hosts[host].isReadOnly(volume.index) != true,
+            !volume.isMultiAttach, !isDisturbed(volume)
         {
             trace.broke("a volume that is mounted bears its lease", what)
         }
-        guard let attachment = volume.attachment, attachment.host == host, attachment.isLeaving,
+        guard let attachment = volume.attachment(on: host), attachment.isLeaving,
             !attachment.isJudged, let other = attachment.endedBy
         else { return }
         if other == host {

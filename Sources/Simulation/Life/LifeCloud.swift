@@ -5,10 +5,16 @@ import VolumeCore
 final class LifeCloud: @unchecked Sendable {
     static let zone = "eu-west-1a"
     static let lease = "polarity-ecs-ebs-plugin:mounted-on"
+    /// The mark of what the plugin attached: instance and volume.
+    static let mark = "polarity-ecs-ebs-plugin:attached-by"
 
     final class Attachment {
+        unowned let volume: Volume
         let host: Int
         let name: String
+        let since: Instant
+        /// Whether somebody made it, and not the plugin.
+        let isByHand: Bool
         var state = VolumeAttachment.State.attaching
         var leavingSince: Instant?
         /// Which host asked for its end; nil for somebody by hand.
@@ -21,9 +27,12 @@ final class LifeCloud: @unchecked Sendable {
         /// It never gets any further than `attaching`.
         var isStuck = false
 
-        init(host: Int, name: String) {
+        init(of volume: Volume, to host: Int, as name: String, at now: Instant, byHand: Bool) {
+            self.volume = volume
             self.host = host
             self.name = name
+            since = now
+            isByHand = byHand
         }
 
         var isLeaving: Bool { leavingSince != nil }
@@ -48,7 +57,17 @@ final class LifeCloud: @unchecked Sendable {
         /// Whether its file system, or whatever there is, lies in a partition.
         let isPartitioned: Bool
         var isDeleted = false
-        var attachment: Attachment?
+        var type: String
+        var isMultiAttach = false
+        /// The version that showed that first.
+        var multiAttachVersion = 0
+        /// Whether its file system is smaller than the device.
+        var isSmall: Bool
+        var attachments: [Attachment] = []
+        /// The only one, but of a Multi-Attach volume.
+        var attachment: Attachment? { attachments.first }
+        /// The one that ended last.
+        var lastAttachment: Attachment?
         /// What each host looked at last, oldest first.
         fileprivate var looks: [[Look]] = []
         /// When a call that was late, or somebody by hand, changed its tags last.
@@ -67,9 +86,11 @@ final class LifeCloud: @unchecked Sendable {
         fileprivate var first: VolumeDescription?
 
         init(
-            index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent,
-            isPartitioned: Bool
+            index: Int, id: VolumeID, type: String, snapshotID: String?, content: DeviceContent,
+            isPartitioned: Bool, isSmall: Bool
         ) {
+            self.type = type
+            self.isSmall = isSmall
             self.isPartitioned = isPartitioned
             self.index = index
             self.id = id
@@ -78,9 +99,18 @@ final class LifeCloud: @unchecked Sendable {
             self.content = content
             hadContent = content != .blank || snapshotID != nil
         }
+
+        func attachment(on host: Int) -> Attachment? { attachments.first { $0.host == host } }
+
+        fileprivate func has(_ attachment: Attachment) -> Bool {
+            attachments.contains { $0 === attachment }
+        }
     }
 
     private(set) var volumes: [Volume] = []
+    /// Volumes that no docker uses, attached by hand.
+    private(set) var strangers: [Volume] = []
+    var everything: [Volume] { volumes + strangers }
     private(set) var instances: [InstanceID] = []
     var states: [InstanceDescription.State] = []
     /// Calls that each host made.
@@ -106,17 +136,30 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     func addVolume(
-        _ id: VolumeID, snapshotID: String?, content: DeviceContent, isPartitioned: Bool
+        _ id: VolumeID, type: String, snapshotID: String?, content: DeviceContent,
+        isPartitioned: Bool, isSmall: Bool
     ) {
         let volume = Volume(
-            index: volumes.count, id: id, snapshotID: snapshotID, content: content,
-            isPartitioned: isPartitioned)
+            index: volumes.count, id: id, type: type, snapshotID: snapshotID, content: content,
+            isPartitioned: isPartitioned, isSmall: isSmall)
         volumes.append(volume)
         changed(volume)
     }
 
+    /// A blank volume of somebody else's.
+    func addStranger() -> Volume {
+        guard let id = VolumeID("vol-1000000\(strangers.count)") else { preconditionFailure() }
+        let volume = Volume(
+            index: volumes.count + strangers.count, id: id, type: "gp3", snapshotID: nil,
+            content: .blank, isPartitioned: false, isSmall: false)
+        volume.looks = volumes[0].looks.map { _ in [] }
+        strangers.append(volume)
+        changed(volume)
+        return volume
+    }
+
     func volume(_ id: VolumeID) -> Volume {
-        guard let volume = volumes.first(where: { $0.id == id }) else {
+        guard let volume = everything.first(where: { $0.id == id }) else {
             preconditionFailure("\(id) is in no life")
         }
         return volume
@@ -127,17 +170,15 @@ final class LifeCloud: @unchecked Sendable {
     // MARK: What DescribeVolumes tells
 
     private func describe(_ volume: Volume) -> VolumeDescription {
-        let attachments = volume.attachment.map {
-            [
-                VolumeAttachment(
-                    volume: volume.id, instance: instances[$0.host], device: $0.name,
-                    state: $0.state)
-            ]
+        let attachments = volume.attachments.map {
+            VolumeAttachment(
+                volume: volume.id, instance: instances[$0.host], device: $0.name, state: $0.state)
         }
         return VolumeDescription(
-            id: volume.id, state: volume.attachment == nil ? .available : .inUse,
+            id: volume.id, state: attachments.isEmpty ? .available : .inUse,
             availabilityZone: Self.zone, size: 1, snapshotID: volume.snapshotID,
-            attachments: attachments ?? [], tags: volume.tags)
+            volumeType: volume.type, multiAttachEnabled: volume.isMultiAttach,
+            attachments: attachments, tags: volume.tags)
     }
 
     private func changed(_ volume: Volume) {
@@ -308,24 +349,36 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     func delete(_ volume: Volume) {
-        guard volume.attachment == nil, !volume.isDeleted else { return }
+        guard volume.attachments.isEmpty, !volume.isDeleted else { return }
         volume.isDeleted = true
         trace.note(.deleted, volume: volume.index)
     }
 
+    /// Somebody makes a volume that is attached nowhere one that several instances may have.
+    func enableMultiAttach(_ volume: Volume) {
+        guard volume.attachments.isEmpty, !volume.isDeleted else { return }
+        volume.type = "io2"
+        volume.isMultiAttach = true
+        changed(volume)
+        volume.multiAttachVersion = volume.version
+        trace.note(.multiAttach, volume: volume.index)
+    }
+
     // MARK: Attaching and detaching
 
-    func attach(_ volume: Volume, to host: Int, as name: String) -> Result<
-        VolumeAttachment, EC2Failure
-    > {
+    func attach(
+        _ volume: Volume, to host: Int, as name: String, byHand: Bool = false
+    ) -> Result<VolumeAttachment, EC2Failure> {
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
-        if let attachment = volume.attachment {
+        if let attachment = volume.isMultiAttach
+            ? volume.attachment(on: host) : volume.attachment
+        {
             return .failure(
                 Self.refusal("VolumeInUse", "\(volume.id) is attached to host \(attachment.host)"))
         }
         let isTaken =
             world.otherNames.contains(name)
-            || volumes.contains { $0.attachment?.host == host && $0.attachment?.name == name }
+            || everything.contains { $0.attachment(on: host)?.name == name }
         guard !isTaken else {
             return .failure(Self.refusal("InvalidParameterValue", "\(name) is already in use"))
         }
@@ -333,12 +386,13 @@ final class LifeCloud: @unchecked Sendable {
             return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
         }
         if let most = plan.attachmentsMax,
-            volumes.count(where: { $0.attachment?.host == host }) >= most
+            everything.count(where: { $0.attachment(on: host) != nil }) >= most
         {
             return .failure(Self.refusal("AttachmentLimitExceeded", "\(most) volumes are attached"))
         }
-        let attachment = Attachment(host: host, name: name)
-        volume.attachment = attachment
+        let attachment = Attachment(
+            of: volume, to: host, as: name, at: scheduler.now, byHand: byHand)
+        volume.attachments.append(attachment)
         trace.note(.attaching, host: host, volume: volume.index, 0, name)
         changed(volume)
         comeUp(volume, attachment)
@@ -365,14 +419,14 @@ final class LifeCloud: @unchecked Sendable {
         }
         if !attachment.isStuck {
             scheduler.after(scheduler.random.duration(300...2500)) { [self] in
-                guard volume.attachment === attachment, !attachment.isLeaving else { return }
+                guard volume.has(attachment), !attachment.isLeaving else { return }
                 attachment.state = .attached
                 changed(volume)
             }
         }
         guard let device else { return }
         scheduler.after(device) { [self] in
-            guard volume.attachment === attachment, !attachment.isLeaving,
+            guard volume.has(attachment), !attachment.isLeaving,
                 states[attachment.host] == .running
             else { return }
             world.hosts[attachment.host].kernel.plug(volume)
@@ -383,7 +437,7 @@ final class LifeCloud: @unchecked Sendable {
         _ volume: Volume, from host: Int, force: Bool, by caller: Int?
     ) -> Result<VolumeAttachment, EC2Failure> {
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
-        guard let attachment = volume.attachment, attachment.host == host else {
+        guard let attachment = volume.attachment(on: host) else {
             return .failure(
                 Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state"))
         }
@@ -406,7 +460,7 @@ final class LifeCloud: @unchecked Sendable {
     /// does.
     private func leave(_ volume: Volume, _ attachment: Attachment, after delay: Duration) {
         scheduler.after(delay) { [self] in
-            guard volume.attachment === attachment else { return }
+            guard volume.has(attachment) else { return }
             let host = world.hosts[attachment.host]
             let isHeld = host.isXen && host.kernel.isHeld(volume)
             if !attachment.force, isHeld || isStuck(attachment) {
@@ -431,25 +485,26 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func free(_ volume: Volume, _ attachment: Attachment) {
-        guard volume.attachment === attachment else { return }
+        guard volume.has(attachment) else { return }
         world.hosts[attachment.host].kernel.unplug(volume)
-        volume.attachment = nil
+        volume.attachments.removeAll { $0 === attachment }
+        volume.lastAttachment = attachment
         trace.note(.free, host: attachment.host, volume: volume.index)
         changed(volume)
     }
 
     /// An instance that is terminated gives its volumes back by itself.
     func instanceEnded(_ host: Int) {
-        for volume in volumes {
-            guard let attachment = volume.attachment, attachment.host == host else { continue }
+        for volume in everything {
+            guard let attachment = volume.attachment(on: host) else { continue }
             free(volume, attachment)
         }
     }
 
     /// The volumes that come back with an instance that boots.
     func instanceBooted(_ host: Int) {
-        for volume in volumes {
-            guard let attachment = volume.attachment, attachment.host == host,
+        for volume in everything {
+            guard let attachment = volume.attachment(on: host),
                 !attachment.isLeaving, !attachment.isStuck
             else { continue }
             world.hosts[host].kernel.plug(volume)
@@ -474,7 +529,6 @@ final class LifeCloud: @unchecked Sendable {
         of volume: Volume, by host: Int, isLate: Bool, _ change: (inout [String: String]) -> Void
     ) -> Result<Bool, EC2Failure> {
         if world.hosts[host].tagsForbidden {
-            world.hosts[host].knowsTagsForbidden = true
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
         if volume.isDeleted { return .failure(Self.notFound(volume)) }

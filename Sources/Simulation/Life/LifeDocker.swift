@@ -196,13 +196,15 @@ final class LifeDocker: @unchecked Sendable {
         } catch let failure as CallFailure { throw failure } catch {
             if scheduler.now > start, host.daemon == nil { throw error }
         }
-        let options = world.names[volume].options
+        var options = world.names[volume].options
+        let isReadOnly = host.wantsReadOnly.contains(volume)
+        if isReadOnly { options["read-only"] = "true" }
         let removals = host.removals(of: volume)
         try await call(volume, bound: callTimeout) {
-            try await $0.create(name, options: options)
+            [options] in try await $0.create(name, options: options)
         }
         trace.note(.create, host: host.index, volume: volume)
-        host.created(volume, since: removals)
+        host.created(volume, since: removals, readOnly: isReadOnly)
     }
 
     private func mount(_ volume: Int, _ id: String) async throws {

@@ -9,7 +9,8 @@ final class LifeHost: @unchecked Sendable {
     final class Daemon: @unchecked Sendable {
         let process: SimulatedProcess
         let manager: VolumeManager
-        /// False until the socket answers.
+        /// Nil until the socket answers.
+        var upSince: Instant?
         var isUp = false
         /// The calls that it has not answered, by number.
         var calls: [Int: Call] = [:]
@@ -48,12 +49,18 @@ final class LifeHost: @unchecked Sendable {
     let isXen: Bool
     /// Whether its role may not write tags.
     let tagsForbidden: Bool
-    /// Whether its daemon has been refused to.
-    var knowsTagsForbidden = false
     /// Calls that the daemon's end cut, until its next start.
     private var lostCalls: [Call] = []
     /// Volumes whose Create was answered, and no Remove was sent since.
     private var known: Set<Int> = []
+    /// Volumes that the next Create makes read-only.
+    var wantsReadOnly: Set<Int> = []
+    private var everReadOnly: Set<Int> = []
+    /// The options of the last Create, and since when.
+    private var inForce: [Int: (readOnly: Bool, since: Instant)] = [:]
+    private var attachSentAt: [Int: Instant] = [:]
+    /// When the daemon was killed before it can have noted that it asked for an attachment.
+    private(set) var cutAttachments: [Int: Instant] = [:]
     /// How many Removes of each volume were sent.
     private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
@@ -70,12 +77,45 @@ final class LifeHost: @unchecked Sendable {
 
     /// - Parameter removals: how many there had been when its Create was sent: a Remove that came
     ///   before the answer may have been carried out after the Create.
-    func created(_ volume: Int, since removals: Int) {
-        if removals == self.removals(of: volume) { known.insert(volume) }
+    func created(_ volume: Int, since removals: Int, readOnly: Bool) {
+        if readOnly { everReadOnly.insert(volume) }
+        guard removals == self.removals(of: volume) else { return }
+        known.insert(volume)
+        inForce[volume] = (readOnly, world.scheduler.now)
     }
+    /// The next Create may have other options.
     func removing(_ volume: Int) {
         known.remove(volume)
+        inForce[volume] = nil
         removed[volume, default: 0] += 1
+        guard world.scheduler.random.chance(200) else { return }
+        wantsReadOnly.formSymmetricDifference([volume])
+    }
+
+    /// Whether the volume is read-only here; nil where that is not sure.
+    func isReadOnly(_ volume: Int) -> Bool? { inForce[volume]?.readOnly }
+
+    /// Whether it surely has been for as long as a Mount of other options may go on.
+    func isLongReadOnly(_ volume: Int) -> Bool {
+        guard let options = inForce[volume] else { return false }
+        return options.readOnly && options.since + .seconds(150) < world.scheduler.now
+    }
+
+    func mayBeReadOnly(_ volume: Int) -> Bool {
+        wantsReadOnly.contains(volume)
+            || isReadOnly(volume) ?? everReadOnly.contains(volume)
+    }
+
+    func attaching(_ volume: LifeCloud.Volume) { attachSentAt[volume.index] = world.scheduler.now }
+
+    /// A daemon that is killed as it asks for an attachment cannot have noted it.
+    private func noteCutAttachments() {
+        for (volume, sentAt) in attachSentAt
+        where world.scheduler.now <= sentAt + .milliseconds(100) {
+            let id = world.cloud.volumes[volume].id
+            guard disk.first(where: { $0.id == id })?.deviceName == nil else { continue }
+            cutAttachments[volume] = world.scheduler.now
+        }
     }
     func removals(of volume: Int) -> Int { removed[volume] ?? 0 }
     func isCreated(_ volume: Int) -> Bool { known.contains(volume) }
@@ -85,7 +125,6 @@ final class LifeHost: @unchecked Sendable {
     func startPlugin() {
         guard isRunning, daemon == nil else { return }
         judgeLostCalls()
-        knowsTagsForbidden = false
         let process = world.newProcess(isDaemon: true)
         let ports = LifePorts(host: self, process: process)
         let manager = VolumeManager(
@@ -106,6 +145,7 @@ final class LifeHost: @unchecked Sendable {
             }
             guard process.isAlive else { return }
             daemon.isUp = true
+            daemon.upSince = world.scheduler.now
             world.trace.note(.pluginUp, host: index)
             process.spawn {
                 while process.isAlive {
@@ -121,6 +161,7 @@ final class LifeHost: @unchecked Sendable {
     func killPlugin(thenAfter pause: Duration?) {
         guard let daemon else { return }
         self.daemon = nil
+        noteCutAttachments()
         world.trace.note(.pluginDown, host: index)
         let calls = daemon.calls.sorted { $0.key < $1.key }.map(\.value)
         lostCalls += calls.filter { $0.mountID != nil }
@@ -163,8 +204,17 @@ final class LifeHost: @unchecked Sendable {
         }
         for volume in lost {
             known.remove(volume.index)
+            inForce[volume.index] = nil
             forgotten.insert(volume.index)
+            noteUnmarked(volume)
         }
+    }
+
+    /// What neither a record nor a tag tells of is not the plugin's any more.
+    func noteUnmarked(_ volume: LifeCloud.Volume) {
+        let mark = "\(world.cloud.instances[index]) \(volume.id)"
+        guard forgotten.contains(volume.index), volume.tags[LifeCloud.mark] != mark else { return }
+        cutAttachments[volume.index] = world.scheduler.now
     }
 
     /// Called once EC2 has told the daemon of a volume that is attached here. A lease that each look shows

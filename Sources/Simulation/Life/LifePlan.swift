@@ -44,7 +44,7 @@ struct LifePlan {
         tagsForbidden = random.chance(60)
         namesAreScarce = random.chance(200)
         lagMax = random.pick([.zero, .seconds(1), .seconds(3)]) ?? .zero
-        disasters = random.pick([0, 1, 2, 4]) ?? 0
+        disasters = random.pick([0, 1, 2, 4, 6]) ?? 0
     }
 }
 

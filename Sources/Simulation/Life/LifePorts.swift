@@ -72,7 +72,7 @@ extension LifePorts: EC2Port {
         ) { [self] _ in
             .success(volume.isDeleted ? nil : cloud.told(volume, to: host.index))
         }
-        if volume.attachment?.host == host.index { host.told(of: volume) }
+        if volume.attachment(on: host.index) != nil { host.told(of: volume) }
         return told
     }
 
@@ -85,9 +85,9 @@ extension LifePorts: EC2Port {
             guard let asked = cloud.host(of: id) else { return .success(nil) }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
-            let attached = cloud.volumes.filter { $0.attachment?.host == asked }
+            let attached = cloud.everything.compactMap { $0.attachment(on: asked) }
             let own = attached.map {
-                BlockDeviceMapping(deviceName: $0.attachment?.name ?? "", volume: $0.id)
+                BlockDeviceMapping(deviceName: $0.name, volume: $0.volume.id)
             }
             let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
@@ -117,6 +117,7 @@ extension LifePorts: EC2Port {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
+        host.attaching(volume)
         return try await cloud.call(
             .attachVolume, of: host.index, on: volume.index, by: process, deadline: deadline
         ) { [self] _ in cloud.attach(volume, to: host.index, as: deviceName) }
@@ -154,10 +155,20 @@ extension LifePorts: EC2Port {
         ) { [self] call in
             if fault == .leaseNotWritten { return .success(true) }
             // Nobody could know of a lease that comes so late where the volume stayed.
-            if call.isLost, volume.attachment?.host == host.index { return .success(true) }
+            if call.isLost, volume.attachment(on: host.index) != nil { return .success(true) }
             world.checkLease(on: volume, by: host.index, call)
             return cloud.setTags(volume, tags, by: host.index, isLate: call.isLate)
         }
+    }
+
+    /// A dry run of `setTags`.
+    func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool {
+        try await cloud.call(
+            .describe, of: host.index, on: cloud.volume(volume).index, by: process,
+            deadline: deadline
+        ) { [self] _ in .success(!host.tagsForbidden) }
     }
 
     func removeTag(
@@ -272,12 +283,14 @@ extension LifePorts: FileSystemPort {
             else { return }
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
+        world.checkChange("formats", cloud.volume(volume), on: host.index)
         let _: Bool = try await step(200...3000, interrupted: interrupted) { [self] in
             proved(device, volume).map { found in
-                world.checkFormat(of: found.volume, as: plan, on: host.index)
+                world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
                     type: plan.type.rawValue, label: nil, uuid: nil)
                 found.volume.data = []
+                found.volume.isSmall = false
                 return true
             }
         }
@@ -285,20 +298,39 @@ extension LifePorts: FileSystemPort {
 
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
-    ) async throws -> String? { nil }
+    ) async throws -> String? {
+        world.checkChange("repairs", cloud.volume(volume), on: host.index)
+        return nil
+    }
 
     func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
-    ) async throws -> Growth? { nil }
+    ) async throws -> Growth? {
+        try await step(1...20) { [self] in
+            guard let superBlock = kernel.mounts[mountpoint] else {
+                return .failure(
+                    OperationError(.system, doing: "grow \(volume)", found: "it is not mounted"))
+            }
+            world.checkChange("grows", superBlock, on: host.index)
+            guard superBlock.device.volume.isSmall else { return .success(nil) }
+            superBlock.device.volume.isSmall = false
+            return .success(Growth(from: 1 << 30, to: 2 << 30))
+        }
+    }
 
     func setOwnership(
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
-    ) async throws {}
+    ) async throws {
+        if let superBlock = kernel.mounts[mountpoint] {
+            world.checkChange("gives an owner to", superBlock, on: host.index)
+        }
+    }
 
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
     ) async throws -> Bool {
+        let canGrow = cloud.volume(volume).isSmall
         if fault == .mountAcknowledgedEarly {
             process.spawn { [self] in
                 try? await reallyMount(device, volume, mountpoint, readOnly)
@@ -306,7 +338,7 @@ extension LifePorts: FileSystemPort {
         } else {
             try await reallyMount(device, volume, mountpoint, readOnly)
         }
-        return false
+        return canGrow
     }
 
     private func reallyMount(
@@ -315,8 +347,9 @@ extension LifePorts: FileSystemPort {
         let fails = kernelFails()
         let _: Bool = try await step(fails ? 1000...8000 : 2...60) { [self] in
             proved(device, volume).flatMap { found in
-                world.checkMount(of: found, by: device, for: volume, on: host.index)
                 let isReadOnly = readOnly && fault != .readOnlyDropped
+                world.checkMount(
+                    of: found, by: device, for: volume, on: host.index, readOnly: isReadOnly)
                 let isMounted =
                     !fails
                     && kernel.mount(found, by: device, at: mountpoint, readOnly: isReadOnly)
