@@ -131,6 +131,11 @@ extension LifeWorld {
             trace.broke("only the volumes of instances that are down are detached by force", what)
         }
         guard plan.takeover != .always else { return }
+        // An instance that EC2 does not know counts as gone.
+        if let unknown = cloud.unknownUntil[owner], scheduler.now < unknown + .seconds(5) {
+            volume.attachment(on: owner)?.isJudged = true
+            return
+        }
         if hosts[caller].tagsForbidden, !isNew {
             trace.broke("who may not write tags takes nothing from who runs", what)
         }

@@ -113,6 +113,9 @@ final class LifeCloud: @unchecked Sendable {
     var everything: [Volume] { volumes + strangers }
     private(set) var instances: [InstanceID] = []
     var states: [InstanceDescription.State] = []
+    var isHibernated: Set<Int> = []
+    /// Until when EC2 does not know an instance.
+    var unknownUntil: [Int: Instant] = [:]
     /// Calls that each host made.
     private(set) var calls: [Int] = []
     var faultsAreOn = true
@@ -126,6 +129,10 @@ final class LifeCloud: @unchecked Sendable {
         scheduler = world.scheduler
         trace = world.trace
         plan = world.plan
+    }
+
+    func isUnknown(_ host: Int) -> Bool {
+        unknownUntil[host].map { scheduler.now < $0 } ?? false
     }
 
     func addInstance(_ id: InstanceID) {
@@ -509,6 +516,19 @@ final class LifeCloud: @unchecked Sendable {
             else { continue }
             world.hosts[host].kernel.plug(volume)
         }
+    }
+
+    /// Somebody puts a stranger's volume in the place of one that nothing holds: by its name it is the
+    /// same.
+    func replace(_ volume: Volume, on host: Int) {
+        guard let attachment = volume.attachment(on: host), !attachment.isLeaving else { return }
+        let stranger = addStranger()
+        trace.note(.byHand, host: host, volume: volume.index, 3, "\(stranger.id)")
+        free(volume, attachment)
+        guard case .success = attach(stranger, to: host, as: attachment.name, byHand: true) else {
+            return
+        }
+        world.hosts[host].kernel.plug(stranger)
     }
 
     // MARK: Tags

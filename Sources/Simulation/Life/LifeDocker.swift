@@ -168,17 +168,32 @@ final class LifeDocker: @unchecked Sendable {
             daemon.calls[number] = LifeHost.Call(
                 volume: volume, mountID: id, isMount: isMount, hangUp: { task.cancel() },
                 lose: { reply.fail(CallFailure.lost) })
+            if isMount { cutSoon(daemon, task, reply, volume) }
             scheduler.after(bound) { [self] in
                 guard reply.isAwaited else { return }
                 if world.fault != .cutCallCounted { task.cancel() }
                 trace.note(.cut, host: host.index, volume: volume)
-                if bound >= .seconds(60) {
+                if bound >= .seconds(60), !host.wasFrozen(since: scheduler.now + (.zero - bound)) {
                     trace.broke(
                         "every call is answered within its deadline",
                         "host \(host.index), volume \(volume), after \(bound)")
                 }
                 reply.fail(CallFailure.cut)
             }
+        }
+    }
+
+    /// Hangs up after some of the daemon's next jobs: at any of its awaits.
+    private func cutSoon<T: Sendable>(
+        _ daemon: LifeHost.Daemon, _ task: Task<Void, Never>, _ reply: SimulatedProcess.Reply<T>,
+        _ volume: Int
+    ) {
+        guard world.cloud.faultsAreOn, scheduler.random.chance(world.plan.cuts) else { return }
+        daemon.process.after(jobs: 1 + scheduler.random.below(40)) { [self] in
+            guard reply.isAwaited else { return }
+            if world.fault != .cutCallCounted { task.cancel() }
+            trace.note(.cut, host: host.index, volume: volume)
+            reply.fail(CallFailure.cut)
         }
     }
 

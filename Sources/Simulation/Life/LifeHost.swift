@@ -61,6 +61,15 @@ final class LifeHost: @unchecked Sendable {
     private var attachSentAt: [Int: Instant] = [:]
     /// When the daemon was killed before it can have noted that it asked for an attachment.
     private(set) var cutAttachments: [Int: Instant] = [:]
+    /// Volumes that it asked EC2 to attach.
+    private var asked: Set<Int> = []
+    /// How often it asked to detach what is not attached to it, since it was.
+    private var vainDetachments: [Int: Int] = [:]
+    private(set) var isFrozen = false
+    /// When it froze or thawed last.
+    private var lastFrozen: Instant?
+    /// Whether its disk was made from another's.
+    private var isImage = false
     /// How many Removes of each volume were sent.
     private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
@@ -106,7 +115,30 @@ final class LifeHost: @unchecked Sendable {
             || isReadOnly(volume) ?? everReadOnly.contains(volume)
     }
 
-    func attaching(_ volume: LifeCloud.Volume) { attachSentAt[volume.index] = world.scheduler.now }
+    func attaching(_ volume: LifeCloud.Volume) {
+        attachSentAt[volume.index] = world.scheduler.now
+        asked.insert(volume.index)
+        vainDetachments[volume.index] = nil
+    }
+
+    /// Called as the host asks EC2 to detach its own volume.
+    func detaching(_ volume: LifeCloud.Volume) {
+        if isImage, !asked.contains(volume.index), volume.attachment(on: index) == nil {
+            world.trace.broke(
+                "another instance's records cause no call",
+                "host \(index) detaches volume \(volume.index)")
+        }
+        guard volume.attachment(on: index) == nil else {
+            vainDetachments[volume.index] = nil
+            return
+        }
+        vainDetachments[volume.index, default: 0] += 1
+        if vainDetachments[volume.index, default: 0] > 6 {
+            world.trace.broke(
+                "what is not attached is not detached for ever",
+                "host \(index), volume \(volume.index)")
+        }
+    }
 
     /// A daemon that is killed as it asks for an attachment cannot have noted it.
     private func noteCutAttachments() {
@@ -248,9 +280,47 @@ final class LifeHost: @unchecked Sendable {
 
     // MARK: The host
 
+    /// The machine hibernates: its memory, with mounts and what was not written, comes back.
+    func freeze() {
+        isFrozen = true
+        lastFrozen = world.scheduler.now
+        world.trace.note(.stopped, host: index, 1)
+        daemon?.process.freeze()
+        docker.process.freeze()
+    }
+
+    func thaw() {
+        guard isFrozen else { return }
+        isFrozen = false
+        lastFrozen = world.scheduler.now
+        bootedAt = world.scheduler.now
+        world.cloud.states[index] = .running
+        world.cloud.isHibernated.remove(index)
+        world.trace.note(.booted, host: index, 1)
+        world.cloud.instanceBooted(index)
+        daemon?.process.thaw()
+        docker.process.thaw()
+    }
+
+    func wasFrozen(since instant: Instant) -> Bool {
+        isFrozen || lastFrozen.map { $0 >= instant } ?? false
+    }
+
+    /// The machine is made anew, from an image of another one, and has nothing attached yet.
+    func becomeImage(of other: LifeHost) {
+        stop(terminated: false)
+        disk = other.disk
+        known = []
+        inForce = [:]
+        asked = []
+        isImage = true
+    }
+
     /// Power goes away; the kernel's memory with it.
     func stop(terminated: Bool) {
         guard isRunning else { return }
+        isFrozen = false
+        world.cloud.isHibernated.remove(index)
         isRunning = false
         isTerminated = terminated
         world.trace.note(terminated ? .terminated : .stopped, host: index)

@@ -17,6 +17,8 @@ struct LifePlan {
     /// How many of a thousand calls have to wait in the client before they go out. A quarter as many
     /// of those whose lateness hurts are on their way for long.
     let slowCalls: Int
+    /// How many of a thousand Mounts are cut by their client.
+    let cuts: Int
     /// No host may write tags.
     let tagsForbidden: Bool
     /// Only a few device names are free of other things' use.
@@ -41,6 +43,7 @@ struct LifePlan {
         takeover =
             random.chance(650) ? .unlessMounted : random.pick(TakeoverPolicy.allCases) ?? .never
         slowCalls = random.pick([0, 0, 20, 100]) ?? 0
+        cuts = random.pick([0, 0, 100]) ?? 0
         tagsForbidden = random.chance(60)
         namesAreScarce = random.chance(200)
         lagMax = random.pick([.zero, .seconds(1), .seconds(3)]) ?? .zero

@@ -82,7 +82,9 @@ extension LifePorts: EC2Port {
         try await cloud.call(
             .describe, of: host.index, on: -1, by: process, deadline: deadline
         ) { [self] _ in
-            guard let asked = cloud.host(of: id) else { return .success(nil) }
+            guard let asked = cloud.host(of: id), !cloud.isUnknown(asked) else {
+                return .success(nil)
+            }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
             let attached = cloud.everything.compactMap { $0.attachment(on: asked) }
@@ -96,7 +98,8 @@ extension LifePorts: EC2Port {
                 InstanceDescription(
                     id: id, state: state,
                     instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
-                    availabilityZone: LifeCloud.zone, mappings: own + others))
+                    availabilityZone: LifeCloud.zone, mappings: own + others,
+                    isHibernated: cloud.isHibernated.contains(asked)))
         }
     }
 
@@ -139,6 +142,7 @@ extension LifePorts: EC2Port {
                     VolumeAttachment(
                         volume: volume.id, instance: instance, device: nil, state: .detaching))
             }
+            if owner == host.index { host.detaching(volume) }
             world.checkDetach(of: volume, from: owner, by: host.index, force: force, call)
             return cloud.detach(volume, from: owner, force: force, by: host.index)
         }

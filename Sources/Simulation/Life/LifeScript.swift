@@ -40,6 +40,7 @@ final class LifeScript: @unchecked Sendable {
         world.cloud.faultsAreOn = false
         for host in world.hosts {
             host.docker.isClosing = true
+            host.thaw()
             host.boot()
         }
         try await process.sleep(.seconds(130))

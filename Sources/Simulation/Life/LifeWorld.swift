@@ -150,10 +150,10 @@ package final class LifeWorld: @unchecked Sendable {
     package var digest: UInt64 { scheduler.digest }
 
     private func disaster() {
-        guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning else {
-            return
-        }
-        switch scheduler.random.below(24) {
+        guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning,
+            cloud.states[host.index] == .running
+        else { return }
+        switch scheduler.random.below(26) {
         case 0...4: crashSoon(host)
         case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
         case 6:
@@ -178,6 +178,10 @@ package final class LifeWorld: @unchecked Sendable {
         case 17: attachByHand(to: host)
         case 18: unmountByHand(on: host)
         case 19: host.kernel.shutDownOne()
+        case 21: hibernate(host)
+        case 22: cloud.unknownUntil[host.index] = scheduler.now + .seconds(60)
+        case 23: makeImage(host)
+        case 24: replace(on: host)
         case 20: scheduler.random.pick(cloud.volumes).map(cloud.enableMultiAttach)
         default: outsideDetach()
         }
@@ -200,11 +204,14 @@ package final class LifeWorld: @unchecked Sendable {
         scheduler.after(.seconds(20)) { host.boot() }
     }
 
+    /// It goes on for a while as EC2 begins to stop it.
     private func stopInstance(_ host: LifeHost) {
-        let isTerminated =
-            hosts.count(where: { !$0.isTerminated }) > 1 && scheduler.random.chance(300)
-        host.stop(terminated: isTerminated)
+        let alive = hosts.indices.count { cloud.states[$0] == .running }
+        let isTerminated = alive > 1 && scheduler.random.chance(300)
         cloud.states[host.index] = isTerminated ? .shuttingDown : .stopping
+        scheduler.after(scheduler.random.duration(0...12_000)) {
+            host.stop(terminated: isTerminated)
+        }
         scheduler.after(.seconds(15)) { [self] in
             guard !host.isRunning else { return }
             cloud.states[host.index] = isTerminated ? .terminated : .stopped
@@ -213,6 +220,34 @@ package final class LifeWorld: @unchecked Sendable {
         if !isTerminated {
             scheduler.after(scheduler.random.duration(30_000...90_000)) { host.boot() }
         }
+    }
+
+    private func hibernate(_ host: LifeHost) {
+        cloud.states[host.index] = .stopping
+        cloud.isHibernated.insert(host.index)
+        host.freeze()
+        scheduler.after(.seconds(15)) { [self] in
+            if host.isFrozen { cloud.states[host.index] = .stopped }
+        }
+        scheduler.after(scheduler.random.duration(30_000...90_000)) { host.thaw() }
+    }
+
+    /// A host that has nothing attached is made anew from an image of another one that runs.
+    private func makeImage(_ host: LifeHost) {
+        guard cloud.everything.allSatisfy({ $0.attachment(on: host.index) == nil }),
+            let other = scheduler.random.pick(hosts.filter { $0 !== host && !$0.disk.isEmpty })
+        else { return }
+        host.becomeImage(of: other)
+        scheduler.after(.seconds(20)) { host.boot() }
+    }
+
+    /// Where a device's name alone tells which volume it is, another one comes to bear it.
+    private func replace(on host: LifeHost) {
+        let unheld = cloud.volumes.filter {
+            $0.attachment(on: host.index) != nil && !host.kernel.isHeld($0)
+        }
+        guard host.isXen, let volume = scheduler.random.pick(unheld) else { return }
+        cloud.replace(volume, on: host.index)
     }
 
     /// docker plugin disable --force, and enable: the plugin's mounts go, the containers' stay.
