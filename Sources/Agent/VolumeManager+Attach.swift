@@ -287,7 +287,6 @@ extension VolumeManager {
     private func isRetried(
         _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        var advice: String?
         switch failure {
         case .refused(let code, let message, _):
             switch AttachRefusal(code: code, message: message) {
@@ -306,9 +305,7 @@ extension VolumeManager {
             case .limitReached where await makePlace(on: host, by: deadline):
                 deviceNames.release(name)
                 return false
-            case .limitReached:
-                advice = "detach a volume from this instance, or place the task on another"
-            case .final(let known): advice = known
+            case .limitReached, .final: break
             }
         case .unanswered(_, mayHaveApplied: true):
             // If it was applied, the next look finds the volume here by this name.
@@ -318,7 +315,9 @@ extension VolumeManager {
         deviceNames.release(name)
         throw OperationError(
             .cloud, doing: "attach \(id) to \(host.instance) as \(name)",
-            found: failure.description, advice: advice)
+            found: failure.description,
+            advice: failure.advice(
+                on: .attachVolume, kmsKeyID: volumes[id]?.description?.kmsKeyID))
     }
 
     func claim(_ name: String, for volume: Volume) {
@@ -369,18 +368,11 @@ extension VolumeManager {
     private func attachmentEnded(
         _ id: VolumeID, _ host: Host, _ situation: Situation, _ description: VolumeDescription
     ) -> OperationError {
-        let advice =
-            if let key = description.kmsKeyID, situation == .free {
-                "EC2 does this when it may not use the volume's KMS key, \(key): see that the key is "
-                    + "enabled and its policy allows the instance's role kms:CreateGrant, Decrypt, "
-                    + "DescribeKey, GenerateDataKeyWithoutPlaintext and ReEncrypt*"
-            } else {
-                "see CloudTrail for who detached it; the next mount tries again"
-            }
         return OperationError(
             .device, doing: "attach \(id) to \(host.instance)",
             found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
-            advice: advice)
+            advice: adviceOnEndedAttachment(
+                kmsKeyID: situation == .free ? description.kmsKeyID : nil))
     }
 
     /// What EC2 says of a volume that is thought to be attached here; nil where it is not.
@@ -444,8 +436,7 @@ extension VolumeManager {
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "look up \(id)", found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DescribeVolumes to the instance's role" : nil)
+                advice: failure.advice(on: .describeVolumes))
         }
         guard let description else {
             throw OperationError(

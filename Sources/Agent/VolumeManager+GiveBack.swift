@@ -230,7 +230,9 @@ extension VolumeManager {
                 guard !isFinal(detachmentFailure: failure, isForced: false),
                     ports.time.now + pause < deadline
                 else {
-                    throw OperationError(.cloud, doing: doing, found: failure.description)
+                    throw OperationError(
+                        .cloud, doing: doing, found: failure.description,
+                        advice: failure.advice(on: .detachVolume))
                 }
             }
             try await ports.time.sleep(until: ports.time.now + pause)

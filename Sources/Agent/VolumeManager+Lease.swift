@@ -149,7 +149,8 @@ extension VolumeManager {
             throw OperationError(
                 .cloud, doing: "mark \(id) as mounted on \(host.instance)",
                 found: failure.description,
-                advice: "without the mark another instance could take the volume")
+                advice: failure.advice(on: .createTags)
+                    ?? "without the mark another instance could take the volume")
         }
     }
 
@@ -159,9 +160,7 @@ extension VolumeManager {
             "the lease cannot be written: other instances may take what is mounted here",
             metadata: [
                 "volume": "\(id)", "error": "\(failure)",
-                "advice": failure.code == "TagLimitExceeded"
-                    ? "remove a tag of the volume: the lease needs two places"
-                    : "allow ec2:CreateTags and ec2:DeleteTags to the instance's role",
+                "advice": "\(failure.advice(on: .createTags) ?? "see the request in CloudTrail")",
             ])
     }
 

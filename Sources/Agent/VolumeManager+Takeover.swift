@@ -91,9 +91,7 @@ extension VolumeManager {
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "see whether \(owner), which has the volume, is running",
-                found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DescribeInstances to the instance's role" : nil)
+                found: failure.description, advice: failure.advice(on: .describeInstances))
         }
     }
 
@@ -108,7 +106,7 @@ extension VolumeManager {
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "see whether the lease of \(id) may be written",
-                found: failure.description)
+                found: failure.description, advice: failure.advice(on: .createTags))
         }
     }
 
@@ -133,8 +131,7 @@ extension VolumeManager {
             }
             throw OperationError(
                 .cloud, doing: "detach \(id) from \(owner)", found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DetachVolume to the instance's role" : nil)
+                advice: failure.advice(on: .detachVolume))
         }
     }
 }

@@ -113,8 +113,8 @@ package enum AttachRefusal: Sendable, Equatable {
     case volumeChanged
     /// The instance has as many volumes as it may.
     case limitReached
-    /// Nothing that can be mended here; the advice is for the operator.
-    case final(advice: String?)
+    /// Nothing that can be mended here.
+    case final
 
     /// Codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
     package init(code: String, message: String) {
@@ -124,11 +124,7 @@ package enum AttachRefusal: Sendable, Equatable {
             self = .nameInUse
         case "VolumeInUse", "IncorrectState": self = .volumeChanged
         case "AttachmentLimitExceeded": self = .limitReached
-        case "UnauthorizedOperation":
-            self = .final(
-                advice: "allow ec2:AttachVolume to the instance's role, for volume and instance")
-        case "InvalidVolume.NotFound": self = .final(advice: "check the volume's id and region")
-        default: self = .final(advice: nil)
+        default: self = .final
         }
     }
 }

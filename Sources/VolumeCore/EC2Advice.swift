@@ -39,6 +39,9 @@ extension EC2Failure {
     package func advice(on action: EC2Action, kmsKeyID: String? = nil) -> String? {
         switch self {
         case .refused(let code, let message, _):
+            if isThrottling {
+                return "something in the account calls EC2 too often: CloudTrail tells what; try again"
+            }
             return permissionAdvice(code, message, action)
                 ?? volumeAdvice(code, action, kmsKeyID) ?? tagAdvice(code) ?? accountAdvice(code)
                 ?? endpointAdvice(code)
@@ -133,10 +136,6 @@ private func accountAdvice(_ code: String) -> String? {
     case "Blocked": "the AWS account is blocked: contact AWS Support"
     case "PendingVerification", "OptInRequired":
         "the AWS account may not use EC2 in this region yet: finish its verification, or enable the region"
-    case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
-        "RequestThrottled", "RequestThrottledException", "EC2ThrottledException",
-        "TooManyRequestsException", "BandwidthLimitExceeded", "SlowDown", "PriorRequestNotComplete":
-        "something in the account calls EC2 too often: CloudTrail tells what; try again"
     case "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable":
         "EC2 itself is at fault: see the AWS Health Dashboard; try again"
     default: nil

@@ -16,8 +16,13 @@ extension LifeWorld {
     }
 
     func checkMount(
-        of device: LifeKernel.Device, by node: BlockDevice, for volume: VolumeID, on host: Int
+        of device: LifeKernel.Device, by node: BlockDevice, for volume: VolumeID, on host: Int,
+        readOnly: Bool
     ) {
+        if device.volume.isMultiAttach, !readOnly, isMultiAttachKnowable(device.volume, to: host) {
+            trace.broke(
+                "a Multi-Attach volume is not mounted writable", "host \(host), \(volume)")
+        }
         if device.volume.isPartitioned, !LifeKernel.isPartition(node) {
             trace.broke("a partition is mounted, not its disk", "host \(host), \(volume)")
         }
@@ -27,7 +32,36 @@ extension LifeWorld {
             "host \(host) mounts \(device.node.path), volume \(device.volume.index), for \(volume)")
     }
 
-    func checkFormat(of volume: LifeCloud.Volume, as plan: FormatPlan, on host: Int) {
+    /// Whether the host would know if it had looked since EC2 tells of it.
+    private func isMultiAttachKnowable(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
+        guard let look = cloud.looks(at: volume, by: host, until: scheduler.now).last else {
+            return true
+        }
+        return look.told >= volume.multiAttachVersion || look.newest < volume.multiAttachVersion
+    }
+
+    /// Called before a step that writes to a volume, whatever is mounted.
+    func checkChange(_ what: String, _ volume: LifeCloud.Volume, on host: Int) {
+        guard hosts[host].isLongReadOnly(volume.index) else { return }
+        trace.broke("read-only is not written", "host \(host) \(what) volume \(volume.index)")
+    }
+
+    /// Called as what is mounted is changed.
+    func checkChange(_ what: String, _ superBlock: LifeKernel.SuperBlock, on host: Int) {
+        guard superBlock.readOnly else { return }
+        trace.broke(
+            "read-only is not written",
+            "host \(host) \(what) volume \(superBlock.device.volume.index)")
+    }
+
+    func checkFormat(
+        of volume: LifeCloud.Volume, for id: VolumeID, as plan: FormatPlan, on host: Int
+    ) {
+        if volume.id != id {
+            trace.broke(
+                "nothing is formatted but the volume", "host \(host) formats \(volume.id) for \(id)"
+            )
+        }
         var isEmpty = volume.content == .blank
         if case .unfinished = volume.content { isEmpty = plan.overwritesUnfinished }
         guard volume.hadContent || !isEmpty else { return }
@@ -38,58 +72,121 @@ extension LifeWorld {
 
     /// Called as DetachVolume takes effect.
     func checkDetach(
-        of volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool
+        of volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool,
+        _ call: LifeCloud.Call
     ) {
-        guard let attachment = volume.attachment, attachment.host == owner,
-            hosts[owner].isRunning
-        else { return }
-        let isHeld = hosts[owner].kernel.isHeld(volume)
-        if owner == caller {
-            if isHeld {
-                trace.broke(
-                    "a volume that is held is not detached",
-                    "host \(caller) detaches its volume \(volume.index)")
-            }
-            // Without a place for another volume one is given back early.
-            if let linger = plan.detachAfter, plan.attachmentsMax == nil,
-                let last = hosts[owner].lastUnmounts[volume.index],
-                hosts[owner].kernel.device(of: volume) != nil, scheduler.now < last + linger
-            {
-                trace.broke(
-                    "an unused volume lingers", "host \(caller), volume \(volume.index)")
-            }
+        guard let attachment = volume.attachment(on: owner), !attachment.isLeaving || force else {
             return
         }
-        if plan.takeover == .never {
-            trace.broke(
-                "no volume is taken where takeover is never",
-                "host \(caller) detaches volume \(volume.index) from host \(owner)")
-        }
-        // An owner may come up between the look at it and the call that follows.
-        if force, hosts[owner].bootedAt.map({ $0 + .seconds(5) < scheduler.now }) ?? true {
-            trace.broke(
-                "only the volumes of instances that are down are detached by force",
-                "host \(caller) forces volume \(volume.index) from host \(owner)")
-        }
-        let holder = volume.tags[LifeCloud.lease]
-        if plan.takeover == .unlessMounted, isHeld, holder == cloud.instances[owner].description,
-            let since = volume.leaseSince, since + Self.leaseWindow < scheduler.now
-        {
-            trace.broke(
-                "the lease of a running owner is respected",
-                "host \(caller) detaches volume \(volume.index) from host \(owner)")
+        // What is on its way for seconds meets what nobody could foresee.
+        attachment.isJudged = call.isLate
+        guard hosts[owner].isRunning, !call.isLate else { return }
+        if owner == caller {
+            checkGivingBack(volume, by: caller)
+        } else {
+            checkTaking(volume, from: owner, by: caller, force: force, call)
         }
     }
 
-    /// How old a lease is at least that everybody must have seen: the lag of DescribeVolumes, and
-    /// the time from such a look to the call that follows from it.
-    private static var leaseWindow: Duration { .seconds(12) }
+    /// A host detaches its own volume.
+    private func checkGivingBack(_ volume: LifeCloud.Volume, by host: Int) {
+        if let attachment = volume.attachment(on: host), attachment.isByHand,
+            !isConfusing(volume, to: host)
+        {
+            trace.broke(
+                "what somebody attached by hand stays", "host \(host), volume \(volume.index)")
+        }
+        if hosts[host].kernel.isHeld(volume) {
+            trace.broke(
+                "a volume that is held is not detached",
+                "host \(host) detaches its volume \(volume.index)")
+        }
+        // Without a place for another volume one is given back early.
+        if let linger = plan.detachAfter, plan.attachmentsMax == nil,
+            let last = hosts[host].lastUnmounts[volume.index],
+            hosts[host].kernel.device(of: volume) != nil, scheduler.now < last + linger
+        {
+            trace.broke("an unused volume lingers", "host \(host), volume \(volume.index)")
+        }
+    }
+
+    /// Whether somebody ended the plugin's own attachment and made another in its place.
+    private func isConfusing(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
+        guard let last = volume.lastAttachment else { return false }
+        return last.host == host && !last.isByHand && last.endedBy != host
+    }
+
+    /// A host detaches a volume of another one, which runs.
+    private func checkTaking(
+        _ volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool,
+        _ call: LifeCloud.Call
+    ) {
+        var what: String { "host \(caller) detaches volume \(volume.index) from host \(owner)" }
+        if plan.takeover == .never {
+            trace.broke("no volume is taken where takeover is never", what)
+        }
+        // An owner may come up between the look at it and the call that follows.
+        let isNew = hosts[owner].bootedAt.map { scheduler.now <= $0 + .seconds(5) } ?? false
+        if force, !isNew {
+            trace.broke("only the volumes of instances that are down are detached by force", what)
+        }
+        guard plan.takeover != .always else { return }
+        // An instance that EC2 does not know counts as gone.
+        if let unknown = cloud.unknownUntil[owner], scheduler.now < unknown + .seconds(5) {
+            volume.attachment(on: owner)?.isJudged = true
+            return
+        }
+        if hosts[caller].tagsForbidden, !isNew {
+            trace.broke("who may not write tags takes nothing from who runs", what)
+        }
+        // A lease that was taken away need not be back yet.
+        if isDisturbed(volume) { volume.attachment(on: owner)?.isJudged = true }
+        guard hosts[owner].kernel.isHeld(volume), let since = volume.leaseSince,
+            volume.tags[LifeCloud.lease] == cloud.instances[owner].description,
+            since + Self.lastLook < scheduler.now
+        else { return }
+        volume.attachment(on: owner)?.isJudged = true
+        if isKnowable(since, on: volume, to: caller, call) {
+            trace.broke("no host detaches what another has mounted", what)
+        }
+    }
+
+    /// How long after its lease is written an owner looks last, and sees whether it was taken by
+    /// somebody who had looked before.
+    private static var lastLook: Duration { .milliseconds(300) }
+
+    /// Whether a host that looks as it should knows of a lease that was written then. It does not where
+    /// an old look is the first to show that the lease before has gone, or where the second look is old
+    /// and the lease was written after the first one.
+    private func isKnowable(
+        _ since: Instant, on volume: LifeCloud.Volume, to host: Int, _ call: LifeCloud.Call
+    ) -> Bool {
+        var looks = cloud.looks(at: volume, by: host, until: call.sentAt)
+        guard let last = looks.popLast(), last.at >= since else { return true }
+        let holder = volume.tags[LifeCloud.lease]
+        if last.lease == holder { return true }
+        if looks.contains(where: { $0.lease == holder }) { return false }
+        return looks.last { $0.at + .seconds(2) <= last.at }.map { $0.at >= since } ?? true
+    }
+
+    /// Called as a lease is written.
+    func checkLease(on volume: LifeCloud.Volume, by host: Int, _ call: LifeCloud.Call) {
+        guard !call.isLate, plan.takeover != .always, let attachment = volume.attachment,
+            attachment.host != host, hosts[attachment.host].isRunning,
+            volume.tags[LifeCloud.lease] == cloud.instances[attachment.host].description,
+            hosts[attachment.host].kernel.isHeld(volume)
+        else { return }
+        trace.broke(
+            "the lease of a host that has the volume mounted is not written over",
+            "host \(host) writes over that of host \(attachment.host) on volume \(volume.index)")
+    }
 
     /// Called as the plugin unmounts.
     func checkUnmount(of volume: Int, on host: Int) {
         let here = hosts[host]
         // What is lost is no use to a container either.
         guard let superBlock = here.kernel.mounts[mountpoint(volume)], superBlock.device.isPresent,
+            !superBlock.isShutDown,
             here.docker.hasRunning(superBlock), !here.uncertain.contains(volume),
             !here.dropped.contains(volume)
         else { return }
@@ -98,7 +195,7 @@ extension LifeWorld {
     }
 
     /// Called as dockerd has a Mount's answer.
-    func checkMountAnswer(of volume: Int, on host: Int, at path: String) {
+    func checkMountAnswer(of volume: Int, on host: Int, at path: String, sentAt: Instant) {
         let kernel = hosts[host].kernel
         var what: String { "host \(host), volume \(volume)" }
         guard path == mountpoint(volume), let superBlock = kernel.mounts[path] else {
@@ -108,24 +205,61 @@ extension LifeWorld {
         if superBlock.device.volume.index != volume {
             trace.broke("a volume is mounted from its own device", what)
         }
-        if superBlock.readOnly != (readOnlyVolume == volume) {
+        if let isReadOnly = hosts[host].isReadOnly(volume), superBlock.readOnly != isReadOnly {
             trace.broke("read-only is read-only", what)
+        }
+        if let since = superBlock.shutDownSince, since + .milliseconds(100) < sentAt {
+            trace.broke("no Mount is answered on a file system that has shut down", what)
         }
         if superBlock.view < acknowledgedWrites[volume] {
             trace.broke(
                 "acknowledged data is there",
                 "\(what): \(superBlock.view) writes of \(acknowledgedWrites[volume])")
         }
-        if cloud.volumes[volume].tags[LifeCloud.lease] != cloud.instances[host].description,
-            superBlock.device.isPresent, !plan.tagsForbidden, readOnlyVolume != volume
+        if let gone = superBlock.device.goneSince {
+            // It may go while the answer is on its way.
+            if gone + .seconds(1) < sentAt {
+                trace.broke("no Mount is answered on a device that has gone", what)
+            }
+            return
+        }
+        checkHold(on: cloud.volumes[volume], by: host)
+    }
+
+    /// A volume whose Mount is answered is the host's, and says so.
+    private func checkHold(on volume: LifeCloud.Volume, by host: Int) {
+        var what: String { "host \(host), volume \(volume.index)" }
+        if volume.tags[LifeCloud.lease] != cloud.instances[host].description,
+            !hosts[host].tagsForbidden, hosts[host].isReadOnly(volume.index) != true,
+            !volume.isMultiAttach, !isDisturbed(volume)
         {
             trace.broke("a volume that is mounted bears its lease", what)
         }
-        if let attachment = cloud.volumes[volume].attachment, attachment.host == host,
-            attachment.endedBy == host
-        {
+        guard let attachment = volume.attachment(on: host), attachment.isLeaving,
+            !attachment.isJudged, let other = attachment.endedBy
+        else { return }
+        if other == host {
             trace.broke("a Mount that is answered is not being given back", what)
+        } else if plan.takeover != .always, !hosts[host].tagsForbidden,
+            !isOverlooked(attachment, of: volume, by: host)
+        {
+            trace.broke("a Mount that is answered is not being taken", what)
         }
+    }
+
+    /// Whether the owner's last look was too old to show that the volume is being taken.
+    private func isOverlooked(
+        _ attachment: LifeCloud.Attachment, of volume: LifeCloud.Volume, by host: Int
+    ) -> Bool {
+        guard let look = cloud.looks(at: volume, by: host, until: scheduler.now).last,
+            let since = attachment.leavingSince
+        else { return false }
+        return look.at >= since && look.told < attachment.leavingVersion
+    }
+
+    /// Whether a lease that was taken away, or written over, need not be back yet.
+    func isDisturbed(_ volume: LifeCloud.Volume) -> Bool {
+        volume.disturbedAt.map { scheduler.now < $0 + .seconds(360) } ?? false
     }
 
     /// Called as dockerd has a Mount's error.

@@ -5,24 +5,47 @@ import VolumeCore
 final class LifeCloud: @unchecked Sendable {
     static let zone = "eu-west-1a"
     static let lease = "polarity-ecs-ebs-plugin:mounted-on"
+    /// The mark of what the plugin attached: instance and volume.
+    static let mark = "polarity-ecs-ebs-plugin:attached-by"
 
     final class Attachment {
+        unowned let volume: Volume
         let host: Int
         let name: String
+        let since: Instant
+        /// Whether somebody made it, and not the plugin.
+        let isByHand: Bool
         var state = VolumeAttachment.State.attaching
         var leavingSince: Instant?
-        /// Who asked for its end.
+        /// Which host asked for its end; nil for somebody by hand.
         var endedBy: Int?
+        /// Whether its end has been judged already, or its owner could not know of it.
+        var isJudged = false
+        /// The version of the volume that showed its end first.
+        var leavingVersion = 0
         var force = false
         /// It never gets any further than `attaching`.
         var isStuck = false
 
-        init(host: Int, name: String) {
+        init(of volume: Volume, to host: Int, as name: String, at now: Instant, byHand: Bool) {
+            self.volume = volume
             self.host = host
             self.name = name
+            since = now
+            isByHand = byHand
         }
 
         var isLeaving: Bool { leavingSince != nil }
+    }
+
+    /// One DescribeVolumes of a volume, as it took effect.
+    struct Look {
+        let at: Instant
+        /// The version that it told, and the newest that there was.
+        let told: Int
+        let newest: Int
+        /// The host whose lease it showed.
+        let lease: String?
     }
 
     final class Volume {
@@ -34,7 +57,21 @@ final class LifeCloud: @unchecked Sendable {
         /// Whether its file system, or whatever there is, lies in a partition.
         let isPartitioned: Bool
         var isDeleted = false
-        var attachment: Attachment?
+        var type: String
+        var isMultiAttach = false
+        /// The version that showed that first.
+        var multiAttachVersion = 0
+        /// Whether its file system is smaller than the device.
+        var isSmall: Bool
+        var attachments: [Attachment] = []
+        /// The only one, but of a Multi-Attach volume.
+        var attachment: Attachment? { attachments.first }
+        /// The one that ended last.
+        var lastAttachment: Attachment?
+        /// What each host looked at last, oldest first.
+        fileprivate var looks: [[Look]] = []
+        /// When a call that was late, or somebody by hand, changed its tags last.
+        var disturbedAt: Instant?
         var tags: [String: String] = [:]
         /// Since when the tags name the host that they name now.
         var leaseSince: Instant?
@@ -42,13 +79,18 @@ final class LifeCloud: @unchecked Sendable {
         /// Acknowledged writes on it, by host.
         var data: [Int] = []
         var hadContent: Bool
+        /// What it was, oldest first; `forgotten` versions came before.
         fileprivate var history: [(at: Instant, description: VolumeDescription)] = []
+        fileprivate var forgotten = 0
+        var version: Int { forgotten + history.count - 1 }
         fileprivate var first: VolumeDescription?
 
         init(
-            index: Int, id: VolumeID, snapshotID: String?, content: DeviceContent,
-            isPartitioned: Bool
+            index: Int, id: VolumeID, type: String, snapshotID: String?, content: DeviceContent,
+            isPartitioned: Bool, isSmall: Bool
         ) {
+            self.type = type
+            self.isSmall = isSmall
             self.isPartitioned = isPartitioned
             self.index = index
             self.id = id
@@ -57,11 +99,23 @@ final class LifeCloud: @unchecked Sendable {
             self.content = content
             hadContent = content != .blank || snapshotID != nil
         }
+
+        func attachment(on host: Int) -> Attachment? { attachments.first { $0.host == host } }
+
+        fileprivate func has(_ attachment: Attachment) -> Bool {
+            attachments.contains { $0 === attachment }
+        }
     }
 
     private(set) var volumes: [Volume] = []
+    /// Volumes that no docker uses, attached by hand.
+    private(set) var strangers: [Volume] = []
+    var everything: [Volume] { volumes + strangers }
     private(set) var instances: [InstanceID] = []
     var states: [InstanceDescription.State] = []
+    var isHibernated: Set<Int> = []
+    /// Until when EC2 does not know an instance.
+    var unknownUntil: [Int: Instant] = [:]
     /// Calls that each host made.
     private(set) var calls: [Int] = []
     var faultsAreOn = true
@@ -77,24 +131,42 @@ final class LifeCloud: @unchecked Sendable {
         plan = world.plan
     }
 
+    func isUnknown(_ host: Int) -> Bool {
+        unknownUntil[host].map { scheduler.now < $0 } ?? false
+    }
+
     func addInstance(_ id: InstanceID) {
         instances.append(id)
+        for volume in volumes { volume.looks.append([]) }
         states.append(.running)
         calls.append(0)
     }
 
     func addVolume(
-        _ id: VolumeID, snapshotID: String?, content: DeviceContent, isPartitioned: Bool
+        _ id: VolumeID, type: String, snapshotID: String?, content: DeviceContent,
+        isPartitioned: Bool, isSmall: Bool
     ) {
         let volume = Volume(
-            index: volumes.count, id: id, snapshotID: snapshotID, content: content,
-            isPartitioned: isPartitioned)
+            index: volumes.count, id: id, type: type, snapshotID: snapshotID, content: content,
+            isPartitioned: isPartitioned, isSmall: isSmall)
         volumes.append(volume)
         changed(volume)
     }
 
+    /// A blank volume of somebody else's.
+    func addStranger() -> Volume {
+        guard let id = VolumeID("vol-1000000\(strangers.count)") else { preconditionFailure() }
+        let volume = Volume(
+            index: volumes.count + strangers.count, id: id, type: "gp3", snapshotID: nil,
+            content: .blank, isPartitioned: false, isSmall: false)
+        volume.looks = volumes[0].looks.map { _ in [] }
+        strangers.append(volume)
+        changed(volume)
+        return volume
+    }
+
     func volume(_ id: VolumeID) -> Volume {
-        guard let volume = volumes.first(where: { $0.id == id }) else {
+        guard let volume = everything.first(where: { $0.id == id }) else {
             preconditionFailure("\(id) is in no life")
         }
         return volume
@@ -105,32 +177,37 @@ final class LifeCloud: @unchecked Sendable {
     // MARK: What DescribeVolumes tells
 
     private func describe(_ volume: Volume) -> VolumeDescription {
-        let attachments = volume.attachment.map {
-            [
-                VolumeAttachment(
-                    volume: volume.id, instance: instances[$0.host], device: $0.name,
-                    state: $0.state)
-            ]
+        let attachments = volume.attachments.map {
+            VolumeAttachment(
+                volume: volume.id, instance: instances[$0.host], device: $0.name, state: $0.state)
         }
         return VolumeDescription(
-            id: volume.id, state: volume.attachment == nil ? .available : .inUse,
+            id: volume.id, state: attachments.isEmpty ? .available : .inUse,
             availabilityZone: Self.zone, size: 1, snapshotID: volume.snapshotID,
-            attachments: attachments ?? [], tags: volume.tags)
+            volumeType: volume.type, multiAttachEnabled: volume.isMultiAttach,
+            attachments: attachments, tags: volume.tags)
     }
 
     private func changed(_ volume: Volume) {
         volume.history.append((scheduler.now, describe(volume)))
-        if volume.history.count > 12 { volume.history.removeFirst() }
+        if volume.history.count > 12 {
+            volume.history.removeFirst()
+            volume.forgotten += 1
+        }
     }
 
     /// What is told of the volume, by a look that may be late.
-    func told(_ volume: Volume) -> VolumeDescription {
-        let random = scheduler.random.chance(faultsAreOn ? 250 : 0)
-        let lag =
-            random
-            ? scheduler.random.duration(0...max(1, Int(plan.lagMax.milliseconds))) : .zero
-        let seen = volume.history.last { $0.at + lag <= scheduler.now } ?? volume.history[0]
-        var description = plan.lagMax == .zero ? describe(volume) : seen.description
+    ///
+    /// It is never older than what the host was told before, and tells everything that was written
+    /// before a look of the same host that came `lagSeen` earlier.
+    func told(_ volume: Volume, to host: Int) -> VolumeDescription {
+        let version = max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
+        var description = volume.history[version - volume.forgotten].description
+        if volume.looks[host].count == 8 { volume.looks[host].removeFirst() }
+        volume.looks[host].append(
+            Look(
+                at: scheduler.now, told: version, newest: volume.version,
+                lease: description.tags[Self.lease]))
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description
@@ -140,50 +217,123 @@ final class LifeCloud: @unchecked Sendable {
         return description
     }
 
+    /// How much later all is seen that a look might have missed.
+    private static let lagSeen: Duration = .seconds(2)
+
+    private func laggingVersion(of volume: Volume) -> Int {
+        let isLate = scheduler.random.chance(faultsAreOn && plan.lagMax > .zero ? 250 : 0)
+        guard isLate else { return volume.version }
+        let lag = scheduler.random.duration(0...Int(plan.lagMax.milliseconds))
+        let seen = volume.history.lastIndex { $0.at + lag <= scheduler.now } ?? 0
+        return volume.forgotten + seen
+    }
+
+    private func oldestVersion(of volume: Volume, for host: Int) -> Int {
+        let looks = volume.looks[host]
+        let settled = looks.last { $0.at + Self.lagSeen <= scheduler.now }
+        return max(looks.last?.told ?? 0, settled?.newest ?? 0, volume.forgotten)
+    }
+
+    /// The looks of a host at a volume up to an instant, oldest first.
+    func looks(at volume: Volume, by host: Int, until instant: Instant) -> [Look] {
+        volume.looks[host].filter { $0.at <= instant }
+    }
+
     // MARK: Calls
 
-    private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter }
+    /// A call as it takes effect.
+    struct Call {
+        let sentAt: Instant
+        /// Whether it was on its way for longer than calls are.
+        let isLate: Bool
+        /// Whether it takes effect after the caller was told that it is lost.
+        let isLost: Bool
+    }
 
-    private func fate() -> Fate {
+    private enum Fate { case done, refused(String), notSent, lostBefore, lostAfter, lostLate }
+
+    private func fate(of kind: LifeEvent.Kind) -> Fate {
         guard faultsAreOn, scheduler.random.chance(plan.cloudFaults) else { return .done }
-        switch scheduler.random.below(5) {
+        switch scheduler.random.below(6) {
         case 0: return .refused("RequestLimitExceeded")
         case 1: return .refused("InternalError")
         case 2: return .notSent
         case 3: return .lostBefore
+        case 4 where kind == .createTags || kind == .detachVolume: return .lostLate
         default: return .lostAfter
         }
     }
 
     /// One call: it takes effect and is answered some time later, and takes effect also when the
     /// caller has ended meanwhile.
+    ///
+    /// It may have to wait before it goes out, for the client's budget, credentials or a connection,
+    /// and is not sent after `latest`, or where its turn comes after its deadline.
     func call<T: Sendable>(
         _ kind: LifeEvent.Kind, of host: Int, on volume: Int, by process: SimulatedProcess,
-        _ apply: @escaping () -> Result<T, EC2Failure>
+        sentBy latest: Instant? = nil, deadline: Instant,
+        _ apply: @escaping (Call) -> Result<T, EC2Failure>
     ) async throws -> T {
+        if faultsAreOn, scheduler.random.chance(plan.slowCalls) {
+            try await waitForTurn(of: process, by: deadline)
+        }
+        if let latest, scheduler.now > latest, world.fault != .sentLate {
+            throw EC2Failure.outdated(reason: "its turn came too late")
+        }
         calls[host] += 1
         world.checkBudget(of: host)
-        let fate = fate()
-        let delay = scheduler.random.duration(5...60)
-        trace.note(kind, host: host, volume: volume, 0, "\(fate)")
+        let fate = fate(of: kind)
+        let isLate = isLate(kind, fate)
+        let delay =
+            isLate ? scheduler.random.duration(500...5000) : scheduler.random.duration(5...60)
+        trace.note(kind, host: host, volume: volume, isLate ? 1 : 0, "\(fate)")
+        let isLost = if case .lostLate = fate { true } else { false }
+        let call = Call(sentAt: scheduler.now, isLate: isLate, isLost: isLost)
         return try await process.wait { reply in
+            if isLost {
+                scheduler.after(delay) { _ = apply(call) }
+                scheduler.after(.seconds(2)) {
+                    reply.end(
+                        .failure(EC2Failure.unanswered(reason: "reset", mayHaveApplied: true)))
+                }
+                return
+            }
             scheduler.after(delay) { [self] in
-                let (result, more) = Self.end(fate, apply)
+                let (result, more) = Self.end(fate, kind) { apply(call) }
                 let back = scheduler.random.duration(5...40) + more
                 scheduler.after(back) { reply.end(result.mapError { $0 }) }
             }
         }
     }
 
+    private func waitForTurn(of process: SimulatedProcess, by deadline: Instant) async throws {
+        let turn = scheduler.now + scheduler.random.duration(20...8000)
+        guard turn < deadline else {
+            throw EC2Failure.unanswered(reason: "no turn by the deadline", mayHaveApplied: false)
+        }
+        try await process.sleep(until: turn)
+    }
+
+    /// Tags and detachments are on their way for seconds now and then.
+    private func isLate(_ kind: LifeEvent.Kind, _ fate: Fate) -> Bool {
+        if case .lostLate = fate { return true }
+        guard kind == .createTags || kind == .deleteTags || kind == .detachVolume else {
+            return false
+        }
+        return faultsAreOn && plan.slowCalls > 0 && scheduler.random.chance(plan.slowCalls / 4)
+    }
+
     /// What the caller gets to see, and how much later than usual.
     private static func end<T>(
-        _ fate: Fate, _ apply: () -> Result<T, EC2Failure>
+        _ fate: Fate, _ kind: LifeEvent.Kind, _ apply: () -> Result<T, EC2Failure>
     ) -> (Result<T, EC2Failure>, Duration) {
         switch fate {
         case .done: return (apply(), .zero)
         case .refused(let code):
+            // The client repeats most calls by itself, and a detachment never.
             return (
-                .failure(.refused(code: code, message: "simulated", requestID: "r")), .seconds(1)
+                .failure(.refused(code: code, message: "simulated", requestID: "r")),
+                kind == .detachVolume ? .zero : .seconds(1)
             )
         case .notSent:
             return (
@@ -191,7 +341,7 @@ final class LifeCloud: @unchecked Sendable {
             )
         case .lostBefore:
             return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
-        case .lostAfter:
+        case .lostAfter, .lostLate:
             _ = apply()
             return (.failure(.unanswered(reason: "reset", mayHaveApplied: true)), .seconds(2))
         }
@@ -206,24 +356,36 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     func delete(_ volume: Volume) {
-        guard volume.attachment == nil, !volume.isDeleted else { return }
+        guard volume.attachments.isEmpty, !volume.isDeleted else { return }
         volume.isDeleted = true
         trace.note(.deleted, volume: volume.index)
     }
 
+    /// Somebody makes a volume that is attached nowhere one that several instances may have.
+    func enableMultiAttach(_ volume: Volume) {
+        guard volume.attachments.isEmpty, !volume.isDeleted else { return }
+        volume.type = "io2"
+        volume.isMultiAttach = true
+        changed(volume)
+        volume.multiAttachVersion = volume.version
+        trace.note(.multiAttach, volume: volume.index)
+    }
+
     // MARK: Attaching and detaching
 
-    func attach(_ volume: Volume, to host: Int, as name: String) -> Result<
-        VolumeAttachment, EC2Failure
-    > {
+    func attach(
+        _ volume: Volume, to host: Int, as name: String, byHand: Bool = false
+    ) -> Result<VolumeAttachment, EC2Failure> {
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
-        if let attachment = volume.attachment {
+        if let attachment = volume.isMultiAttach
+            ? volume.attachment(on: host) : volume.attachment
+        {
             return .failure(
                 Self.refusal("VolumeInUse", "\(volume.id) is attached to host \(attachment.host)"))
         }
         let isTaken =
             world.otherNames.contains(name)
-            || volumes.contains { $0.attachment?.host == host && $0.attachment?.name == name }
+            || everything.contains { $0.attachment(on: host)?.name == name }
         guard !isTaken else {
             return .failure(Self.refusal("InvalidParameterValue", "\(name) is already in use"))
         }
@@ -231,12 +393,13 @@ final class LifeCloud: @unchecked Sendable {
             return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
         }
         if let most = plan.attachmentsMax,
-            volumes.count(where: { $0.attachment?.host == host }) >= most
+            everything.count(where: { $0.attachment(on: host) != nil }) >= most
         {
             return .failure(Self.refusal("AttachmentLimitExceeded", "\(most) volumes are attached"))
         }
-        let attachment = Attachment(host: host, name: name)
-        volume.attachment = attachment
+        let attachment = Attachment(
+            of: volume, to: host, as: name, at: scheduler.now, byHand: byHand)
+        volume.attachments.append(attachment)
         trace.note(.attaching, host: host, volume: volume.index, 0, name)
         changed(volume)
         comeUp(volume, attachment)
@@ -263,14 +426,14 @@ final class LifeCloud: @unchecked Sendable {
         }
         if !attachment.isStuck {
             scheduler.after(scheduler.random.duration(300...2500)) { [self] in
-                guard volume.attachment === attachment, !attachment.isLeaving else { return }
+                guard volume.has(attachment), !attachment.isLeaving else { return }
                 attachment.state = .attached
                 changed(volume)
             }
         }
         guard let device else { return }
         scheduler.after(device) { [self] in
-            guard volume.attachment === attachment, !attachment.isLeaving,
+            guard volume.has(attachment), !attachment.isLeaving,
                 states[attachment.host] == .running
             else { return }
             world.hosts[attachment.host].kernel.plug(volume)
@@ -281,7 +444,7 @@ final class LifeCloud: @unchecked Sendable {
         _ volume: Volume, from host: Int, force: Bool, by caller: Int?
     ) -> Result<VolumeAttachment, EC2Failure> {
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
-        guard let attachment = volume.attachment, attachment.host == host else {
+        guard let attachment = volume.attachment(on: host) else {
             return .failure(
                 Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state"))
         }
@@ -292,6 +455,7 @@ final class LifeCloud: @unchecked Sendable {
             attachment.state = .detaching
             trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
             changed(volume)
+            attachment.leavingVersion = volume.version
             leave(volume, attachment, after: scheduler.random.duration(500...4000))
         } else if force {
             leave(volume, attachment, after: .seconds(1))
@@ -299,12 +463,14 @@ final class LifeCloud: @unchecked Sendable {
         return .success(answer(volume, attachment))
     }
 
-    /// Ends an attachment once nothing on the host holds its device.
+    /// Ends an attachment. On Nitro the device goes, whatever holds it; on Xen EC2 waits until nothing
+    /// does.
     private func leave(_ volume: Volume, _ attachment: Attachment, after delay: Duration) {
         scheduler.after(delay) { [self] in
-            guard volume.attachment === attachment else { return }
-            let kernel = world.hosts[attachment.host].kernel
-            if !attachment.force, kernel.isHeld(volume) || isStuck(attachment) {
+            guard volume.has(attachment) else { return }
+            let host = world.hosts[attachment.host]
+            let isHeld = host.isXen && host.kernel.isHeld(volume)
+            if !attachment.force, isHeld || isStuck(attachment) {
                 if attachment.state != .busy {
                     attachment.state = .busy
                     trace.note(.busy, host: attachment.host, volume: volume.index)
@@ -312,7 +478,7 @@ final class LifeCloud: @unchecked Sendable {
                 }
                 leave(volume, attachment, after: .seconds(3))
             } else {
-                kernel.unplug(volume)
+                host.kernel.unplug(volume)
                 scheduler.after(scheduler.random.duration(100...1500)) { [self] in
                     free(volume, attachment)
                 }
@@ -326,53 +492,86 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func free(_ volume: Volume, _ attachment: Attachment) {
-        guard volume.attachment === attachment else { return }
+        guard volume.has(attachment) else { return }
         world.hosts[attachment.host].kernel.unplug(volume)
-        volume.attachment = nil
+        volume.attachments.removeAll { $0 === attachment }
+        volume.lastAttachment = attachment
         trace.note(.free, host: attachment.host, volume: volume.index)
         changed(volume)
     }
 
     /// An instance that is terminated gives its volumes back by itself.
     func instanceEnded(_ host: Int) {
-        for volume in volumes {
-            guard let attachment = volume.attachment, attachment.host == host else { continue }
+        for volume in everything {
+            guard let attachment = volume.attachment(on: host) else { continue }
             free(volume, attachment)
         }
     }
 
     /// The volumes that come back with an instance that boots.
     func instanceBooted(_ host: Int) {
-        for volume in volumes {
-            guard let attachment = volume.attachment, attachment.host == host,
+        for volume in everything {
+            guard let attachment = volume.attachment(on: host),
                 !attachment.isLeaving, !attachment.isStuck
             else { continue }
             world.hosts[host].kernel.plug(volume)
         }
     }
 
-    // MARK: Tags
-
-    func setTags(_ volume: Volume, _ tags: [String: String]) -> Result<Bool, EC2Failure> {
-        changeTags(of: volume) { $0.merge(tags) { $1 } }
+    /// Somebody puts a stranger's volume in the place of one that nothing holds: by its name it is the
+    /// same.
+    func replace(_ volume: Volume, on host: Int) {
+        guard let attachment = volume.attachment(on: host), !attachment.isLeaving else { return }
+        let stranger = addStranger()
+        trace.note(.byHand, host: host, volume: volume.index, 3, "\(stranger.id)")
+        free(volume, attachment)
+        guard case .success = attach(stranger, to: host, as: attachment.name, byHand: true) else {
+            return
+        }
+        world.hosts[host].kernel.plug(stranger)
     }
 
-    func removeTag(_ volume: Volume, _ key: String) -> Result<Bool, EC2Failure> {
-        changeTags(of: volume) { $0[key] = nil }
+    // MARK: Tags
+
+    func setTags(
+        _ volume: Volume, _ tags: [String: String], by host: Int, isLate: Bool
+    ) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume, by: host, isLate: isLate) { $0.merge(tags) { $1 } }
+    }
+
+    func removeTag(
+        _ volume: Volume, _ key: String, by host: Int, isLate: Bool
+    ) -> Result<Bool, EC2Failure> {
+        changeTags(of: volume, by: host, isLate: isLate) { $0[key] = nil }
     }
 
     private func changeTags(
-        of volume: Volume, _ change: (inout [String: String]) -> Void
+        of volume: Volume, by host: Int, isLate: Bool, _ change: (inout [String: String]) -> Void
     ) -> Result<Bool, EC2Failure> {
-        if plan.tagsForbidden {
+        if world.hosts[host].tagsForbidden {
             return .failure(Self.refusal("UnauthorizedOperation", "tags"))
         }
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
         let holder = volume.tags[Self.lease]
         change(&volume.tags)
-        let newHolder = volume.tags[Self.lease]
-        if newHolder != holder { volume.leaseSince = newHolder.map { _ in scheduler.now } }
-        changed(volume)
+        note(holder, of: volume)
+        if isLate { volume.disturbedAt = scheduler.now }
         return .success(true)
+    }
+
+    /// Somebody's change of a volume's tags, by hand or by a tool.
+    func changeTagsByHand(of volume: Volume, _ change: (inout [String: String]) -> Void) {
+        guard !volume.isDeleted else { return }
+        let holder = volume.tags[Self.lease]
+        change(&volume.tags)
+        note(holder, of: volume)
+        volume.disturbedAt = scheduler.now
+        trace.note(.tagsByHand, volume: volume.index, 0, "\(volume.tags)")
+    }
+
+    private func note(_ oldHolder: String?, of volume: Volume) {
+        let holder = volume.tags[Self.lease]
+        if holder != oldHolder { volume.leaseSince = holder.map { _ in scheduler.now } }
+        changed(volume)
     }
 }

@@ -168,17 +168,32 @@ final class LifeDocker: @unchecked Sendable {
             daemon.calls[number] = LifeHost.Call(
                 volume: volume, mountID: id, isMount: isMount, hangUp: { task.cancel() },
                 lose: { reply.fail(CallFailure.lost) })
+            if isMount { cutSoon(daemon, task, reply, volume) }
             scheduler.after(bound) { [self] in
                 guard reply.isAwaited else { return }
                 if world.fault != .cutCallCounted { task.cancel() }
                 trace.note(.cut, host: host.index, volume: volume)
-                if bound >= .seconds(60) {
+                if bound >= .seconds(60), !host.wasFrozen(since: scheduler.now + (.zero - bound)) {
                     trace.broke(
                         "every call is answered within its deadline",
                         "host \(host.index), volume \(volume), after \(bound)")
                 }
                 reply.fail(CallFailure.cut)
             }
+        }
+    }
+
+    /// Hangs up after some of the daemon's next jobs: at any of its awaits.
+    private func cutSoon<T: Sendable>(
+        _ daemon: LifeHost.Daemon, _ task: Task<Void, Never>, _ reply: SimulatedProcess.Reply<T>,
+        _ volume: Int
+    ) {
+        guard world.cloud.faultsAreOn, scheduler.random.chance(world.plan.cuts) else { return }
+        daemon.process.after(jobs: 1 + scheduler.random.below(40)) { [self] in
+            guard reply.isAwaited else { return }
+            if world.fault != .cutCallCounted { task.cancel() }
+            trace.note(.cut, host: host.index, volume: volume)
+            reply.fail(CallFailure.cut)
         }
     }
 
@@ -196,17 +211,21 @@ final class LifeDocker: @unchecked Sendable {
         } catch let failure as CallFailure { throw failure } catch {
             if scheduler.now > start, host.daemon == nil { throw error }
         }
-        let options = world.names[volume].options
+        var options = world.names[volume].options
+        let isReadOnly = host.wantsReadOnly.contains(volume)
+        if isReadOnly { options["read-only"] = "true" }
+        let removals = host.removals(of: volume)
         try await call(volume, bound: callTimeout) {
-            try await $0.create(name, options: options)
+            [options] in try await $0.create(name, options: options)
         }
         trace.note(.create, host: host.index, volume: volume)
-        host.created(volume)
+        host.created(volume, since: removals, readOnly: isReadOnly)
     }
 
     private func mount(_ volume: Int, _ id: String) async throws {
         let name = name(volume)
         trace.note(.mount, host: host.index, volume: volume, 0, id)
+        let sentAt = scheduler.now
         do {
             if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
                 ledger[volume, default: [:]][id, default: 0] += 1
@@ -218,7 +237,7 @@ final class LifeDocker: @unchecked Sendable {
             ledger[volume, default: [:]][id, default: 0] += 1
             trace.note(.mounted, host: host.index, volume: volume, 0, id)
             host.used(volume)
-            world.checkMountAnswer(of: volume, on: host.index, at: path)
+            world.checkMountAnswer(of: volume, on: host.index, at: path, sentAt: sentAt)
         } catch {
             trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
             world.checkRefusal(error, of: volume, on: host.index)

@@ -9,7 +9,8 @@ final class LifeHost: @unchecked Sendable {
     final class Daemon: @unchecked Sendable {
         let process: SimulatedProcess
         let manager: VolumeManager
-        /// False until the socket answers.
+        /// Nil until the socket answers.
+        var upSince: Instant?
         var isUp = false
         /// The calls that it has not answered, by number.
         var calls: [Int: Call] = [:]
@@ -46,10 +47,31 @@ final class LifeHost: @unchecked Sendable {
     private(set) var forgotten: Set<Int> = []
     /// Whether devices are known by their names alone, as on Xen.
     let isXen: Bool
+    /// Whether its role may not write tags.
+    let tagsForbidden: Bool
     /// Calls that the daemon's end cut, until its next start.
     private var lostCalls: [Call] = []
     /// Volumes whose Create was answered, and no Remove was sent since.
     private var known: Set<Int> = []
+    /// Volumes that the next Create makes read-only.
+    var wantsReadOnly: Set<Int> = []
+    private var everReadOnly: Set<Int> = []
+    /// The options of the last Create, and since when.
+    private var inForce: [Int: (readOnly: Bool, since: Instant)] = [:]
+    private var attachSentAt: [Int: Instant] = [:]
+    /// When the daemon was killed before it can have noted that it asked for an attachment.
+    private(set) var cutAttachments: [Int: Instant] = [:]
+    /// Volumes that it asked EC2 to attach.
+    private var asked: Set<Int> = []
+    /// How often it asked to detach what is not attached to it, since it was.
+    private var vainDetachments: [Int: Int] = [:]
+    private(set) var isFrozen = false
+    /// When it froze or thawed last.
+    private var lastFrozen: Instant?
+    /// Whether its disk was made from another's.
+    private var isImage = false
+    /// How many Removes of each volume were sent.
+    private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
     private(set) var isRunning = true
     private(set) var bootedAt: Instant?
@@ -58,11 +80,76 @@ final class LifeHost: @unchecked Sendable {
         self.index = index
         self.world = world
         isXen = world.scheduler.random.chance(200)
+        tagsForbidden = world.plan.tagsForbidden || world.scheduler.random.chance(60)
         kernel = LifeKernel(host: index, world: world)
     }
 
-    func created(_ volume: Int) { known.insert(volume) }
-    func removing(_ volume: Int) { known.remove(volume) }
+    /// - Parameter removals: how many there had been when its Create was sent: a Remove that came
+    ///   before the answer may have been carried out after the Create.
+    func created(_ volume: Int, since removals: Int, readOnly: Bool) {
+        if readOnly { everReadOnly.insert(volume) }
+        guard removals == self.removals(of: volume) else { return }
+        known.insert(volume)
+        inForce[volume] = (readOnly, world.scheduler.now)
+    }
+    /// The next Create may have other options.
+    func removing(_ volume: Int) {
+        known.remove(volume)
+        inForce[volume] = nil
+        removed[volume, default: 0] += 1
+        guard world.scheduler.random.chance(200) else { return }
+        wantsReadOnly.formSymmetricDifference([volume])
+    }
+
+    /// Whether the volume is read-only here; nil where that is not sure.
+    func isReadOnly(_ volume: Int) -> Bool? { inForce[volume]?.readOnly }
+
+    /// Whether it surely has been for as long as a Mount of other options may go on.
+    func isLongReadOnly(_ volume: Int) -> Bool {
+        guard let options = inForce[volume] else { return false }
+        return options.readOnly && options.since + .seconds(150) < world.scheduler.now
+    }
+
+    func mayBeReadOnly(_ volume: Int) -> Bool {
+        wantsReadOnly.contains(volume)
+            || isReadOnly(volume) ?? everReadOnly.contains(volume)
+    }
+
+    func attaching(_ volume: LifeCloud.Volume) {
+        attachSentAt[volume.index] = world.scheduler.now
+        asked.insert(volume.index)
+        vainDetachments[volume.index] = nil
+    }
+
+    /// Called as the host asks EC2 to detach its own volume.
+    func detaching(_ volume: LifeCloud.Volume) {
+        if isImage, !asked.contains(volume.index), volume.attachment(on: index) == nil {
+            world.trace.broke(
+                "another instance's records cause no call",
+                "host \(index) detaches volume \(volume.index)")
+        }
+        guard volume.attachment(on: index) == nil else {
+            vainDetachments[volume.index] = nil
+            return
+        }
+        vainDetachments[volume.index, default: 0] += 1
+        if vainDetachments[volume.index, default: 0] > 6 {
+            world.trace.broke(
+                "what is not attached is not detached for ever",
+                "host \(index), volume \(volume.index)")
+        }
+    }
+
+    /// A daemon that is killed as it asks for an attachment cannot have noted it.
+    private func noteCutAttachments() {
+        for (volume, sentAt) in attachSentAt
+        where world.scheduler.now <= sentAt + .milliseconds(100) {
+            let id = world.cloud.volumes[volume].id
+            guard disk.first(where: { $0.id == id })?.deviceName == nil else { continue }
+            cutAttachments[volume] = world.scheduler.now
+        }
+    }
+    func removals(of volume: Int) -> Int { removed[volume] ?? 0 }
     func isCreated(_ volume: Int) -> Bool { known.contains(volume) }
 
     // MARK: The daemon
@@ -90,6 +177,7 @@ final class LifeHost: @unchecked Sendable {
             }
             guard process.isAlive else { return }
             daemon.isUp = true
+            daemon.upSince = world.scheduler.now
             world.trace.note(.pluginUp, host: index)
             process.spawn {
                 while process.isAlive {
@@ -105,6 +193,7 @@ final class LifeHost: @unchecked Sendable {
     func killPlugin(thenAfter pause: Duration?) {
         guard let daemon else { return }
         self.daemon = nil
+        noteCutAttachments()
         world.trace.note(.pluginDown, host: index)
         let calls = daemon.calls.sorted { $0.key < $1.key }.map(\.value)
         lostCalls += calls.filter { $0.mountID != nil }
@@ -147,8 +236,17 @@ final class LifeHost: @unchecked Sendable {
         }
         for volume in lost {
             known.remove(volume.index)
+            inForce[volume.index] = nil
             forgotten.insert(volume.index)
+            noteUnmarked(volume)
         }
+    }
+
+    /// What neither a record nor a tag tells of is not the plugin's any more.
+    func noteUnmarked(_ volume: LifeCloud.Volume) {
+        let mark = "\(world.cloud.instances[index]) \(volume.id)"
+        guard forgotten.contains(volume.index), volume.tags[LifeCloud.mark] != mark else { return }
+        cutAttachments[volume.index] = world.scheduler.now
     }
 
     /// Called once EC2 has told the daemon of a volume that is attached here. A lease that each look shows
@@ -182,9 +280,47 @@ final class LifeHost: @unchecked Sendable {
 
     // MARK: The host
 
+    /// The machine hibernates: its memory, with mounts and what was not written, comes back.
+    func freeze() {
+        isFrozen = true
+        lastFrozen = world.scheduler.now
+        world.trace.note(.stopped, host: index, 1)
+        daemon?.process.freeze()
+        docker.process.freeze()
+    }
+
+    func thaw() {
+        guard isFrozen else { return }
+        isFrozen = false
+        lastFrozen = world.scheduler.now
+        bootedAt = world.scheduler.now
+        world.cloud.states[index] = .running
+        world.cloud.isHibernated.remove(index)
+        world.trace.note(.booted, host: index, 1)
+        world.cloud.instanceBooted(index)
+        daemon?.process.thaw()
+        docker.process.thaw()
+    }
+
+    func wasFrozen(since instant: Instant) -> Bool {
+        isFrozen || lastFrozen.map { $0 >= instant } ?? false
+    }
+
+    /// The machine is made anew, from an image of another one, and has nothing attached yet.
+    func becomeImage(of other: LifeHost) {
+        stop(terminated: false)
+        disk = other.disk
+        known = []
+        inForce = [:]
+        asked = []
+        isImage = true
+    }
+
     /// Power goes away; the kernel's memory with it.
     func stop(terminated: Bool) {
         guard isRunning else { return }
+        isFrozen = false
+        world.cloud.isHibernated.remove(index)
         isRunning = false
         isTerminated = terminated
         world.trace.note(terminated ? .terminated : .stopped, host: index)

@@ -7,7 +7,10 @@ final class LifeKernel: @unchecked Sendable {
     final class Device {
         let volume: LifeCloud.Volume
         let node: BlockDevice
-        var isPresent = true
+        /// When it went.
+        var goneSince: Instant?
+
+        var isPresent: Bool { goneSince == nil }
 
         init(volume: LifeCloud.Volume, node: BlockDevice) {
             self.volume = volume
@@ -24,6 +27,9 @@ final class LifeKernel: @unchecked Sendable {
         /// How many writes it knows of: another number on the volume is somebody else's doing.
         var view: Int
         var references = 0
+        /// Since when an error has made the kernel give it up: nothing of it can be reached.
+        var shutDownSince: Instant?
+        var isShutDown: Bool { shutDownSince != nil }
 
         init(device: Device, node: BlockDevice, readOnly: Bool) {
             self.device = device
@@ -39,6 +45,8 @@ final class LifeKernel: @unchecked Sendable {
     /// What the plugin's mount namespace has, by mountpoint.
     private(set) var mounts: [String: SuperBlock] = [:]
     private var superBlocks: [SuperBlock] = []
+    /// Those that somebody mounted by hand, in another mount namespace.
+    private var byHand: [SuperBlock] = []
     private var watchers: [(volume: LifeCloud.Volume, reply: SimulatedProcess.Reply<Bool>)] = []
 
     init(host: Int, world: LifeWorld) {
@@ -79,18 +87,24 @@ final class LifeKernel: @unchecked Sendable {
         let taken = Set(devices.map(\.node.number.minor))
         var minor = UInt32(world.scheduler.random.below(4) + 1)
         while taken.contains(minor) { minor += 1 }
-        let name = world.hosts[host].isXen ? volume.attachment?.name : nil
         let node = BlockDevice(
-            path: name ?? "/dev/nvme\(minor)n1",
+            path: path(of: volume, minor),
             number: DeviceNumber(major: Self.diskMajor, minor: minor))
         devices.append(Device(volume: volume, node: node))
         world.trace.note(.device, host: host, volume: volume.index, Int(minor))
         wakeWatchers(of: volume)
     }
 
+    /// On Nitro, the controller of a device that went and is held still bears the next one too.
+    private func path(of volume: LifeCloud.Volume, _ minor: UInt32) -> String {
+        if world.hosts[host].isXen, let name = volume.attachment(on: host)?.name { return name }
+        let dead = devices.first { $0.volume === volume }?.node.number.minor
+        return dead.map { "/dev/nvme\($0)n2" } ?? "/dev/nvme\(minor)n1"
+    }
+
     func unplug(_ volume: LifeCloud.Volume) {
         guard let device = device(of: volume) else { return }
-        device.isPresent = false
+        device.goneSince = world.scheduler.now
         world.trace.note(.deviceGone, host: host, volume: volume.index)
         forgetUnheld()
         wakeWatchers(of: volume)
@@ -131,6 +145,7 @@ final class LifeKernel: @unchecked Sendable {
     ) -> Bool {
         guard mounts[mountpoint] == nil else { return false }
         let shared = superBlocks.first { $0.device === device }
+        if shared?.isShutDown == true { return false }
         let superBlock = shared ?? SuperBlock(device: device, node: node, readOnly: readOnly)
         if shared == nil { superBlocks.append(superBlock) }
         mounts[mountpoint] = superBlock
@@ -159,9 +174,41 @@ final class LifeKernel: @unchecked Sendable {
     /// What `docker plugin disable --force` does to the plugin's mounts.
     func dropMounts() { for mountpoint in mounts.keys.sorted() { _ = unmount(mountpoint) } }
 
+    /// Somebody mounts a volume where the plugin does not see it.
+    func mountByHand(_ volume: LifeCloud.Volume) {
+        guard case .fileSystem = volume.content, let device = device(of: volume),
+            volume.attachment(on: host)?.isByHand == true,
+            !superBlocks.contains(where: { $0.device === device })
+        else { return }
+        let node = volume.isPartitioned ? Self.partition(of: device.node) : device.node
+        let superBlock = SuperBlock(device: device, node: node, readOnly: false)
+        superBlock.references = 1
+        superBlocks.append(superBlock)
+        byHand.append(superBlock)
+        world.trace.note(.byHand, host: host, volume: volume.index, 2)
+    }
+
+    func unmountByHand() {
+        for superBlock in byHand { release(superBlock) }
+        byHand = []
+    }
+
+    /// An error of the device, after which one of the file systems serves no more.
+    func shutDownOne() {
+        let alive = superBlocks.filter { !$0.isShutDown }
+        world.scheduler.random.pick(alive).map(shutDown)
+    }
+
+    private func shutDown(_ superBlock: SuperBlock) {
+        guard !superBlock.isShutDown else { return }
+        superBlock.shutDownSince = world.scheduler.now
+        world.trace.note(.shutDown, host: host, volume: superBlock.device.volume.index)
+    }
+
     /// The end of everything that is in memory.
     func reset() {
         mounts = [:]
+        byHand = []
         superBlocks = []
         devices = []
         watchers = []
@@ -172,7 +219,11 @@ final class LifeKernel: @unchecked Sendable {
     /// A synced write through a mount. False when the device is gone.
     func write(_ superBlock: SuperBlock) -> Bool {
         let volume = superBlock.device.volume
-        guard superBlock.device.isPresent, !superBlock.readOnly else { return false }
+        guard superBlock.device.isPresent else {
+            shutDown(superBlock)
+            return false
+        }
+        guard !superBlock.readOnly, !superBlock.isShutDown else { return false }
         if volume.data.count != superBlock.view {
             world.trace.broke(
                 "a file system is written by one host at a time",

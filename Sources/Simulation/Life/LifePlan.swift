@@ -14,6 +14,12 @@ struct LifePlan {
     /// Docker's own bound on a call, 30 s by default.
     let callTimeout: Duration
     let takeover: TakeoverPolicy
+    /// How many of a thousand calls have to wait in the client before they go out. A quarter as many
+    /// of those whose lateness hurts are on their way for long.
+    let slowCalls: Int
+    /// How many of a thousand Mounts are cut by their client.
+    let cuts: Int
+    /// No host may write tags.
     let tagsForbidden: Bool
     /// Only a few device names are free of other things' use.
     let namesAreScarce: Bool
@@ -35,13 +41,13 @@ struct LifePlan {
             ?? nil
         callTimeout = random.chance(600) ? .seconds(30) : .seconds(120)
         takeover =
-            random.pick([
-                .unlessMounted, .unlessMounted, .unlessMounted, .unlessMounted, .always, .never,
-            ]) ?? .unlessMounted
-        tagsForbidden = random.chance(80)
+            random.chance(650) ? .unlessMounted : random.pick(TakeoverPolicy.allCases) ?? .never
+        slowCalls = random.pick([0, 0, 20, 100]) ?? 0
+        cuts = random.pick([0, 0, 100]) ?? 0
+        tagsForbidden = random.chance(60)
         namesAreScarce = random.chance(200)
         lagMax = random.pick([.zero, .seconds(1), .seconds(3)]) ?? .zero
-        disasters = random.pick([0, 1, 2, 4]) ?? 0
+        disasters = random.pick([0, 1, 2, 4, 6]) ?? 0
     }
 }
 
@@ -89,6 +95,8 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case unmountTakesAny
     /// DetachVolume is answered and not done.
     case detachDropped
+    /// Calls go out however old the facts behind them are.
+    case sentLate
     /// Every detachment is forced.
     case detachForced
     /// Volumes are taken where takeover is never.

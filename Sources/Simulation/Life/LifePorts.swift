@@ -67,23 +67,29 @@ extension LifePorts: EC2Port {
         _ id: VolumeID, by deadline: Instant
     ) async throws -> VolumeDescription? {
         let volume = cloud.volume(id)
-        let told = try await cloud.call(.describe, of: host.index, on: volume.index, by: process) {
-            [self] in .success(volume.isDeleted ? nil : cloud.told(volume))
+        let told = try await cloud.call(
+            .describe, of: host.index, on: volume.index, by: process, deadline: deadline
+        ) { [self] _ in
+            .success(volume.isDeleted ? nil : cloud.told(volume, to: host.index))
         }
-        if volume.attachment?.host == host.index { host.told(of: volume) }
+        if volume.attachment(on: host.index) != nil { host.told(of: volume) }
         return told
     }
 
     func describeInstance(
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription? {
-        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
-            guard let asked = cloud.host(of: id) else { return .success(nil) }
+        try await cloud.call(
+            .describe, of: host.index, on: -1, by: process, deadline: deadline
+        ) { [self] _ in
+            guard let asked = cloud.host(of: id), !cloud.isUnknown(asked) else {
+                return .success(nil)
+            }
             var state = cloud.states[asked]
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
-            let attached = cloud.volumes.filter { $0.attachment?.host == asked }
+            let attached = cloud.everything.compactMap { $0.attachment(on: asked) }
             let own = attached.map {
-                BlockDeviceMapping(deviceName: $0.attachment?.name ?? "", volume: $0.id)
+                BlockDeviceMapping(deviceName: $0.name, volume: $0.volume.id)
             }
             let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
@@ -92,14 +98,17 @@ extension LifePorts: EC2Port {
                 InstanceDescription(
                     id: id, state: state,
                     instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
-                    availabilityZone: LifeCloud.zone, mappings: own + others))
+                    availabilityZone: LifeCloud.zone, mappings: own + others,
+                    isHibernated: cloud.isHibernated.contains(asked)))
         }
     }
 
     func attachmentLimit(
         of instanceType: String, by deadline: Instant
     ) async throws -> AttachmentLimit? {
-        try await cloud.call(.describe, of: host.index, on: -1, by: process) { [self] in
+        try await cloud.call(
+            .describe, of: host.index, on: -1, by: process, deadline: deadline
+        ) { [self] _ in
             .success(
                 world.plan.attachmentsMax.map {
                     AttachmentLimit(instanceType: instanceType, volumesMax: $0, isShared: false)
@@ -111,9 +120,10 @@ extension LifePorts: EC2Port {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
-        return try await cloud.call(.attachVolume, of: host.index, on: volume.index, by: process) {
-            [self] in cloud.attach(volume, to: host.index, as: deviceName)
-        }
+        host.attaching(volume)
+        return try await cloud.call(
+            .attachVolume, of: host.index, on: volume.index, by: process, deadline: deadline
+        ) { [self] _ in cloud.attach(volume, to: host.index, as: deviceName) }
     }
 
     func detach(
@@ -123,14 +133,17 @@ extension LifePorts: EC2Port {
         let volume = cloud.volume(volume)
         let owner = cloud.host(of: instance) ?? -1
         let force = force || fault == .detachForced
-        return try await cloud.call(.detachVolume, of: host.index, on: volume.index, by: process) {
-            [self] in
+        return try await cloud.call(
+            .detachVolume, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             if fault == .detachDropped {
                 return .success(
                     VolumeAttachment(
                         volume: volume.id, instance: instance, device: nil, state: .detaching))
             }
-            world.checkDetach(of: volume, from: owner, by: host.index, force: force)
+            if owner == host.index { host.detaching(volume) }
+            world.checkDetach(of: volume, from: owner, by: host.index, force: force, call)
             return cloud.detach(volume, from: owner, force: force, by: host.index)
         }
     }
@@ -141,10 +154,14 @@ extension LifePorts: EC2Port {
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
-            .createTags, of: host.index, on: volume.index, by: process
-        ) { [self] in
+            .createTags, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             if fault == .leaseNotWritten { return .success(true) }
-            return cloud.setTags(volume, tags)
+            // Nobody could know of a lease that comes so late where the volume stayed.
+            if call.isLost, volume.attachment(on: host.index) != nil { return .success(true) }
+            world.checkLease(on: volume, by: host.index, call)
+            return cloud.setTags(volume, tags, by: host.index, isLate: call.isLate)
         }
     }
 
@@ -152,8 +169,9 @@ extension LifePorts: EC2Port {
         _ tags: [String: String], on volume: VolumeID, by deadline: Instant
     ) async throws -> Bool {
         try await cloud.call(
-            .createTags, of: host.index, on: cloud.volume(volume).index, by: process
-        ) { [self] in .success(!world.plan.tagsForbidden) }
+            .describe, of: host.index, on: cloud.volume(volume).index, by: process,
+            deadline: deadline
+        ) { [self] _ in .success(!host.tagsForbidden) }
     }
 
     func removeTag(
@@ -162,12 +180,13 @@ extension LifePorts: EC2Port {
     ) async throws {
         let volume = cloud.volume(volume)
         let _: Bool = try await cloud.call(
-            .deleteTags, of: host.index, on: volume.index, by: process
-        ) { [self] in
+            .deleteTags, of: host.index, on: volume.index, by: process, sentBy: latest,
+            deadline: deadline
+        ) { [self] call in
             guard fault != .leaseKept, volume.tags[key] == value else {
                 return .success(true)
             }
-            return cloud.removeTag(volume, key)
+            return cloud.removeTag(volume, key, by: host.index, isLate: call.isLate)
         }
     }
 }
@@ -267,12 +286,14 @@ extension LifePorts: FileSystemPort {
             else { return }
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
+        world.checkChange("formats", cloud.volume(volume), on: host.index)
         let _: Bool = try await step(200...3000, interrupted: interrupted) { [self] in
             proved(device, volume).map { found in
-                world.checkFormat(of: found.volume, as: plan, on: host.index)
+                world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
                     type: plan.type.rawValue, label: nil, uuid: nil)
                 found.volume.data = []
+                found.volume.isSmall = false
                 return true
             }
         }
@@ -280,20 +301,39 @@ extension LifePorts: FileSystemPort {
 
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
-    ) async throws -> String? { nil }
+    ) async throws -> String? {
+        world.checkChange("repairs", cloud.volume(volume), on: host.index)
+        return nil
+    }
 
     func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
-    ) async throws -> Growth? { nil }
+    ) async throws -> Growth? {
+        try await step(1...20) { [self] in
+            guard let superBlock = kernel.mounts[mountpoint] else {
+                return .failure(
+                    OperationError(.system, doing: "grow \(volume)", found: "it is not mounted"))
+            }
+            world.checkChange("grows", superBlock, on: host.index)
+            guard superBlock.device.volume.isSmall else { return .success(nil) }
+            superBlock.device.volume.isSmall = false
+            return .success(Growth(from: 1 << 30, to: 2 << 30))
+        }
+    }
 
     func setOwnership(
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
-    ) async throws {}
+    ) async throws {
+        if let superBlock = kernel.mounts[mountpoint] {
+            world.checkChange("gives an owner to", superBlock, on: host.index)
+        }
+    }
 
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         readOnly: Bool, options: [String]
     ) async throws -> Bool {
+        let canGrow = cloud.volume(volume).isSmall
         if fault == .mountAcknowledgedEarly {
             process.spawn { [self] in
                 try? await reallyMount(device, volume, mountpoint, readOnly)
@@ -301,7 +341,7 @@ extension LifePorts: FileSystemPort {
         } else {
             try await reallyMount(device, volume, mountpoint, readOnly)
         }
-        return false
+        return canGrow
     }
 
     private func reallyMount(
@@ -310,8 +350,9 @@ extension LifePorts: FileSystemPort {
         let fails = kernelFails()
         let _: Bool = try await step(fails ? 1000...8000 : 2...60) { [self] in
             proved(device, volume).flatMap { found in
-                world.checkMount(of: found, by: device, for: volume, on: host.index)
                 let isReadOnly = readOnly && fault != .readOnlyDropped
+                world.checkMount(
+                    of: found, by: device, for: volume, on: host.index, readOnly: isReadOnly)
                 let isMounted =
                     !fails
                     && kernel.mount(found, by: device, at: mountpoint, readOnly: isReadOnly)
@@ -348,7 +389,9 @@ extension LifePorts: FileSystemPort {
     }
 
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
-        kernel.mounts[mountpoint]?.node.number == device.number ? .mounted : .notMounted
+        guard let superBlock = kernel.mounts[mountpoint], superBlock.node.number == device.number
+        else { return .notMounted }
+        return superBlock.isShutDown ? .broken : .mounted
     }
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {

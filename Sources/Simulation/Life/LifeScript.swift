@@ -40,6 +40,7 @@ final class LifeScript: @unchecked Sendable {
         world.cloud.faultsAreOn = false
         for host in world.hosts {
             host.docker.isClosing = true
+            host.thaw()
             host.boot()
         }
         try await process.sleep(.seconds(130))
@@ -48,8 +49,32 @@ final class LifeScript: @unchecked Sendable {
             if host.daemon == nil { host.startPlugin() }
         }
         try await process.sleep(.seconds(130))
+        try await checkLeases()
         for host in liveHosts { host.docker.stopAll() }
+        for host in liveHosts { host.kernel.unmountByHand() }
         try await process.sleep(.seconds(130))
+    }
+
+    /// The lease of a volume that containers use comes back, whoever took it away.
+    private func checkLeases() async throws {
+        guard world.cloud.volumes.contains(where: { world.isDisturbed($0) }) else { return }
+        try await process.sleep(.seconds(370))
+        for host in liveHosts {
+            for volume in world.cloud.volumes { checkLease(of: volume, on: host) }
+        }
+    }
+
+    private func checkLease(of volume: LifeCloud.Volume, on host: LifeHost) {
+        guard volume.tags[LifeCloud.lease] != world.cloud.instances[host.index].description,
+            !host.tagsForbidden, !volume.isMultiAttach, host.isReadOnly(volume.index) != true,
+            let since = host.daemon?.upSince, since + .seconds(360) < world.scheduler.now,
+            let superBlock = host.kernel.mounts[volume.mountpoint], superBlock.device.isPresent,
+            !superBlock.isShutDown, host.docker.hasRunning(superBlock),
+            volume.attachment(on: host.index)?.isLeaving == false
+        else { return }
+        world.trace.broke(
+            "the lease of a mounted volume comes back",
+            "host \(host.index), volume \(volume.index)")
     }
 
     private func settle() async throws {
@@ -76,19 +101,35 @@ final class LifeScript: @unchecked Sendable {
             world.trace.broke("no mount is left without a count", what)
         }
         if host.forgotten.contains(volume.index) { return }
-        if let attachment = volume.attachment, attachment.host == host.index, !isLingering {
+        if let attachment = volume.attachment(on: host.index), !isLingering,
+            !isOpen(attachment, of: host)
+        {
             world.trace.broke("no attachment is left", "\(what), \(attachment.state)")
         }
-        if volume.tags[LifeCloud.lease] == world.cloud.instances[host.index].description,
-            !world.plan.tagsForbidden, !volume.isDeleted
+        if volume.attachment?.isByHand != true,
+            volume.tags[LifeCloud.lease] == world.cloud.instances[host.index].description,
+            !host.tagsForbidden, !volume.isDeleted, !isStray(volume)
         {
             world.trace.broke("no lease is left", what)
         }
     }
 
+    /// Whether nobody can know of an attachment that it is the plugin's to end: somebody made it by hand,
+    /// or the daemon was killed before it could note that it asked for it.
+    private func isOpen(_ attachment: LifeCloud.Attachment, of host: LifeHost) -> Bool {
+        if attachment.isByHand { return true }
+        guard let killed = host.cutAttachments[attachment.volume.index] else { return false }
+        return attachment.since <= killed + .milliseconds(100)
+    }
+
+    /// Whether its lease came by somebody's hand, or too late for anybody to know.
+    private func isStray(_ volume: LifeCloud.Volume) -> Bool {
+        volume.disturbedAt.map { $0 >= volume.leaseSince ?? $0 } ?? false
+    }
+
     /// With faults over, every volume that has a file system or may get one can be mounted.
     private func useEveryVolume() async throws {
-        for volume in world.cloud.volumes where isUsable(volume) {
+        for volume in world.cloud.volumes {
             // What docker itself has lost count of may stay mounted where it is.
             guard !liveHosts.contains(where: { $0.uncertain.contains(volume.index) }),
                 let host = world.scheduler.random.pick(candidates(for: volume))
@@ -108,28 +149,45 @@ final class LifeScript: @unchecked Sendable {
         try await process.sleep(.seconds(500))
     }
 
-    /// Who may have the volume: with takeover `never`, whoever has it still.
+    /// Who may have the volume: where nobody may take it, whoever has it still.
     private func candidates(for volume: LifeCloud.Volume) -> [LifeHost] {
-        let free = liveHosts.filter { world.plan.attachmentsMax == nil || !hasUnaccounted($0) }
-        guard world.plan.takeover == .never, let attachment = volume.attachment else {
-            return free
+        let free = liveHosts.filter {
+            (world.plan.attachmentsMax == nil || !hasUnaccounted($0)) && isUsable(volume, by: $0)
         }
-        return free.filter { $0.index == attachment.host }
+        guard let attachment = volume.attachment else { return free }
+        if isStray(volume) { return free.filter { $0.index == attachment.host } }
+        return free.filter {
+            $0.index == attachment.host || mayTake(volume, attachment, $0)
+        }
+    }
+
+    private func mayTake(
+        _ volume: LifeCloud.Volume, _ attachment: LifeCloud.Attachment, _ host: LifeHost
+    ) -> Bool {
+        let owner = world.cloud.instances[attachment.host]
+        switch world.plan.takeover.rawValue {
+        case "always": return true
+        case "never": return false
+        case "if-released" where volume.tags[LifeCloud.mark] != "\(owner) \(volume.id)":
+            return false
+        default: return !host.tagsForbidden && !attachment.isByHand
+        }
     }
 
     /// Whether a volume takes up a place of the host's that only docker's owed Unmount, or nobody any
     /// more, would free.
     private func hasUnaccounted(_ host: LifeHost) -> Bool {
-        world.cloud.volumes.contains {
-            $0.attachment?.host == host.index
-                && (host.uncertain.contains($0.index) || host.forgotten.contains($0.index))
+        world.cloud.everything.contains {
+            guard let attachment = $0.attachment(on: host.index) else { return false }
+            return host.uncertain.contains($0.index) || host.forgotten.contains($0.index)
+                || isOpen(attachment, of: host)
         }
     }
 
-    private func isUsable(_ volume: LifeCloud.Volume) -> Bool {
-        if volume.isDeleted { return false }
+    private func isUsable(_ volume: LifeCloud.Volume, by host: LifeHost) -> Bool {
+        if volume.isDeleted || volume.isMultiAttach { return false }
         if case .fileSystem = volume.content { return true }
         return volume.content == .blank && volume.snapshotID == nil && !volume.isPartitioned
-            && world.readOnlyVolume != volume.index
+            && !host.mayBeReadOnly(volume.index)
     }
 }

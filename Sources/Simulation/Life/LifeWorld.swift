@@ -14,9 +14,7 @@ package final class LifeWorld: @unchecked Sendable {
     private(set) var hosts: [LifeHost] = []
     /// Device names that other things use, on every host.
     private(set) var otherNames: [String] = []
-    /// The volume that is created read-only, if there is one.
-    private(set) var readOnlyVolume: Int?
-    /// What Docker calls each volume, and the options that it is created with.
+    /// What Docker calls each volume, and the options that it is created with on every host.
     private(set) var names: [(name: String, options: [String: String])] = []
     /// Writes that containers were told are on the disk, by volume.
     var acknowledgedWrites: [Int] = []
@@ -40,12 +38,13 @@ package final class LifeWorld: @unchecked Sendable {
                 .map(\.element)
         }
         for index in 0..<plan.volumes { addVolume(index) }
-        if scheduler.random.chance(200) { readOnlyVolume = 0 }
+        let isReadOnly = scheduler.random.chance(200)
         names = cloud.volumes.map(name)
         for index in 0..<plan.hosts {
             guard let id = InstanceID("i-0000000\(index)") else { preconditionFailure() }
             cloud.addInstance(id)
             hosts.append(LifeHost(index: index, world: self))
+            if isReadOnly { hosts[index].wantsReadOnly = [0] }
             callTokens.append(Self.callsAtOnce)
             callTokensAt.append(scheduler.now)
         }
@@ -64,14 +63,15 @@ package final class LifeWorld: @unchecked Sendable {
             ]) ?? .blank
         let snapshot = scheduler.random.chance(150) ? "snap-1" : nil
         cloud.addVolume(
-            id, snapshotID: snapshot, content: content,
-            isPartitioned: scheduler.random.chance(100))
+            id, type: scheduler.random.chance(150) ? "io1" : "gp3", snapshotID: snapshot,
+            content: content, isPartitioned: scheduler.random.chance(100),
+            isSmall: scheduler.random.chance(300))
         acknowledgedWrites.append(0)
     }
 
     private func name(of volume: LifeCloud.Volume) -> (name: String, options: [String: String]) {
         var options: [String: String] = [:]
-        if readOnlyVolume == volume.index { options["read-only"] = "true" }
+        if scheduler.random.chance(100) { options["uid"] = "1000" }
         if volume.isPartitioned { options["partition"] = "1" }
         guard scheduler.random.chance(200) else { return (volume.id.description, options) }
         options["volume-id"] = volume.id.description
@@ -150,10 +150,10 @@ package final class LifeWorld: @unchecked Sendable {
     package var digest: UInt64 { scheduler.digest }
 
     private func disaster() {
-        guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning else {
-            return
-        }
-        switch scheduler.random.below(16) {
+        guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning,
+            cloud.states[host.index] == .running
+        else { return }
+        switch scheduler.random.below(26) {
         case 0...4: crashSoon(host)
         case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
         case 6:
@@ -173,6 +173,16 @@ package final class LifeWorld: @unchecked Sendable {
         case 12: loseState(host)
         case 13: flap()
         case 14: delete()
+        case 15: changeTags()
+        case 16: changeTags()
+        case 17: attachByHand(to: host)
+        case 18: unmountByHand(on: host)
+        case 19: host.kernel.shutDownOne()
+        case 21: hibernate(host)
+        case 22: cloud.unknownUntil[host.index] = scheduler.now + .seconds(60)
+        case 23: makeImage(host)
+        case 24: replace(on: host)
+        case 20: scheduler.random.pick(cloud.volumes).map(cloud.enableMultiAttach)
         default: outsideDetach()
         }
     }
@@ -194,11 +204,14 @@ package final class LifeWorld: @unchecked Sendable {
         scheduler.after(.seconds(20)) { host.boot() }
     }
 
+    /// It goes on for a while as EC2 begins to stop it.
     private func stopInstance(_ host: LifeHost) {
-        let isTerminated =
-            hosts.count(where: { !$0.isTerminated }) > 1 && scheduler.random.chance(300)
-        host.stop(terminated: isTerminated)
+        let alive = hosts.indices.count { cloud.states[$0] == .running }
+        let isTerminated = alive > 1 && scheduler.random.chance(300)
         cloud.states[host.index] = isTerminated ? .shuttingDown : .stopping
+        scheduler.after(scheduler.random.duration(0...12_000)) {
+            host.stop(terminated: isTerminated)
+        }
         scheduler.after(.seconds(15)) { [self] in
             guard !host.isRunning else { return }
             cloud.states[host.index] = isTerminated ? .terminated : .stopped
@@ -207,6 +220,34 @@ package final class LifeWorld: @unchecked Sendable {
         if !isTerminated {
             scheduler.after(scheduler.random.duration(30_000...90_000)) { host.boot() }
         }
+    }
+
+    private func hibernate(_ host: LifeHost) {
+        cloud.states[host.index] = .stopping
+        cloud.isHibernated.insert(host.index)
+        host.freeze()
+        scheduler.after(.seconds(15)) { [self] in
+            if host.isFrozen { cloud.states[host.index] = .stopped }
+        }
+        scheduler.after(scheduler.random.duration(30_000...90_000)) { host.thaw() }
+    }
+
+    /// A host that has nothing attached is made anew from an image of another one that runs.
+    private func makeImage(_ host: LifeHost) {
+        guard cloud.everything.allSatisfy({ $0.attachment(on: host.index) == nil }),
+            let other = scheduler.random.pick(hosts.filter { $0 !== host && !$0.disk.isEmpty })
+        else { return }
+        host.becomeImage(of: other)
+        scheduler.after(.seconds(20)) { host.boot() }
+    }
+
+    /// Where a device's name alone tells which volume it is, another one comes to bear it.
+    private func replace(on host: LifeHost) {
+        let unheld = cloud.volumes.filter {
+            $0.attachment(on: host.index) != nil && !host.kernel.isHeld($0)
+        }
+        guard host.isXen, let volume = scheduler.random.pick(unheld) else { return }
+        cloud.replace(volume, on: host.index)
     }
 
     /// docker plugin disable --force, and enable: the plugin's mounts go, the containers' stay.
@@ -228,7 +269,7 @@ package final class LifeWorld: @unchecked Sendable {
         else { return }
         hosts[attachment.host].kernel.unplug(volume)
         scheduler.after(scheduler.random.duration(1...2000)) { [self] in
-            guard volume.attachment === attachment, !attachment.isLeaving,
+            guard volume.attachment(on: attachment.host) === attachment, !attachment.isLeaving,
                 hosts[attachment.host].isRunning
             else { return }
             hosts[attachment.host].kernel.plug(volume)
@@ -239,6 +280,49 @@ package final class LifeWorld: @unchecked Sendable {
     private func delete() {
         guard let volume = scheduler.random.pick(cloud.volumes) else { return }
         cloud.delete(volume)
+    }
+
+    /// Somebody changes a volume's tags: another tool manages them, or they are a copy of another
+    /// volume's.
+    private func changeTags() {
+        guard let volume = scheduler.random.pick(cloud.volumes),
+            let instance = scheduler.random.pick(cloud.instances)
+        else { return }
+        let kind = scheduler.random.below(4)
+        cloud.changeTagsByHand(of: volume) { tags in
+            switch kind {
+            case 0, 1: tags = [:]
+            case 2: tags[LifeCloud.lease] = instance.description
+            default:
+                tags = [
+                    LifeCloud.lease: instance.description,
+                    LifeCloud.mark: "\(instance) vol-20000000",
+                ]
+            }
+        }
+        for host in hosts { host.noteUnmarked(volume) }
+    }
+
+    /// Somebody attaches a free volume, and may mount it, somewhere else than the plugin does.
+    private func attachByHand(to host: LifeHost) {
+        guard let volume = scheduler.random.pick(cloud.volumes.filter(\.attachments.isEmpty)),
+            let name = scheduler.random.pick(
+                scheduler.random.chance(500) ? ["/dev/sdb", "/dev/sdc"] : DeviceNames.all)
+        else { return }
+        let isMounted = scheduler.random.chance(500)
+        trace.note(.byHand, host: host.index, volume: volume.index, 0, name)
+        _ = cloud.attach(volume, to: host.index, as: name, byHand: true)
+        guard isMounted else { return }
+        scheduler.after(.seconds(4)) { host.kernel.mountByHand(volume) }
+    }
+
+    /// Somebody unmounts in the plugin's mount namespace.
+    private func unmountByHand(on host: LifeHost) {
+        guard let volume = scheduler.random.pick(cloud.volumes),
+            host.kernel.unmount(volume.mountpoint)
+        else { return }
+        trace.note(.byHand, host: host.index, volume: volume.index, 1)
+        host.dropped.insert(volume.index)
     }
 
     /// Somebody detaches a volume by hand.

@@ -17,6 +17,12 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     private(set) var isAlive = true
     /// Called after each job, with the process alive.
     var afterJob: (() -> Void)?
+    /// Whether its machine's memory is on the disk: its jobs wait for the machine's next start.
+    private(set) var isFrozen = false
+    private var heldJobs: [UnownedJob] = []
+    /// What is called once it has run so many jobs.
+    private var alarms: [(job: Int, fire: () -> Void)] = []
+    private var jobs = 0
     /// The waits that have not ended, and the places that are free among them.
     private var waits: [(any Wait)?] = []
     private var freeWaits: [Int] = []
@@ -40,6 +46,10 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     func isIsolatingCurrentContext() -> Bool? { true }
 
     func run(_ job: UnownedJob) {
+        if isFrozen {
+            heldJobs.append(job)
+            return
+        }
         if isDaemon {
             unsafe job.runSynchronously(
                 isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
@@ -47,6 +57,27 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
             unsafe job.runSynchronously(on: asUnownedTaskExecutor())
         }
         if isAlive { afterJob?() }
+        jobs += 1
+        if !alarms.isEmpty { fireAlarms() }
+    }
+
+    /// Calls `fire` after so many more of its jobs, if it lives so long.
+    func after(jobs count: Int, _ fire: @escaping () -> Void) {
+        alarms.append((jobs + count, fire))
+    }
+
+    private func fireAlarms() {
+        let due = alarms.filter { $0.job <= jobs }
+        alarms.removeAll { $0.job <= jobs }
+        for alarm in due where isAlive { alarm.fire() }
+    }
+
+    func freeze() { isFrozen = true }
+
+    func thaw() {
+        isFrozen = false
+        for job in heldJobs { scheduler.enqueue(job, of: self) }
+        heldJobs = []
     }
 
     /// Starts a task of this process.
@@ -59,6 +90,8 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         guard isAlive else { return }
         isAlive = false
         afterJob = nil
+        alarms = []
+        thaw()
         for wait in waits { wait?.fail(ProcessEnded()) }
         scheduler.drain(self)
     }
