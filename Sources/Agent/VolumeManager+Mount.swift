@@ -17,9 +17,14 @@ extension VolumeManager {
                 found: "the mount ID is longer than \(Limit.mountIDMax) bytes")
         }
         let id = volume.id
-        return try await answered(within: Limit.mountTimeMax, doing: "mount \(id)", about: id) {
-            try await $0.mountCounted(name, id: mountID, by: $1)
-        }
+        let mountpoint = try await answered(
+            within: Limit.mountTimeMax, doing: "mount \(id)", about: id
+        ) { try await $0.mountCounted(name, id: mountID, by: $1) }
+        guard Task.isCancelled else { return mountpoint }
+        // The client has gone since: it takes no count back.
+        if volume.record.mounts.remove(mountID) { await saveCounts() }
+        if !volume.isUsed { giveBackWhenUnused(volume) }
+        throw CancellationError()
     }
 
     private func mountCounted(

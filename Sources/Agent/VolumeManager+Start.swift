@@ -138,9 +138,11 @@ extension VolumeManager {
             if volumes[id]?.record.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
-            guard let volume = volumes[id], volume.record.deviceName == nil else { continue }
+            // What is being done to a volume now is newer than what EC2 told.
+            guard let volume = volumes[id], volume.record.isOurs, volume.operation == nil,
+                volume.record.deviceName == nil
+            else { continue }
             claim(mapping.deviceName, for: volume)
-            guard volume.record.isOurs else { continue }
             volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
