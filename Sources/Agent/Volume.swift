@@ -67,14 +67,6 @@ final class Volume {
         }
     }
 
-    /// Whether a call about it would wait for what is being done to it.
-    var isInOperation: Bool {
-        switch phase {
-        case .mounting, .unmounting, .detaching: true
-        case .unmounted, .mounted: mountsUnderWay > 0
-        }
-    }
-
     /// Whether a step of giving it back is under way.
     var isBeingGivenBack: Bool {
         if case .detaching = phase { true } else { leaseDrop != nil }

@@ -91,9 +91,7 @@ extension VolumeManager {
     /// How long a call about the volume waits. One that would wait for what has outlasted a whole
     /// call already is answered before Docker's shortest time for an answer, so that its user sees why.
     private func patience(with id: VolumeID, atMost time: Duration) async -> Duration {
-        guard let volume = volumes[id], volume.isInOperation,
-            let work = await ports.fileSystems.workUnderWay(on: id),
-            work.hangs, ports.time.now - work.since >= time
+        guard overdueCalls[id] != nil, await ports.fileSystems.workUnderWay(on: id)?.hangs == true
         else { return time }
         return min(time, Limit.hangingAnswerTimeMax)
     }
