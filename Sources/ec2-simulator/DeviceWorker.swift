@@ -142,7 +142,8 @@ final class DeviceWorker {
         return .unplugged(at: RingActor.ring.now)
     }
 
-    /// Gives the volume a file of its own again: what is torn away could still write its first sector.
+    /// Gives the volume a file of its own, so that what is torn away, which still has a sector, neither
+    /// reads nor writes it.
     private func replaceBacking(of volume: VolumeID, tornFrom key: Key) async throws {
         let isShared = plugged.keys.contains { $0.volume == volume && $0 != key }
         // Of a Multi-Attach volume the other instances write to the same file.
@@ -150,7 +151,12 @@ final class DeviceWorker {
         let (file, copy) = (backing(volume), backing(volume) + ".copy")
         try await run("/bin/cp", ["--sparse=always", file, copy])
         try await RingActor.ring.blocking { () throws(SystemError) in
+            let old = open(file, O_RDWR | O_CLOEXEC)
+            guard old >= 0 else { throw SystemError("open \(file)") }
+            defer { close(old) }
             guard rename(copy, file) == 0 else { throw SystemError("rename \(copy)") }
+            // A read of what there is not fails.
+            guard ftruncate(old, 0) == 0 else { throw SystemError("truncate what was \(file)") }
         }
     }
 

@@ -226,6 +226,8 @@ def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
     entry = described["sysPath"] + "/block/nvme1n1"
     assert os.path.exists(dead) == os.path.exists(entry) == stays
     if stays:
+        with pytest.raises(OSError, match="Input/output error"), open(dead, "rb") as device:
+            device.read()
         assert read(entry, "device/serial") == SERIAL
         assert (read(entry, "size"), read(entry, "device/state")) == ("0", "dead")
     node = attach(simulator, FREE, HERE)
