@@ -385,7 +385,22 @@ def chosen(mutants, arguments):
             mutant for mutant in mutants
             if lines.get(mutant.file, set()) & set(
                 range(mutant.line_number, max(mutant.line_number, mutant.last_line_number) + 1))]
+    if arguments.survivors:
+        last = survivors()
+        mutants = [mutant for mutant in mutants if mutant.key in last]
     return mutants
+
+
+def survivors():
+    """The keys of those that survived when they were run last, listed ones aside."""
+    file = WORK / "survivors.json"
+    return {tuple(key) for key in json.loads(file.read_text())} if file.exists() else set()
+
+
+def remember_survivors(mutants, open_ones):
+    """Of those that were run now; what is known of others stays."""
+    kept = survivors() - {mutant.key for mutant in mutants} | {mutant.key for mutant in open_ones}
+    (WORK / "survivors.json").write_text(json.dumps(sorted(kept)))
 
 
 ENTRY = ["file", "function", "line", "what", "kind"]
@@ -472,6 +487,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="only mutants of files whose names have this")
     parser.add_argument("--changed", metavar="REVISION", help="only those on lines changed since")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived last")
     parser.add_argument("--list", action="store_true", help="print the mutants, run none")
     parser.add_argument("--anew", action="store_true", help="use no results of an earlier run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at once")
@@ -510,7 +526,9 @@ def main():
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    is_whole = not arguments.files and not arguments.changed
+    remember_survivors(
+        wanted, [one for one in wanted if not results[one].is_killed and one.key not in entries])
+    is_whole = not (arguments.files or arguments.changed or arguments.survivors)
     lines, is_well = report(wanted, results, dropped, gone, entries, is_whole)
     lines.append(f"{(time.monotonic() - start) / 60:.0f} minutes")
     (WORK / "report.txt").write_text("\n".join(lines) + "\n")

@@ -78,7 +78,8 @@ class Mutant:
 
 @dataclasses.dataclass(eq=False)
 class Edit:
-    """Text before and after a range; or, for `run`, its statements once in each order."""
+    """Text before and after a range; or, for `run`, its statements once in each order. There each two
+    neighbours have their mutant, or None."""
     start: int
     end: int
     mutants: list
@@ -196,11 +197,13 @@ class File:
                 self.edit(tokens, [self.mutant(path, tokens, kind)], f"{name}({{0}}, ", ")")
 
     def swap(self, run, path):
-        """Each two neighbours of statements that wait."""
+        """Each two neighbours of statements that wait, if they are not the same."""
         if len(run) < 2:
             return
+        texts = [self.text[one[0].start:one[-1].end] for one in run]
         mutants = [
-            self.mutant(path, first, "swapped with the next") for first in run[:-1]]
+            self.mutant(path, one, "swapped with the next") if text != following else None
+            for one, text, following in zip(run, texts, texts[1:])]
         self.edits.append(Edit(
             run[0][0].start, run[-1][-1].end, mutants,
             run=[(one[0].start, one[-1].end) for one in run]))
@@ -268,7 +271,7 @@ class File:
             nested = [other for other in inside if other.end <= edit.end]
             inside = [other for other in inside if other not in nested]
             if edit.start < at:
-                raise swift_source.Unreadable(f"{self.name}: {edit.mutants[0]} is half in another")
+                raise swift_source.Unreadable(f"{self.name}: an edit at {edit.start} is half in another")
             pieces.append(self.text[at:edit.start])
             pieces.append(self.applied(edit, nested, wanted))
             at = edit.end

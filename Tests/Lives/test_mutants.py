@@ -70,6 +70,8 @@ def test_what_waits_is_left_out_and_swapped_with_its_neighbour():
         ("_ = try? await b()", "left out")]
     assert found("func f() {\n    await a()\n    let b = 1\n    await c(b)\n}") == [
         ("await a()", "left out"), ("await c(b)", "left out")]
+    assert found("func f() {\n    await a()\n    await a()\n}") == [
+        ("await a()", "left out"), ("await a()", "left out (2)")]
     assert found("func f() { Task { await a() } }") == [("await a()", "left out")]
     assert found("func f() { return await a() }") == []
     assert found("func f() {\n    guard try await a() else { return }\n    b = await c()\n}") == [
@@ -225,6 +227,17 @@ def test_each_entry_and_each_planted_fault_is_about_the_source_as_it_is():
     assert [key for key in mutants.listed() if key not in keys] == []
     # The numbers of one build; two with one key would be one in the results.
     assert len(keys) == sum(len(file.mutants) for file in files)
+
+
+def test_survivors_are_those_of_the_last_run_of_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "WORK", tmp_path)
+    one, two = mutations.File("A.swift", "func f() { if a {} }").mutants
+    assert mutants.survivors() == set()
+    mutants.remember_survivors([one, two], [one])
+    mutants.remember_survivors([two], [two])
+    assert mutants.survivors() == {one.key, two.key}
+    mutants.remember_survivors([one], [])
+    assert mutants.survivors() == {two.key}
 
 
 def test_lines_that_were_changed_choose_mutants(tmp_path, monkeypatch):
