@@ -214,6 +214,7 @@ final class LifeCloud: @unchecked Sendable {
         }
         if world.fault == .snapshotForgotten { description.snapshotID = nil }
         if world.fault == .leaseIgnored { description.tags = [:] }
+        if world.fault == .multiAttachHidden { description.multiAttachEnabled = false }
         return description
     }
 
@@ -229,6 +230,7 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func oldestVersion(of volume: Volume, for host: Int) -> Int {
+        if world.fault == .looksGoBack { return volume.forgotten }
         let looks = volume.looks[host]
         let settled = looks.last { $0.at + Self.lagSeen <= scheduler.now }
         return max(looks.last?.told ?? 0, settled?.newest ?? 0, volume.forgotten)

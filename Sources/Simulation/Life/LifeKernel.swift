@@ -45,6 +45,8 @@ final class LifeKernel: @unchecked Sendable {
     /// What the plugin's mount namespace has, by mountpoint.
     private(set) var mounts: [String: SuperBlock] = [:]
     private var superBlocks: [SuperBlock] = []
+    /// Until when devices hang.
+    private var hangs: [Int: Instant] = [:]
     /// Those that somebody mounted by hand, in another mount namespace.
     private var byHand: [SuperBlock] = []
     private var watchers: [(volume: LifeCloud.Volume, reply: SimulatedProcess.Reply<Bool>)] = []
@@ -205,8 +207,20 @@ final class LifeKernel: @unchecked Sendable {
         world.trace.note(.shutDown, host: host, volume: superBlock.device.volume.index)
     }
 
+    /// A volume's device answers nothing for a while; whatever reads or writes it waits.
+    func makeHang(_ volume: LifeCloud.Volume, for duration: Duration) {
+        hangs[volume.index] = world.scheduler.now + duration
+        world.trace.note(.hang, host: host, volume: volume.index, 0, "\(duration)")
+    }
+
+    func hang(of volume: LifeCloud.Volume) -> Duration {
+        guard let end = hangs[volume.index] else { return .zero }
+        return max(.zero, end - world.scheduler.now)
+    }
+
     /// The end of everything that is in memory.
     func reset() {
+        hangs = [:]
         mounts = [:]
         byHand = []
         superBlocks = []

@@ -97,6 +97,16 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case detachDropped
     /// Calls go out however old the facts behind them are.
     case sentLate
+    /// A look may be as old as it likes, whatever the host was told before.
+    case looksGoBack
+    /// Nobody learns that an instance is hibernated.
+    case hibernationHidden
+    /// Nobody learns that a volume is a Multi-Attach one.
+    case multiAttachHidden
+    /// A host that may not write tags is told that it may.
+    case permissionAssumed
+    /// A file system that has shut down seems to work.
+    case shutDownHidden
     /// Every detachment is forced.
     case detachForced
     /// Volumes are taken where takeover is never.

@@ -29,13 +29,15 @@ final class LifePorts: @unchecked Sendable {
     }
 
     /// A step of the kernel's, or of a program's: it takes effect some time later, and of a process
-    /// that was killed meanwhile as chance has it, whole or, where that is told, in part.
+    /// that was killed meanwhile as chance has it, whole or, where that is told, in part. One that
+    /// reads or writes a device that hangs waits for that.
     private func step<T: Sendable>(
-        _ range: ClosedRange<Int>, interrupted: (() -> Void)? = nil,
+        _ range: ClosedRange<Int>, at volume: VolumeID? = nil, interrupted: (() -> Void)? = nil,
         _ effect: @escaping () -> Result<T, any Error>
     ) async throws -> T {
-        try await process.waitToTheEnd { reply in
-            scheduler.after(scheduler.random.duration(range)) { [self] in
+        let hang = volume.map { kernel.hang(of: cloud.volume($0)) } ?? .zero
+        return try await process.waitToTheEnd { reply in
+            scheduler.after(scheduler.random.duration(range) + hang) { [self] in
                 if process.isAlive {
                     reply.end(effect())
                 } else if scheduler.random.chance(500) {
@@ -99,7 +101,8 @@ extension LifePorts: EC2Port {
                     id: id, state: state,
                     instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
                     availabilityZone: LifeCloud.zone, mappings: own + others,
-                    isHibernated: cloud.isHibernated.contains(asked)))
+                    isHibernated: fault != .hibernationHidden
+                        && cloud.isHibernated.contains(asked)))
         }
     }
 
@@ -171,7 +174,7 @@ extension LifePorts: EC2Port {
         try await cloud.call(
             .describe, of: host.index, on: cloud.volume(volume).index, by: process,
             deadline: deadline
-        ) { [self] _ in .success(!host.tagsForbidden) }
+        ) { [self] _ in .success(!host.tagsForbidden || fault == .permissionAssumed) }
     }
 
     func removeTag(
@@ -258,7 +261,7 @@ extension LifePorts: FileSystemPort {
     }
 
     func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
-        try await step(2...20) { [self] in
+        try await step(2...20, at: volume) { [self] in
             let isReadError = kernelFails()
             return proved(device, volume).flatMap { found in
                 if isReadError {
@@ -287,7 +290,7 @@ extension LifePorts: FileSystemPort {
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
         world.checkChange("formats", cloud.volume(volume), on: host.index)
-        let _: Bool = try await step(200...3000, interrupted: interrupted) { [self] in
+        let _: Bool = try await step(200...3000, at: volume, interrupted: interrupted) { [self] in
             proved(device, volume).map { found in
                 world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
@@ -309,7 +312,7 @@ extension LifePorts: FileSystemPort {
     func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
     ) async throws -> Growth? {
-        try await step(1...20) { [self] in
+        try await step(1...20, at: volume) { [self] in
             guard let superBlock = kernel.mounts[mountpoint] else {
                 return .failure(
                     OperationError(.system, doing: "grow \(volume)", found: "it is not mounted"))
@@ -348,7 +351,8 @@ extension LifePorts: FileSystemPort {
         _ device: BlockDevice, _ volume: VolumeID, _ mountpoint: String, _ readOnly: Bool
     ) async throws {
         let fails = kernelFails()
-        let _: Bool = try await step(fails ? 1000...8000 : 2...60) { [self] in
+        let _: Bool = try await step(fails ? 1000...8000 : 2...60, at: volume) {
+            [self] in
             proved(device, volume).flatMap { found in
                 let isReadOnly = readOnly && fault != .readOnlyDropped
                 world.checkMount(
@@ -370,7 +374,7 @@ extension LifePorts: FileSystemPort {
         let fails = kernelFails()
         if fault == .unmountDropped { return }
         do {
-            let _: Bool = try await step(2...60) { [self] in
+            let _: Bool = try await step(2...60, at: volume) { [self] in
                 let index = cloud.volume(volume).index
                 guard !fails else {
                     world.trace.note(.busyUnmount, host: host.index, volume: index)
@@ -391,7 +395,7 @@ extension LifePorts: FileSystemPort {
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
         guard let superBlock = kernel.mounts[mountpoint], superBlock.node.number == device.number
         else { return .notMounted }
-        return superBlock.isShutDown ? .broken : .mounted
+        return superBlock.isShutDown && fault != .shutDownHidden ? .broken : .mounted
     }
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {

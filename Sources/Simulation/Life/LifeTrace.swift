@@ -9,7 +9,7 @@ struct LifeEvent {
         case kernelMount, kernelUnmount, format, write, writeFailed, busyUnmount
         case save, pluginUp, pluginDown, dockerUp, dockerDown, reboot, stopped, terminated, booted
         case containerUp, containerDown, settle, log, deleted, stateLost
-        case tagsByHand, multiAttach, byHand, shutDown
+        case tagsByHand, multiAttach, byHand, shutDown, hang
     }
 
     let at: Instant

@@ -153,7 +153,7 @@ package final class LifeWorld: @unchecked Sendable {
         guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning,
             cloud.states[host.index] == .running
         else { return }
-        switch scheduler.random.below(26) {
+        switch scheduler.random.below(27) {
         case 0...4: crashSoon(host)
         case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
         case 6:
@@ -182,6 +182,7 @@ package final class LifeWorld: @unchecked Sendable {
         case 22: cloud.unknownUntil[host.index] = scheduler.now + .seconds(60)
         case 23: makeImage(host)
         case 24: replace(on: host)
+        case 25: hang(on: host)
         case 20: scheduler.random.pick(cloud.volumes).map(cloud.enableMultiAttach)
         default: outsideDetach()
         }
@@ -239,6 +240,12 @@ package final class LifeWorld: @unchecked Sendable {
         else { return }
         host.becomeImage(of: other)
         scheduler.after(.seconds(20)) { host.boot() }
+    }
+
+    /// A volume is impaired for minutes.
+    private func hang(on host: LifeHost) {
+        guard let volume = scheduler.random.pick(cloud.volumes) else { return }
+        host.kernel.makeHang(volume, for: scheduler.random.duration(20_000...240_000))
     }
 
     /// Where a device's name alone tells which volume it is, another one comes to bear it.
