@@ -194,6 +194,7 @@ extension VolumeManager.Info {
                     $0.member("mounts", String(mounts))
                     if let device { $0.member("device", device) }
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
+                    if let problem { $0.member("problem", problem) }
                 }
             }
         }

@@ -179,7 +179,7 @@ extension VolumeManager {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
         for _ in DeviceNames.all {
-            guard let name = deviceNames.take() else { break }
+            guard let name = takeDeviceName() else { break }
             do {
                 if try await isForeign(name, to: volume) { continue }
                 let attachment = try await ports.ec2.attach(
@@ -195,6 +195,9 @@ extension VolumeManager {
                 deviceNames.release(name)
                 throw error
             }
+        }
+        if await makePlace(on: host, by: deadline) {
+            return .lookAgain("all device names were in use")
         }
         throw OperationError(
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
@@ -260,6 +263,7 @@ extension VolumeManager {
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
+        volume.isPresumed = false
         volume.isLeaving = false
         if isNew { saveInBackground() }
     }

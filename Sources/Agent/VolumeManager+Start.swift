@@ -10,11 +10,13 @@ extension VolumeManager {
     /// force or replaced. A container that lives on all the same holds the device, which is not given
     /// back before it ends. A mount without a count lingers and is given back.
     package func start() async throws {
-        for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
+        let saved = try await ports.state.load(inBoot: origin.owner.boot)
+        origin.take(saved.owner)
+        volumes.take(saved)
         try await adoptMounts()
         try await dropCountsWithoutMount()
-        // In one order, so that a simulated start is the same each time.
-        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
+        // What another boot, or another instance, has left waits until it is known whose it is.
+        for volume in volumes.values where origin.isConfirmed || volume.device != nil {
             await takeUp(volume)
         }
     }
@@ -29,7 +31,7 @@ extension VolumeManager {
                 volumes[id]
                 ?? Volume(
                     VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
-            volumes[id] = volume
+            if !volumes.contains(id) { volumes[id] = volume }
             let device = BlockDevice(path: mount.source, number: mount.device)
             volume.phase = .mounted(device)
             volume.isHere = true
@@ -38,16 +40,18 @@ extension VolumeManager {
     }
 
     /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
-    private func takeUp(_ volume: Volume) async {
+    func takeUp(_ volume: Volume) async {
         // Nobody promised that such a mount bears a lease: the next Mount begins anew.
         volume.needsRemount = volume.device != nil && volume.record.mounts.isEmpty
+        let isPresent = if volume.device == nil { await isPresent(volume) } else { true }
         if let name = volume.record.deviceName {
-            deviceNames.claim(name)
+            if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
+            volume.isPresumed = !isPresent
             volume.isHere = true
         }
         tellWhatIsKnown(of: volume)
+        if isPresent { volume.isHere = true } else { volume.record.isOwnershipDue = false }
         if volume.device == nil {
-            if await isPresent(volume) { volume.isHere = true }
             // Its folder may be there still.
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
@@ -91,7 +95,7 @@ extension VolumeManager {
 
     /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
     /// tells later.
-    private func isPresent(_ volume: Volume) async -> Bool {
+    func isPresent(_ volume: Volume) async -> Bool {
         let name = volume.record.deviceName
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
@@ -104,9 +108,11 @@ extension VolumeManager {
     package func learnAttachments() async throws {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
+        await confirmOrigin(host)
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
         let mappings = instance?.mappings ?? []
         deviceNames.claim(mappings.map(\.deviceName))
+        if instance != nil { await dropPresumed(besides: Set(mappings.compactMap(\.volume))) }
         for mapping in mappings {
             guard let id = mapping.volume else { continue }
             if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {

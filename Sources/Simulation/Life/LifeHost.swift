@@ -36,6 +36,7 @@ final class LifeHost: @unchecked Sendable {
     private(set) var daemon: Daemon?
     /// The state file.
     var disk: [VolumeRecord] = []
+    var diskOwner: StateOwner?
     /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
     var uncertain: Set<Int> = []
     /// When dockerd had the answer to its last Unmount of a volume.
