@@ -96,9 +96,9 @@ import VolumeCore
             let cut = fixture.start { try await $0.mount("a", id: "x") }
             try await fixture.sleep(.milliseconds(10))
             cut.cancel()
+            _ = try? await cut.value
             _ = try await manager.mount("b", id: "y")
             #expect(fixture.host.mounts[Fixture.mountpoint]?.readOnly == true)
-            _ = try? await cut.value
         }
     }
 
