@@ -13,6 +13,7 @@ import VolumeCore
                 id: Self.volume(index), name: "v\(index)", createdAt: 1,
                 mounts: MountCounts(["x": 1]), deviceName: name, hasLease: true)
             record.isFormatting = true
+            record.isOurs = true
             return record
         }
     }
@@ -122,6 +123,8 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.start()
             try await manager.learnAttachments()
+            // One look may be older than an attachment; a second one is not.
+            try await fixture.sleep(.seconds(10))
             #expect(await manager.list().allSatisfy { $0.attachedAs == nil })
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "x")
