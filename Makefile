@@ -71,9 +71,11 @@ sim: deps
 	@swift build $(RELEASE) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
-# Faults planted in the manager's source, which the lives have to find. Takes a few minutes.
+# Mutates the manager's source at each condition and wait: lives or tests have to notice. Takes up to
+# an hour. `make sim-mutants MUTANTS=Lease` takes one file's, MUTANTS='--changed main' what is new.
+MUTANTS ?=
 sim-mutants: deps
-	@$(PYTHON) Tests/Lives/mutants.py
+	@$(PYTHON) -B Tests/Lives/mutants.py $(MUTANTS)
 
 demo: deps tar
 	@$(PYTHON) demo/demo.py

@@ -212,6 +212,19 @@ static int prepare(
     return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 }
 
+// By CLOCK_MONOTONIC.
+static struct timespec after(unsigned milliseconds) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_sec += milliseconds / 1000;
+    time.tv_nsec += milliseconds % 1000 * 1000000L;
+    if (time.tv_nsec >= 1000000000) {
+        time.tv_sec++;
+        time.tv_nsec -= 1000000000;
+    }
+    return time;
+}
+
 // Held shared while posix_spawn runs, which returns once the child's exec has succeeded or failed.
 static pthread_rwlock_t spawning = PTHREAD_RWLOCK_INITIALIZER;
 
@@ -234,9 +247,11 @@ int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const e
     return error;
 }
 
-void CUring_await_spawns(void) {
-    pthread_rwlock_wrlock(&spawning);
+bool CUring_await_spawns(unsigned milliseconds) {
+    struct timespec end = after(milliseconds);
+    if (pthread_rwlock_clockwrlock(&spawning, CLOCK_MONOTONIC, &end) != 0) return false;
     pthread_rwlock_unlock(&spawning);
+    return true;
 }
 
 struct start {
@@ -270,9 +285,12 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
     // blocks in it: one for all, and glibc's threshold stays where it is at the start.
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigset_t others, before;
+    sigfillset(&others);
+    // Those by which a thread ends the process itself: blocked, none could be handled.
+    const int own[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&others, own[i]);
+    pthread_sigmask(SIG_SETMASK, &others, &before);
     error = pthread_create(&thread, &attributes, run_thread, start);
     if (error) free(start);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -281,14 +299,7 @@ int CUring_start_thread(const char *name, void *(*body)(void *), void *context) 
 }
 
 bool CUring_take_token(sem_t *tokens, unsigned milliseconds) {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += milliseconds / 1000;
-    end.tv_nsec += milliseconds % 1000 * 1000000L;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
-    }
+    struct timespec end = after(milliseconds);
     int result;
     do result = sem_clockwait(tokens, CLOCK_MONOTONIC, &end);
     while (result < 0 && errno == EINTR);

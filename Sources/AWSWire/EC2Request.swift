@@ -75,6 +75,13 @@ package struct EC2Request: Sendable {
         return EC2Request(action: "CreateTags", parameters: parameters, isRepeatable: true)
     }
 
+    /// As it is, but only asks whether the caller may make it: EC2 answers with the error
+    /// DryRunOperation, or with UnauthorizedOperation.
+    package var asDryRun: EC2Request {
+        EC2Request(
+            action: action, parameters: parameters + [("DryRun", "true")], isRepeatable: true)
+    }
+
     /// Removes the tag where it still has that value.
     package static func removeTag(_ key: String, value: String, from volume: VolumeID) -> EC2Request
     {

@@ -16,7 +16,7 @@ package struct Retry: Sendable {
         /// Whether EC2 turned the call away for the rate of such calls, without acting upon it.
         package var isThrottling: Bool {
             guard case .refused(let refusal, let status, _) = self else { return false }
-            return throttlingCodes.contains(refusal.code ?? "") || status == 429
+            return refusal.isThrottling || status == 429
         }
 
         package var description: String {
@@ -145,13 +145,6 @@ package struct Retry: Sendable {
 
 // Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the lists of
 // docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
-
-/// The request was turned away before it was acted upon.
-private let throttlingCodes: Set<String> = [
-    "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
-    "RequestThrottled", "RequestThrottledException", "EC2ThrottledException",
-    "TooManyRequestsException", "BandwidthLimitExceeded", "SlowDown", "PriorRequestNotComplete",
-]
 
 /// Errors that pass, though their status is 4xx.
 private let transientCodes: Set<String> = [

@@ -10,7 +10,7 @@ final class Volume {
         case unmounted
         case mounting(Task<Void, any Error>)
         case mounted(BlockDevice)
-        case unmounting(Task<Void, any Error>)
+        case unmounting(Task<Void, any Error>, BlockDevice)
         case detaching(Task<Void, any Error>)
     }
 
@@ -18,7 +18,8 @@ final class Volume {
     var phase = Phase.unmounted
     /// Whether its detachment was asked for here, and EC2 has not said since that it is attached.
     var isLeaving = false
-    /// Whether the lease is surely there: written here, and no dropping begun since.
+    /// Whether the lease is surely there: written here, seen by a look after that, and no dropping begun
+    /// since.
     var isLeaseSure = false
     /// The dropping of the lease that is under way.
     var leaseDrop: Task<Void, any Error>?
@@ -28,6 +29,15 @@ final class Volume {
     var needsRemount = false
     /// Whether the device of a mounted volume has gone.
     var isLost = false
+    /// When EC2 accepted the last attachment here, or may have.
+    var attachedAt: Instant?
+    /// When a look at this instance was asked for first that did not list it, though it is thought to be
+    /// attached.
+    var unlistedAt: Instant?
+    /// Looks now and then whether a mounted volume still bears its lease.
+    var leaseWatch: Task<Void, Never>?
+    /// The writing of a lease that `leaseWatch` found missing.
+    var leaseRestoring: Task<Void, Never>?
     /// Notices when the device of a mounted volume goes.
     var lossWatch: Task<Void, Never>?
     /// Whether it is attached to this instance, or being attached or detached, as far as is known.
@@ -46,13 +56,13 @@ final class Volume {
     var id: VolumeID { record.id }
     var isKnown: Bool { !record.isRemoved }
     /// Whether Docker knows it, or something is still to be given back.
-    var isRemembered: Bool { isKnown || isHere || record.hasLease }
+    var isRemembered: Bool { isKnown || isHere && record.isOurs || record.hasLease }
     var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
 
     /// Whether it is attached here for the next Mount alone, or being detached.
     var isLingering: Bool {
         switch phase {
-        case .unmounted, .detaching: isHere && !isUsed
+        case .unmounted, .detaching: isHere && record.isOurs && !isUsed
         case .mounting, .mounted, .unmounting: false
         }
     }
@@ -62,8 +72,29 @@ final class Volume {
         if case .detaching = phase { true } else { leaseDrop != nil }
     }
 
+    /// Whether EC2, as it said last, deletes it when the instance that it is attached to is terminated.
+    var isDeletedWithInstance: Bool {
+        description?.attachments.contains(where: \.deleteOnTermination) == true
+    }
+
     var device: BlockDevice? {
         if case .mounted(let device) = phase { device } else { nil }
+    }
+
+    /// The same while it is being unmounted, which may fail.
+    var mountedDevice: BlockDevice? {
+        switch phase {
+        case .mounted(let device), .unmounting(_, let device): device
+        case .unmounted, .mounting, .detaching: nil
+        }
+    }
+
+    /// What is being done to it, if anything is.
+    var operation: Task<Void, any Error>? {
+        switch phase {
+        case .mounting(let task), .unmounting(let task, _), .detaching(let task): task
+        case .unmounted, .mounted: nil
+        }
     }
 
     /// In one word, for Get's Status.

@@ -46,18 +46,20 @@ package struct VolumeDriver: Sendable {
         case .now(let way):
             .now(
                 volumes.assumeIsolated { volumes in
-                    document { try way(volumes, Request(body, path: call.path), &$0) }
+                    document(of: call.path) {
+                        try way(volumes, Request(body, path: call.path), &$0)
+                    }
                 })
         case .later(let way):
             .later { [volumes] in
                 do {
                     let mountpoint = try await way(volumes, Request(body, path: call.path))
-                    return document {
+                    return document(of: call.path) {
                         if let mountpoint { $0.member("Mountpoint", mountpoint) }
                         $0.member("Err", "")
                     }
                 } catch {
-                    return document { _ in throw error }
+                    return document(of: call.path) { _ in throw error }
                 }
             }
         }
@@ -113,13 +115,27 @@ package struct VolumeDriver: Sendable {
 }
 
 /// An object of the members that `write` writes; of `Err` alone if that throws.
-private func document(_ write: (inout JSONWriter) throws -> Void) -> [UInt8] {
+private func document(of path: String, _ write: (inout JSONWriter) throws -> Void) -> [UInt8] {
     var writer = JSONWriter()
     do { try writer.object(write) } catch {
         writer = JSONWriter()
-        writer.object { $0.member("Err", "\(error)") }
+        writer.object { $0.member("Err", explanation(of: error, to: path)) }
     }
     return writer.bytes
+}
+
+/// What the caller is told of an error. One that comes from below, the kernel's or the ring's, does
+/// not say by itself what it kept from being done.
+private func explanation(of error: any Error, to path: String) -> String {
+    switch error {
+    case is OperationError, is EC2Failure: "\(error)"
+    case is CancellationError:
+        OperationError(
+            .stopping, doing: "answer \(path)", found: "\(error)",
+            advice: "try again, for what was begun goes on"
+        ).description
+    default: OperationError(.system, doing: "answer \(path)", found: "\(error)").description
+    }
 }
 
 /// The members that calls take. A member that is not there is an error of the call that needs it.
@@ -194,6 +210,7 @@ extension VolumeManager.Info {
                     $0.member("mounts", String(mounts))
                     if let device { $0.member("device", device) }
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
+                    if isDeletedWithInstance { $0.member("deleteOnTermination", "true") }
                 }
             }
         }

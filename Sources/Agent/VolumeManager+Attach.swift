@@ -4,6 +4,13 @@ import VolumeCore
 
 // How a volume's device comes to this instance.
 
+/// A volume's device that is here.
+struct Arrival {
+    let device: BlockDevice
+    /// Whether the lease was written since it came, and looked at.
+    let isSecured: Bool
+}
+
 extension VolumeManager {
     /// The volume's device, if it is here already.
     func presentDevice(
@@ -20,25 +27,26 @@ extension VolumeManager {
         return device
     }
 
-    /// The volume's device, which comes by attaching, here or first away from elsewhere.
+    /// The volume's device, which comes by attaching, here or first away from elsewhere. Nil where EC2
+    /// says by then that it is not attached here any more.
     func attachedDevice(
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
-    ) async throws -> BlockDevice {
+    ) async throws -> Arrival? {
         let host = try await ports.host.host(by: deadline)
         volume.isLeaseSure = false
         let first = try await attach(volume, to: host, by: deadline)
         timeline.mark(.attach, at: ports.time.now)
         let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
-        let device: BlockDevice
+        let arrival: Arrival?
         do {
-            device = try await leasedDevice(of: volume, first, on: host, by: soon)
+            arrival = try await leasedDevice(of: volume, first, on: host, by: soon)
         } catch let error as OperationError {
             try await overcome(error, awaiting: first, of: volume, on: host, by: deadline)
             let second = try await attach(volume, to: host, by: deadline)
-            device = try await leasedDevice(of: volume, second, on: host, by: deadline)
+            arrival = try await leasedDevice(of: volume, second, on: host, by: deadline)
         }
         timeline.mark(.device, at: ports.time.now)
-        return device
+        return arrival
     }
 
     /// Prepares another attempt after a device has not come; throws `error` where that is hopeless.
@@ -64,13 +72,16 @@ extension VolumeManager {
         let isAccepted: Bool
     }
 
-    /// The device as it comes. The lease of an attachment that was accepted is written meanwhile.
+    /// The device as it comes. Of an attachment that was accepted the lease is written meanwhile, and
+    /// EC2 asked once more; nil where it says that the volume is not attached here any more.
     private func leasedDevice(
         of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
-    ) async throws -> BlockDevice {
+    ) async throws -> Arrival? {
         let id = volume.id
+        let acceptedAt = ports.time.now
         let leasing = Task(executorPreference: executor) {
-            if attachment.isAccepted { try await self.takeLease(of: id, host, by: deadline) }
+            guard attachment.isAccepted else { return true }
+            return try await self.secureLease(of: id, seenAt: acceptedAt, on: host, by: deadline)
         }
         let device: BlockDevice
         do {
@@ -80,8 +91,8 @@ extension VolumeManager {
             _ = try? await leasing.value
             throw error
         }
-        try await leasing.value
-        return device
+        guard try await leasing.value else { return nil }
+        return Arrival(device: device, isSecured: attachment.isAccepted)
     }
 
     private func detachStuck(
@@ -93,10 +104,11 @@ extension VolumeManager {
                 "volume": "\(volume.id)", "name": "\(volume.record.deviceName ?? "")",
                 "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
             ])
-        try await detachHere(volume.id, host, by: deadline)
+        _ = try await detachHere(volume, host, by: deadline)
         if let name = volume.record.deviceName { deviceNames.quarantine(name) }
         volume.record.deviceName = nil
         volume.isHere = false
+        volume.record.isOurs = false
         // Should its device come all the same, it is one that leaves.
         volume.isLeaving = true
         volume.isLeaseSure = false
@@ -106,63 +118,99 @@ extension VolumeManager {
     /// Asks EC2 until it has the volume attached, or being attached, here.
     ///
     /// A volume that was last seen free is attached without another look, so that the usual Mount
-    /// costs one call; any other step is decided on facts that are new, and that of a volume which may
-    /// have come to have several attachments.
+    /// costs one call: EC2 refuses what is attached by then, and what it does not refuse, a volume that
+    /// has become a Multi-Attach one, is looked at before it is mounted. Any other step is decided on
+    /// facts that are new.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
         if volume.isLeaving { volume.description = nil }
-        var isNew = false
-        var obstacle = Obstacle(since: ports.time.now)
+        var approach = Approach(since: ports.time.now)
+        if let seen = volume.description, seen.isFree {
+            let step = try await comeCloser(
+                volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
+            if case .attached(let attachment) = step { return attachment }
+        }
         while true {
-            if let seen = volume.description, isNew || seen.isSurelyFree {
-                let attachment = try await comeCloser(
-                    volume, as: seen, isNew: isNew, &obstacle, host, by: deadline)
-                if let attachment { return attachment }
+            let lookedAt = ports.time.now
+            let seen = try await describe(volume.id, by: deadline)
+            volume.description = seen
+            switch try await comeCloser(
+                volume, as: seen, lookedAt: lookedAt, &approach, host, by: deadline)
+            {
+            case .attached(let attachment): return attachment
+            case .lookAgain(let instant):
+                try await pause(volume.id, &approach, until: instant, by: deadline)
             }
-            volume.description = try await describe(volume.id, by: deadline)
-            isNew = true
         }
     }
 
-    /// One step towards an attachment here, from what EC2 has said of the volume; nil when it is to be
-    /// looked at again, after a pause where the facts were new.
+    private enum ApproachStep {
+        case attached(Attachment)
+        /// At that time, nil: after a pause, for EC2 needs time.
+        case lookAgain(at: Instant?)
+    }
+
+    /// One step towards an attachment here, from what EC2 has said of the volume.
+    ///
+    /// - Parameter lookedAt: when EC2 was asked for that; nil where it was before this Mount.
     private func comeCloser(
-        _ volume: Volume, as seen: VolumeDescription, isNew: Bool, _ obstacle: inout Obstacle,
-        _ host: Host, by deadline: Instant
-    ) async throws -> Attachment? {
+        _ volume: Volume, as seen: VolumeDescription, lookedAt: Instant?,
+        _ approach: inout Approach, _ host: Host, by deadline: Instant
+    ) async throws -> ApproachStep {
         let situation = try Situation(
             of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
-        // Whether it is still attached here is for DetachVolume to say: a look may be older than an
-        // attachment.
-        if isNew, !situation.isOn(host.instance) { releaseDeviceName(of: volume) }
-        if isNew, situation != .free {
-            obstacle.found = "EC2 says that the volume is \(situation)"
-        }
+        if lookedAt != nil { note(situation, of: volume, on: host, &approach) }
         switch situation {
         case .here(let name?):
-            // An earlier run may have written it.
+            // An earlier run may have written them.
             if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
+            noteOrigin(of: volume, seen, on: host)
             claim(name, for: volume)
-            return Attachment(name: name, isAccepted: false)
+            return .attached(Attachment(name: name, isAccepted: false))
         case .here(nil):
             throw unusable(volume.id, "EC2 gives no device name for its attachment here")
         case .free:
             switch try await attachOnce(volume, to: host, by: deadline) {
-            case .accepted(let name): return Attachment(name: name, isAccepted: true)
-            case .lookAgain(let why): obstacle.found = why
+            case .accepted(let name):
+                return .attached(Attachment(name: name, isAccepted: true))
+            case .lookAgain(let why): approach.obstacle = why
             }
         case .elsewhere(let owner):
-            try await takeOver(
-                seen, from: owner, policy(of: volume), patience: obstacle.patience, by: deadline)
+            guard let lookedAt else { break }
+            let instant = try await takeOver(
+                seen, lookedAt: lookedAt, from: owner, policy(of: volume), &approach, by: deadline)
+            return .lookAgain(at: instant)
         case .leaving(let owner)
         where owner != host.instance && policy(of: volume) != .never:
-            try await hurry(volume.id, from: owner, &obstacle, by: deadline)
+            try await hurry(seen, from: owner, &approach, by: deadline)
         case .leaving, .creating: break
         }
-        // EC2 needs time.
-        if isNew { try await pause(volume.id, &obstacle, by: deadline) }
-        return nil
+        return .lookAgain(at: nil)
+    }
+
+    private func note(
+        _ situation: Situation, of volume: Volume, on host: Host, _ approach: inout Approach
+    ) {
+        if situation != .free {
+            approach.obstacle = "EC2 says that the volume is \(situation)"
+        }
+        // Whether it is still attached here is for DetachVolume to say: a look may be older than an
+        // attachment.
+        guard !situation.isOn(host.instance) else { return }
+        releaseDeviceName(of: volume)
+        // What another instance has is not what was attached here, and nothing is left to give back.
+        if let attachedAt = volume.attachedAt, ports.time.now < attachedAt + Limit.attachmentLagMax
+        {
+            return
+        }
+        volume.isHere = false
+        volume.record.isOurs = false
+    }
+
+    /// Notes whether it was this plugin that attached the volume here: then it is its to detach.
+    func noteOrigin(of volume: Volume, _ seen: VolumeDescription, on host: Host) {
+        if AttachmentMark.isBorne(by: seen, for: host.instance) { volume.record.isOurs = true }
     }
 
     private enum AttachOutcome {
@@ -180,19 +228,30 @@ extension VolumeManager {
         defer { endReservation(of: volume) }
         for _ in DeviceNames.all {
             guard let name = deviceNames.take() else { break }
+            let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
+                noteAttaching(volume, as: name)
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
                 volume.description?.attachments = [attachment]
+                volume.attachedAt = ports.time.now
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
-                if case .unanswered(_, mayHaveApplied: true) = failure { volume.isHere = true }
+                if case .unanswered(_, mayHaveApplied: true) = failure {
+                    volume.isHere = true
+                    volume.attachedAt = ports.time.now
+                } else {
+                    volume.record.isOurs = wasOurs
+                    volume.record.deviceName = nil
+                }
                 if try await isRetried(failure, volume.id, name, host, by: deadline) { continue }
                 return .lookAgain(failure.description)
             } catch {
                 deviceNames.release(name)
+                volume.record.isOurs = wasOurs
+                volume.record.deviceName = nil
                 throw error
             }
         }
@@ -200,6 +259,15 @@ extension VolumeManager {
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
             found: "all \(DeviceNames.all.count) device names are taken or refused",
             advice: "place the task on another instance")
+    }
+
+    /// Saves, beside the call, that this plugin attaches the volume: should the process end before the
+    /// answer is there, the next run knows whose the attachment is.
+    private func noteAttaching(_ volume: Volume, as name: String) {
+        releaseDeviceName(of: volume)
+        volume.record.isOurs = true
+        volume.record.deviceName = name
+        saveInBackground()
     }
 
     /// Whether something else already has the node that the name would get, on Xen, where the name
@@ -219,7 +287,6 @@ extension VolumeManager {
     private func isRetried(
         _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        var advice: String?
         switch failure {
         case .refused(let code, let message, _):
             switch AttachRefusal(code: code, message: message) {
@@ -238,20 +305,19 @@ extension VolumeManager {
             case .limitReached where await makePlace(on: host, by: deadline):
                 deviceNames.release(name)
                 return false
-            case .limitReached:
-                advice = "detach a volume from this instance, or place the task on another"
-            case .final(let known): advice = known
+            case .limitReached, .final: break
             }
         case .unanswered(_, mayHaveApplied: true):
             // If it was applied, the next look finds the volume here by this name.
-            deviceNames.release(name)
             return false
         default: break
         }
         deviceNames.release(name)
         throw OperationError(
             .cloud, doing: "attach \(id) to \(host.instance) as \(name)",
-            found: failure.description, advice: advice)
+            found: failure.description,
+            advice: failure.advice(
+                on: .attachVolume, kmsKeyID: volumes[id]?.description?.kmsKeyID))
     }
 
     func claim(_ name: String, for volume: Volume) {
@@ -295,10 +361,71 @@ extension VolumeManager {
             // One answer may be older than the attachment.
             misses += 1
             guard misses > 1 else { continue }
-            throw OperationError(
-                .device, doing: "attach \(id) to \(host.instance)",
-                found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
-                advice: "see CloudTrail for who detached it; the next mount tries again")
+            throw attachmentEnded(id, host, situation, description)
+        }
+    }
+
+    private func attachmentEnded(
+        _ id: VolumeID, _ host: Host, _ situation: Situation, _ description: VolumeDescription
+    ) -> OperationError {
+        return OperationError(
+            .device, doing: "attach \(id) to \(host.instance)",
+            found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
+            advice: adviceOnEndedAttachment(
+                kmsKeyID: situation == .free ? description.kmsKeyID : nil))
+    }
+
+    /// What EC2 says of a volume that is thought to be attached here; nil where it is not.
+    ///
+    /// Soon after an attachment one answer may be older than that: it takes two that are apart.
+    func lookWhetherHere(
+        _ id: VolumeID, on host: Host, by deadline: Instant
+    ) async throws -> VolumeDescription? {
+        var missedAt: Instant?
+        var pause = Limit.lookIntervalMin
+        while let volume = volumes[id] {
+            let lookedAt = ports.time.now
+            let description = try await describe(id, by: deadline)
+            volume.description = description
+            let situation = try Situation(
+                of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
+            // On Xen the name is how the device was found.
+            if case .here(let name?) = situation, (volume.record.deviceName ?? name) == name {
+                for own in description.attachments where own.instance == host.instance {
+                    try await refuseRoot(id, own, by: deadline)
+                }
+                warnOfDeletion(with: description)
+                noteOrigin(of: volume, description, on: host)
+                claim(name, for: volume)
+                return description
+            }
+            let first = missedAt ?? lookedAt
+            missedAt = first
+            guard let attachedAt = volume.attachedAt,
+                lookedAt < attachedAt + Limit.attachmentLagMax + Limit.tagLagMax,
+                lookedAt < first + Limit.tagLagMax
+            else { return nil }
+            try await ports.time.sleep(
+                until: min(ports.time.now + pause, max(ports.time.now, first + Limit.tagLagMax)))
+            pause = pause * 3 / 2
+        }
+        return nil
+    }
+
+    /// Tells that a volume goes with its instance: one that was attached at the instance's launch does.
+    func warnOfDeletion(with description: VolumeDescription) {
+        for attachment in description.attachments where attachment.deleteOnTermination {
+            let instance = attachment.instance?.description ?? "INSTANCE"
+            let change =
+                "aws ec2 modify-instance-attribute --instance-id \(instance) --block-device-mappings "
+                + "'[{\"DeviceName\":\"\(attachment.device ?? "NAME")\","
+                + "\"Ebs\":{\"DeleteOnTermination\":false}}]'"
+            log.warning(
+                "EC2 deletes the volume, with its data, when its instance is terminated",
+                metadata: [
+                    "volume": "\(description.id)", "instance": "\(instance)",
+                    "to_keep_it": "\(change)",
+                ])
         }
     }
 
@@ -309,8 +436,7 @@ extension VolumeManager {
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "look up \(id)", found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DescribeVolumes to the instance's role" : nil)
+                advice: failure.advice(on: .describeVolumes))
         }
         guard let description else {
             throw OperationError(
@@ -324,24 +450,21 @@ extension VolumeManager {
     /// Pauses between two looks at what EC2 tells no event of. Throws when the deadline is nearer
     /// than the pause is long.
     private func pause(
-        _ id: VolumeID, _ obstacle: inout Obstacle, by deadline: Instant
+        _ id: VolumeID, _ approach: inout Approach, until instant: Instant?, by deadline: Instant
     ) async throws {
-        let end = ports.time.now + obstacle.pause
+        let end = instant ?? ports.time.now + approach.pause
         guard end < deadline else {
             throw OperationError(
                 .deadline, doing: "attach \(id)",
-                found: "after as long as a mount may take, \(obstacle.found)",
-                advice: "an instance that has the volume mounted keeps it: unmount it there")
+                found: "after as long as a mount may take, \(approach.obstacle)",
+                advice: "see in EC2 where the volume is attached, and detach it there")
         }
         try await ports.time.sleep(until: end)
-        obstacle.pause = min(obstacle.pause * 3 / 2, Limit.lookIntervalMax)
+        if instant == nil { approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax) }
     }
 }
 
 extension VolumeDescription {
-    /// Whether AttachVolume fails if it is attached by now: not so for a volume that may have been made
-    /// a Multi-Attach one meanwhile, which io1 and io2 can be.
-    fileprivate var isSurelyFree: Bool {
-        attachments.isEmpty && state != .inUse && !volumeType.hasPrefix("io")
-    }
+    /// Whether AttachVolume may succeed; it fails if the volume is attached by then.
+    fileprivate var isFree: Bool { attachments.isEmpty && state != .inUse }
 }

@@ -10,8 +10,12 @@ extension VolumeManager {
         stopGivingBack(volume)
         forgetIfDone(volume)
         guard volumes[volume.id] != nil else { return }
+        startGivingBack(volume, since: lastUse ?? ports.time.now)
+        if !stalledReleases.isEmpty { resumeStalledReleases() }
+    }
+
+    private func startGivingBack(_ volume: Volume, since lastUse: Instant) {
         let id = volume.id
-        let lastUse = lastUse ?? ports.time.now
         volume.unusedSince = lastUse
         volume.givingBack = Task(executorPreference: executor) {
             await self.giveBack(id, lastUsed: lastUse)
@@ -24,19 +28,25 @@ extension VolumeManager {
     }
 
     /// Takes the steps one after the other, each when it is due, and again after a while where one
-    /// fails.
+    /// fails or changes nothing.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
         var earliest = lastUsed
         var pause = Limit.leaseDropDelay
-        while let volume = volumes[id],
-            let (step, delay) = nextStep(for: volume, linger: settings.detachAfter)
-        {
-            do {
-                try await ports.time.sleep(until: max(earliest, lastUsed + delay))
-            } catch { return }
+        while let volume = volumes[id] {
+            // What is under way decides which step is next.
+            if let operation = volume.operation { _ = try? await operation.value }
+            guard let (step, delay) = nextStep(for: volume, linger: settings.detachAfter) else {
+                break
+            }
+            guard await sleep(until: max(earliest, lastUsed + delay), by: volume) else { return }
             guard !volume.isUsed, !Task.isCancelled else { return }
             let deadline = ports.time.now + Limit.unmountTimeMax
-            do { try await take(step, for: volume, by: deadline) } catch {
+            do {
+                try await take(step, for: volume, by: deadline)
+                if nextStep(for: volume, linger: settings.detachAfter)?.step == step {
+                    earliest = ports.time.now + pause
+                }
+            } catch {
                 log.warning(
                     "the unused volume is not given back yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
@@ -47,6 +57,35 @@ extension VolumeManager {
         guard !Task.isCancelled, let volume = volumes[id] else { return }
         volume.givingBack = nil
         forgetIfDone(volume)
+    }
+
+    /// False when the volume is not to be given back now. A loop that has no room for one more timer
+    /// ends no release: the next release that begins takes it up again.
+    private func sleep(until instant: Instant, by volume: Volume) async -> Bool {
+        do {
+            try await ports.time.sleep(until: instant)
+            return true
+        } catch is CancellationError {
+            return false
+        } catch {
+            guard !Task.isCancelled else { return false }
+            log.error(
+                "the unused volume is given back later: the wait for that failed",
+                metadata: ["volume": "\(volume.id)", "error": "\(error)"])
+            volume.givingBack = nil
+            stalledReleases.insert(volume.id)
+            return false
+        }
+    }
+
+    private func resumeStalledReleases() {
+        for id in stalledReleases {
+            guard let volume = volumes[id], !volume.isUsed, volume.givingBack == nil else {
+                continue
+            }
+            startGivingBack(volume, since: volume.unusedSince)
+        }
+        stalledReleases = []
     }
 
     /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then, and
@@ -65,7 +104,7 @@ extension VolumeManager {
     ) -> (step: GiveBackStep, after: Duration)? {
         GiveBackStep.next(
             isMounted: volume.device != nil, hasLease: volume.record.hasLease,
-            isHere: volume.isHere, linger: linger)
+            isHere: volume.isHere && volume.record.isOurs, linger: linger)
     }
 
     private func take(
@@ -96,41 +135,67 @@ extension VolumeManager {
         }
         let start = ports.time.now
         let host = try await ports.host.host(by: deadline)
-        let device = try await deviceHere(of: volume, by: deadline)
-        if let device {
-            try await refuseHeld(device, doing: "detach \(id) from \(host.instance)")
+        let unmarking = Task(executorPreference: executor) {
+            await self.removeMark(of: id, host, by: deadline)
         }
-        volume.isLeaving = true
-        try await detachHere(id, host, by: deadline)
-        if let device {
-            try await ports.devices.departure(of: device, volume: id, by: deadline)
+        do {
+            let device = try await detachHere(volume, host, by: deadline)
+            if let device {
+                try await ports.devices.departure(of: device, volume: id, by: deadline)
+            }
+        } catch {
+            await unmarking.value
+            throw error
         }
+        await unmarking.value
         attachmentFacts.lastDeparture = ports.time.now
-        releaseDeviceName(of: volume)
-        volume.isHere = false
-        volume.isLeaving = false
-        volume.description?.attachments = []
-        volume.description?.state = .available
-        saveInBackground()
+        noteDetached(volume)
         log.info(
             "detached",
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 knows one that was lost.
+    func noteDetached(_ volume: Volume) {
+        releaseDeviceName(of: volume)
+        volume.isHere = false
+        volume.isLeaving = false
+        volume.record.isOurs = false
+        volume.attachedAt = nil
+        volume.description?.attachments = []
+        volume.description?.state = .available
+        saveInBackground()
+    }
+
+    /// Removes the mark of the attachment: what somebody attaches here by hand later is not this
+    /// plugin's. A mark that stays is no reason to keep the volume.
+    private func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
+        guard !refusedLeases.contains(id) else { return }
+        do {
+            try await ports.ec2.removeTag(
+                AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
+                from: id,
+                sentBy: deadline, by: deadline)
+        } catch {
+            log.notice(
+                "the mark of an attachment stays",
+                metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
+        }
+    }
+
+    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 what bears it: the name
+    /// that was remembered may be another volume's by now, or have been lost.
     func deviceHere(
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
         let name = volume.record.deviceName
-        if let device = try await ports.devices.find(volume.id, attachedAs: name) {
-            return device
-        }
-        guard name == nil else { return nil }
+        let found = try await ports.devices.find(volume.id, attachedAs: name)
+        if let found, found.bearsVolumeID { return found }
+        if found == nil, name != nil { return nil }
         let host = try await ports.host.host(by: deadline)
         let description = try await ports.ec2.describeVolume(volume.id, by: deadline)
         let own = description?.attachments.first { $0.instance == host.instance }
         guard let told = own?.device else { return nil }
-        return try await ports.devices.find(volume.id, attachedAs: told)
+        return told == name ? found : try await ports.devices.find(volume.id, attachedAs: told)
     }
 
     /// Throws where some mount namespace has the device mounted: a container that outlived a
@@ -142,24 +207,36 @@ extension VolumeManager {
             advice: "a container that outlived the plugin may hold it: stop that container")
     }
 
-    /// Returns when EC2 has accepted the detachment, or has nothing to detach. One whose answer was
-    /// lost is asked for again: doing it twice is as good as once.
-    func detachHere(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
-        for attempt in 1... {
+    /// Returns when EC2 has accepted the detachment, or has nothing to detach; with the device that goes
+    /// now, if there is one. Each request follows a proof that nothing holds the device. One whose
+    /// answer was lost is sent again: doing it twice is as good as once.
+    func detachHere(
+        _ volume: Volume, _ host: Host, by deadline: Instant
+    ) async throws -> BlockDevice? {
+        let doing = "detach \(volume.id) from \(host.instance)"
+        var pause = Limit.lookIntervalMin
+        while true {
+            let provenAt = ports.time.now
+            let device = try await deviceHere(of: volume, by: deadline)
+            if let device { try await refuseHeld(device, doing: doing) }
+            volume.isLeaving = true
             do {
                 _ = try await ports.ec2.detach(
-                    id, from: host.instance, force: false, sentBy: deadline, by: deadline)
-                return
+                    volume.id, from: host.instance, force: false,
+                    sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
+                return device
             } catch let failure as EC2Failure {
-                if let code = failure.code, isAlreadyDetached(code: code) { return }
-                if case .unanswered(_, mayHaveApplied: true) = failure, attempt < Limit.attemptsMax
-                {
-                    continue
+                if let code = failure.code, isAlreadyDetached(code: code) { return device }
+                guard !isFinal(detachmentFailure: failure, isForced: false),
+                    ports.time.now + pause < deadline
+                else {
+                    throw OperationError(
+                        .cloud, doing: doing, found: failure.description,
+                        advice: failure.advice(on: .detachVolume))
                 }
-                throw OperationError(
-                    .cloud, doing: "detach \(id) from \(host.instance)",
-                    found: failure.description)
             }
+            try await ports.time.sleep(until: ports.time.now + pause)
+            pause = min(pause * 3 / 2, Limit.lookIntervalMax)
         }
     }
 }

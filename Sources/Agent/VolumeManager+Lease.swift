@@ -8,22 +8,26 @@ extension VolumeManager {
     /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
     /// host is taking the volume, which is then unmounted again.
     ///
-    /// A volume that was just attached came with its lease. One that was here already, lingering,
-    /// gets one, and EC2 is asked whether it is still ours; NVMe devices are mounted meanwhile, for
-    /// their identity is proved. On Xen what bears the name may be another volume: EC2 is asked first.
+    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
+    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
+    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
+    /// knows, and no look since its attachment, in this run, has shown it to be a Multi-Attach one.
     func mountLeased(
-        _ volume: Volume, on device: BlockDevice, by deadline: Instant,
+        _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
         if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
-        if volume.isLeaseSure {
+        if isSecured || volume.isLeaseSure {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
         let id = volume.id
         let asking = Task(executorPreference: executor) {
-            try await self.takeLeaseOfPresent(id, by: deadline)
+            try await self.secureLeaseOfPresent(id, by: deadline)
         }
-        if !device.bearsVolumeID, try await !asking.value { return nil }
+        let canMountMeanwhile =
+            device.bearsVolumeID && volume.attachedAt != nil
+            && volume.description?.multiAttachEnabled == false
+        if !canMountMeanwhile, try await !asking.value { return nil }
         let type: String
         do {
             type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
@@ -53,63 +57,111 @@ extension VolumeManager {
         }
     }
 
-    /// Writes the lease of a volume whose device is here, if it is attached here, and looks again:
-    /// whoever looked before the lease was there has asked EC2 to detach it by now. Without the
-    /// first look the lease of a host that has taken the volume already would be written over.
-    private func takeLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+    /// Secures the lease of a volume whose device is here; false where it is not attached here. Without
+    /// the first look the lease of a host that has taken the volume already would be written over.
+    private func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
-        guard try await isAttached(id, to: host, by: deadline) else { return false }
-        try await takeLease(of: id, host, by: deadline)
-        // Written is not enough here: the next Mount is to look as well, if this look tells nothing.
-        let isSure = volumes[id]?.isLeaseSure ?? false
-        volumes[id]?.isLeaseSure = false
-        guard try await isAttached(id, to: host, by: deadline) else { return false }
-        volumes[id]?.isLeaseSure = isSure
-        return true
+        let lookedAt = ports.time.now
+        guard try await lookWhetherHere(id, on: host, by: deadline) != nil else { return false }
+        return try await secureLease(of: id, seenAt: lookedAt, on: host, by: deadline)
     }
 
-    private func isAttached(
-        _ id: VolumeID, to host: Host, by deadline: Instant
+    /// Writes the lease of a volume that was seen attached here at `seenAt`, and looks at it some time
+    /// later: whoever did not see the lease has asked EC2 by then to detach the volume. False where it
+    /// is not attached here any more.
+    ///
+    /// A look that shows no lease, or another's, has it written again: a request of a host that lost
+    /// the volume may have been on its way for long.
+    func secureLease(
+        of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
     ) async throws -> Bool {
-        guard let volume = volumes[id] else { return false }
-        let description = try await describe(id, by: deadline)
-        volume.description = description
-        let situation = try Situation(
-            of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
-        guard case .here(let name?) = situation else { return false }
-        // On Xen the name is how the device was found.
-        if let known = volume.record.deviceName, known != name { return false }
-        claim(name, for: volume)
+        var seenAt = seenAt
+        var tries = 0
+        while tries < Limit.leaseTriesMax {
+            let writing = try await writeLease(of: id, host, seenAt: seenAt, by: deadline)
+            if writing == .done { tries += 1 }
+            if writing == .done {
+                try await ports.time.sleep(until: ports.time.now + Limit.leaseSettleTime)
+            }
+            seenAt = ports.time.now
+            guard let seen = try await lookWhetherHere(id, on: host, by: deadline) else {
+                return false
+            }
+            if writing == .refused || seen.multiAttachEnabled { return true }
+            if writing == .done, Lease.isHeld(by: host.instance, on: seen) {
+                volumes[id]?.isLeaseSure = true
+                return true
+            }
+            guard ports.time.now < deadline else {
+                throw OperationError(
+                    .deadline, doing: "mark \(id) as mounted on \(host.instance)",
+                    found: "CreateTags could not go out soon enough after a look at the volume",
+                    advice: "EC2 is slow or throttles this account: see its request rates")
+            }
+        }
+        log.warning(
+            "EC2 does not show the lease that was written; it is checked while the volume is mounted",
+            metadata: ["volume": "\(id)"])
         return true
     }
 
-    /// Writes the lease. Without the permission for its tag the volume has none, which is said once for
-    /// each; the permission may come later, so it is tried each time.
-    func takeLease(of id: VolumeID, _ host: Host, by deadline: Instant) async throws {
-        if let leaseDrop = volumes[id]?.leaseDrop { _ = try? await leaseDrop.value }
+    private enum LeaseWriting {
+        case done
+        /// It cannot have one: without the permission for its tag, or a place among the volume's tags;
+        /// and a Multi-Attach volume has none.
+        case refused
+        /// It could not go out soon enough after the attachment was seen.
+        case outdated
+    }
+
+    /// Writes the lease, and with it whose attachment it is. A refusal is told once for each volume, and
+    /// the lease tried again with each Mount: a permission may come later.
+    private func writeLease(
+        of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
+    ) async throws -> LeaseWriting {
+        guard let volume = volumes[id], volume.description?.multiAttachEnabled != true else {
+            return .refused
+        }
+        if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
+        var tags = [Lease.tag: host.instance.description]
+        if volume.record.isOurs {
+            tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
+        }
         // Should the answer be lost, the lease may be there all the same.
-        volumes[id]?.record.hasLease = true
-        saveInBackground()
+        if !volume.record.hasLease {
+            volume.record.hasLease = true
+            saveInBackground()
+        }
         do {
             try await ports.ec2.setTags(
-                [Lease.tag: host.instance.description], on: id, sentBy: deadline, by: deadline)
-            volumes[id]?.isLeaseSure = true
+                tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
             refusedLeases.remove(id)
-        } catch let failure as EC2Failure where failure.code == "UnauthorizedOperation" {
-            volumes[id]?.record.hasLease = false
-            guard refusedLeases.insert(id).inserted else { return }
-            log.warning(
-                "the lease cannot be written: other instances may take what is mounted here",
-                metadata: [
-                    "volume": "\(id)", "error": "\(failure)",
-                    "allow": "ec2:CreateTags, ec2:DeleteTags",
-                ])
+            return .done
+        } catch EC2Failure.outdated {
+            return .outdated
+        } catch let failure as EC2Failure
+            where ["UnauthorizedOperation", "TagLimitExceeded"].contains(failure.code)
+        {
+            volume.record.hasLease = false
+            noteRefusedLease(of: id, failure)
+            return .refused
         } catch let failure as EC2Failure {
             throw OperationError(
                 .cloud, doing: "mark \(id) as mounted on \(host.instance)",
                 found: failure.description,
-                advice: "without the mark another instance could take the volume")
+                advice: failure.advice(on: .createTags)
+                    ?? "without the mark another instance could take the volume")
         }
+    }
+
+    private func noteRefusedLease(of id: VolumeID, _ failure: EC2Failure) {
+        guard refusedLeases.insert(id).inserted else { return }
+        log.warning(
+            "the lease cannot be written: other instances may take what is mounted here",
+            metadata: [
+                "volume": "\(id)", "error": "\(failure)",
+                "advice": "\(failure.advice(on: .createTags) ?? "see the request in CloudTrail")",
+            ])
     }
 
     /// Drops the lease of a volume that nothing holds, unless another instance has written its own
@@ -128,7 +180,10 @@ extension VolumeManager {
 
     private func removeLease(of id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { return }
+        // It would write the lease again.
+        if let restoring = volume.leaseRestoring { await restoring.value }
         let host = try await ports.host.host(by: deadline)
+        let provenAt = ports.time.now
         if let device = try await deviceHere(of: volume, by: deadline) {
             try await refuseHeld(device, doing: "drop the lease of \(id)")
         }
@@ -137,8 +192,8 @@ extension VolumeManager {
         volume.isLeaseSure = false
         do {
             try await ports.ec2.removeTag(
-                Lease.tag, value: host.instance.description, from: id, sentBy: deadline,
-                by: deadline)
+                Lease.tag, value: host.instance.description, from: id,
+                sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
         } catch let failure as EC2Failure
             where ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(failure.code)
         {
@@ -146,5 +201,68 @@ extension VolumeManager {
         }
         volumes[id]?.record.hasLease = false
         saveInBackground()
+    }
+}
+
+// MARK: While the volume is mounted
+
+extension VolumeManager {
+    /// Looks now and then whether the volume bears its lease: who manages its tags by another tool may
+    /// remove it.
+    func watchLease(of volume: Volume) {
+        let id = volume.id
+        volume.leaseWatch = Task(executorPreference: executor) { await self.keepLease(of: id) }
+    }
+
+    private func keepLease(of id: VolumeID) async {
+        var pause = Limit.leaseCheckDelay
+        while !Task.isCancelled {
+            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost else {
+                return
+            }
+            let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
+            volume.leaseRestoring = check
+            await check.value
+            volume.leaseRestoring = nil
+            pause = Limit.leaseCheckInterval
+        }
+    }
+
+    private func checkLease(of id: VolumeID) async {
+        let deadline = ports.time.now + Limit.createTimeMax
+        do {
+            let host = try await ports.host.host(by: deadline)
+            let lookedAt = ports.time.now
+            let seen = try await describe(id, by: deadline)
+            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost,
+                !seen.multiAttachEnabled, !refusedLeases.contains(id)
+            else { return }
+            volume.description = seen
+            let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
+            guard case .here = situation else { return noteTaken(volume, situation) }
+            guard !Lease.isHeld(by: host.instance, on: seen) else { return }
+            volume.isLeaseSure = false
+            log.warning(
+                "the lease of a mounted volume was removed or changed from outside; it is written again",
+                metadata: [
+                    "volume": "\(id)", "tag": "\(Lease.tag)",
+                    "value": "\(quoted(seen.tags[Lease.tag] ?? ""))",
+                    "advice":
+                        "let no other tool manage the tags that begin with polarity-ecs-ebs-plugin:",
+                ])
+            _ = try await writeLease(of: id, host, seenAt: lookedAt, by: deadline)
+        } catch {
+            log.warning(
+                "the lease of a mounted volume could not be looked at",
+                metadata: ["volume": "\(id)", "error": "\(error)"])
+        }
+    }
+
+    private func noteTaken(_ volume: Volume, _ situation: Situation) {
+        volume.isLeaseSure = false
+        log.error(
+            "EC2 says that a mounted volume is not attached here any more",
+            metadata: ["volume": "\(volume.id)", "situation": "\(situation)"])
     }
 }

@@ -72,7 +72,7 @@ extension VolumeManager {
             if !isNew {
                 isNew = true
                 guard await lookAtInstance(host, by: deadline) else { break }
-            } else if let unused = longestUnused(besides: tried, by: deadline) {
+            } else if let unused = await longestUnused(besides: tried, by: deadline) {
                 tried.insert(unused.id)
                 do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
                     kept.append((unused.id, "\(error)"))
@@ -88,7 +88,7 @@ extension VolumeManager {
     /// may be attached here than was known, or the limit not be known. False where there is none.
     func makePlace(on host: Host, by deadline: Instant) async -> Bool {
         _ = await lookAtInstance(host, by: deadline)
-        guard let unused = longestUnused(besides: [], by: deadline) else { return false }
+        guard let unused = await longestUnused(besides: [], by: deadline) else { return false }
         do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
             log.warning(
                 "the unused volume is not given back yet",
@@ -130,8 +130,21 @@ extension VolumeManager {
         }
     }
 
-    /// Nil also where the deadline leaves no time.
-    private func longestUnused(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
+    /// Nil also where the deadline leaves no time. One whose device hangs is passed over.
+    private func longestUnused(
+        besides tried: Set<VolumeID>, by deadline: Instant
+    ) async -> Volume? {
+        var barred = tried
+        while let unused = longestLingering(besides: barred, by: deadline) {
+            let work = await ports.fileSystems.workUnderWay(on: unused.id)
+            // The table may have changed meanwhile.
+            if work?.hangs != true, unused.isLingering { return unused }
+            barred.insert(unused.id)
+        }
+        return nil
+    }
+
+    private func longestLingering(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
         let left = deadline - ports.time.now
         guard left > .zero else { return nil }
         // A step that is under way may take as long as this, whoever waits for it.
@@ -152,8 +165,14 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)"])
         attachmentFacts.leaving.insert(volume.id)
         defer { attachmentFacts.leaving.remove(volume.id) }
+        let id = volume.id
         let soon = min(deadline, ports.time.now + Limit.unmountTimeMax)
-        try await giveBackNow(volume, by: soon)
+        // Its device may hang, and is then not waited for by another volume's Mount.
+        try await answered(within: soon - ports.time.now, doing: "give \(id) back", about: id) {
+            manager, deadline in
+            guard let volume = manager.volumes[id] else { return }
+            try await manager.giveBackNow(volume, by: deadline)
+        }
         try await awaitFreePlace(of: volume.id, on: host, by: deadline)
         // The table may have forgotten it by now, and then it would count as another's.
         attachmentFacts.instance?.mappings.removeAll { $0.volume == volume.id }

@@ -13,10 +13,13 @@ extension VolumeManager {
         }
     }
 
-    func stopWatchingForLoss(of volume: Volume) {
+    /// Ends what goes on while a volume is mounted.
+    func stopWatching(_ volume: Volume) {
         volume.lossWatch?.cancel()
         volume.lossWatch = nil
         volume.isLost = false
+        volume.leaseWatch?.cancel()
+        volume.leaseWatch = nil
     }
 
     private func awaitLoss(of id: VolumeID, _ device: BlockDevice) async {
@@ -28,7 +31,7 @@ extension VolumeManager {
     }
 
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
-        guard let volume = volumes[id], volume.device == device else { return }
+        guard let volume = volumes[id], volume.mountedDevice == device else { return }
         volume.isLost = true
         volume.description = nil
         volume.isLeaseSure = false
@@ -40,7 +43,7 @@ extension VolumeManager {
                 "volume": "\(id)", "device": "\(device.path)",
                 "mounts": "\(volume.record.mounts.total)",
             ])
-        if !volume.isUsed { giveBackWhenUnused(volume) }
+        if !volume.isUsed, volume.device != nil { giveBackWhenUnused(volume) }
     }
 
     func releaseDeviceName(of volume: Volume) {

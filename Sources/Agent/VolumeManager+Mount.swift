@@ -16,11 +16,26 @@ extension VolumeManager {
                 .invalidInput, doing: "mount \(volume.id)",
                 found: "the mount ID is longer than \(Limit.mountIDMax) bytes")
         }
+        let id = volume.id
+        let mountpoint = try await answered(
+            within: Limit.mountTimeMax, doing: "mount \(id)", about: id
+        ) { try await $0.mountCounted(name, id: mountID, by: $1) }
+        guard Task.isCancelled else { return mountpoint }
+        // The client has gone since: it takes no count back.
+        if volume.record.mounts.remove(mountID) { await saveCounts() }
+        if !volume.isUsed { giveBackWhenUnused(volume) }
+        throw CancellationError()
+    }
+
+    private func mountCounted(
+        _ name: String, id mountID: String, by deadline: Instant
+    ) async throws -> String {
+        let volume = try known(name)
         volume.mountsUnderWay += 1
         defer { volume.mountsUnderWay -= 1 }
         stopGivingBack(volume)
         do {
-            try await becomeMounted(volume, by: ports.time.now + Limit.mountTimeMax)
+            try await becomeMounted(volume, by: deadline)
             try Task.checkCancellation()
             try await count(mountID, for: volume)
         } catch {
@@ -54,6 +69,13 @@ extension VolumeManager {
 
     /// Takes the ID's count back; the last one unmounts and starts the linger.
     package func unmount(_ name: String, id mountID: String) async throws {
+        let id = try known(name).id
+        try await answered(within: Limit.unmountTimeMax, doing: "unmount \(id)", about: id) {
+            volumes, _ in try await volumes.uncount(name, id: mountID)
+        }
+    }
+
+    private func uncount(_ name: String, id mountID: String) async throws {
         let volume = try known(name)
         if volume.record.mounts.remove(mountID) {
             await saveCounts()
@@ -64,7 +86,8 @@ extension VolumeManager {
                 metadata: ["volume": "\(volume.id)", "id": "\(quoted(mountID))"])
         }
         guard !volume.isUsed else { return }
-        defer { giveBackWhenUnused(volume) }
+        // A Mount may come meanwhile.
+        defer { if !volume.isUsed { giveBackWhenUnused(volume) } }
         try await becomeUnmounted(volume)
     }
 
@@ -78,7 +101,7 @@ extension VolumeManager {
             case .mounted(let device):
                 if await canJoin(volume, on: device) { return }
             case .mounting(let task): try await task.value
-            case .unmounting(let task), .detaching(let task): _ = try? await task.value
+            case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
             case .unmounted:
                 let id = volume.id
                 volume.phase = .mounting(
@@ -88,11 +111,11 @@ extension VolumeManager {
     }
 
     func becomeUnmounted(_ volume: Volume) async throws {
-        if case .unmounting(let task) = volume.phase { return try await task.value }
+        if case .unmounting(let task, _) = volume.phase { return try await task.value }
         guard case .mounted(let device) = volume.phase else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.takeDown(id, device) }
-        volume.phase = .unmounting(task)
+        volume.phase = .unmounting(task, device)
         try await task.value
     }
 
@@ -114,7 +137,7 @@ extension VolumeManager {
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
                 metadata: metadata)
-            stopWatchingForLoss(of: volume)
+            stopWatching(volume)
             volume.phase = .unmounted
         }
         return false
@@ -125,22 +148,11 @@ extension VolumeManager {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounting") }
         var timeline = MountTimeline(since: ports.time.now)
         do {
-            var device = try await presentDevice(of: volume, &timeline)
-            var type: String?
-            while type == nil {
-                // Without a device here, or with one that another host is taking, EC2 is asked.
-                let disk =
-                    if let device { device } else {
-                        try await attachedDevice(of: volume, by: deadline, &timeline)
-                    }
-                let here = try await fileSystemDevice(of: volume, on: disk, by: deadline)
-                type = try await mountLeased(volume, on: here, by: deadline, &timeline)
-                device = type == nil ? nil : here
-            }
-            guard let device, let type else { return }
+            let (device, type) = try await mountedDevice(of: volume, by: deadline, &timeline)
             volume.phase = .mounted(device)
             volume.needsRemount = false
             watchForLoss(of: volume, device)
+            watchLease(of: volume)
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([
@@ -156,6 +168,34 @@ extension VolumeManager {
         }
     }
 
+    /// The volume's device, its own or a partition, mounted, and its file system's type.
+    private func mountedDevice(
+        of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
+    ) async throws -> (BlockDevice, String) {
+        var present = try await presentDevice(of: volume, &timeline)
+        while true {
+            // Without a device here, or with one that another host is taking, EC2 is asked.
+            var arrival = present.map { Arrival(device: $0, isSecured: false) }
+            if arrival == nil {
+                arrival = try await attachedDevice(of: volume, by: deadline, &timeline)
+            }
+            if let arrival {
+                let device = try await fileSystemDevice(
+                    of: volume, on: arrival.device, by: deadline)
+                let type = try await mountLeased(
+                    volume, on: device, isSecured: arrival.isSecured, by: deadline, &timeline)
+                if let type { return (device, type) }
+            }
+            present = nil
+            guard ports.time.now < deadline else {
+                throw OperationError(
+                    .deadline, doing: "mount \(volume.id)",
+                    found: "other hosts took the volume each time that it was attached here",
+                    advice: "see CloudTrail for who calls DetachVolume")
+            }
+        }
+    }
+
     private func takeDown(_ id: VolumeID, _ device: BlockDevice) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounted") }
         let start = ports.time.now
@@ -163,7 +203,7 @@ extension VolumeManager {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
             volume.phase = .unmounted
             volume.needsRemount = false
-            stopWatchingForLoss(of: volume)
+            stopWatching(volume)
             log.info(
                 "unmounted",
                 metadata: [

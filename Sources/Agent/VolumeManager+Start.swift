@@ -34,6 +34,7 @@ extension VolumeManager {
             volume.phase = .mounted(device)
             volume.isHere = true
             watchForLoss(of: volume, device)
+            watchLease(of: volume)
         }
     }
 
@@ -41,10 +42,9 @@ extension VolumeManager {
     private func takeUp(_ volume: Volume) async {
         // Nobody promised that such a mount bears a lease: the next Mount begins anew.
         volume.needsRemount = volume.device != nil && volume.record.mounts.isEmpty
-        if let name = volume.record.deviceName {
-            deviceNames.claim(name)
-            volume.isHere = true
-        }
+        if let name = volume.record.deviceName { deviceNames.claim(name) }
+        // The run before may have ended before EC2 had answered.
+        if volume.record.isOurs || volume.record.deviceName != nil { volume.isHere = true }
         tellWhatIsKnown(of: volume)
         if volume.device == nil {
             if await isPresent(volume) { volume.isHere = true }
@@ -52,7 +52,7 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.isHere { volume.record.hasLease = true }
+        if volume.isHere, volume.record.isOurs { volume.record.hasLease = true }
         if !volume.isUsed { giveBackWhenUnused(volume) }
     }
 
@@ -102,36 +102,110 @@ extension VolumeManager {
     /// run did not live to note, or whose records are lost, which are given back. EC2 refuses a name
     /// that is in use, and another is tried, so a Mount need not wait for this.
     package func learnAttachments() async throws {
+        let unknown = try await lookAtAttachments()
+        guard !unknown.isEmpty || volumes.isEmpty else { return }
+        // What EC2 told may be older than what the run before did last.
+        Task(executorPreference: executor) { await self.lookAtAttachmentsAgain() }
+    }
+
+    private func lookAtAttachmentsAgain() async {
+        for pause in Limit.adoptionPauses {
+            do {
+                try await ports.time.sleep(until: ports.time.now + pause)
+                if try await lookAtAttachments().isEmpty { return }
+            } catch is CancellationError {
+                return
+            } catch {
+                log.notice(
+                    "EC2 cannot be asked again what is attached here",
+                    metadata: ["error": "\(error)"])
+            }
+        }
+    }
+
+    /// Returns the volumes that are attached here by names such as this plugin gives, and of which
+    /// nothing says that it attached them.
+    private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
+        let lookedAt = ports.time.now
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
         let mappings = instance?.mappings ?? []
         deviceNames.claim(mappings.map(\.deviceName))
-        for mapping in mappings {
+        var unknown: [VolumeID] = []
+        for mapping in mappings where DeviceNames.isGiven(mapping.deviceName) {
             guard let id = mapping.volume else { continue }
-            if volumes[id] == nil, DeviceNames.all.contains(mapping.deviceName) {
-                try await adoptByLease(id, host, by: deadline)
+            if volumes[id]?.record.isOurs != true, try await !adopt(id, host, by: deadline) {
+                unknown.append(id)
             }
-            guard let volume = volumes[id], volume.record.deviceName == nil else { continue }
+            // What is being done to a volume now is newer than what EC2 told.
+            guard let volume = volumes[id], volume.record.isOurs, volume.operation == nil,
+                volume.record.deviceName == nil
+            else { continue }
             claim(mapping.deviceName, for: volume)
             volume.record.hasLease = true
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
+        let listed = Set(mappings.compactMap(\.volume))
+        unknown += await dropEndedAttachments(besides: listed, lookedAt: lookedAt)
         learnLimit(of: instance)
+        return unknown
     }
 
-    /// Takes into the table what bears this instance's lease and is in no record: while the lease is
-    /// there no other instance may have it. What bears none may be anybody's.
-    private func adoptByLease(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws {
+    private func isSurelyGone(_ volume: Volume) async -> Bool {
+        do {
+            let name = volume.record.deviceName
+            return try await ports.devices.find(volume.id, attachedAs: name) == nil
+        } catch { return false }
+    }
+
+    /// Corrects records of attachments that have ended, as two looks that are apart say and no device
+    /// contradicts: what somebody attaches by hand later is not this plugin's. Returns those that one
+    /// look alone does not list.
+    private func dropEndedAttachments(
+        besides listed: Set<VolumeID>, lookedAt: Instant
+    ) async -> [VolumeID] {
+        var doubtful: [VolumeID] = []
+        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description })
+        where volume.isHere && volume.record.isOurs {
+            guard !listed.contains(volume.id), volume.attachedAt == nil,
+                case .unmounted = volume.phase
+            else {
+                volume.unlistedAt = nil
+                continue
+            }
+            guard let first = volume.unlistedAt, lookedAt >= first + Limit.tagLagMax,
+                await isSurelyGone(volume)
+            else {
+                volume.unlistedAt = volume.unlistedAt ?? lookedAt
+                doubtful.append(volume.id)
+                continue
+            }
+            guard case .unmounted = volume.phase, volume.attachedAt == nil else { continue }
+            noteDetached(volume)
+        }
+        return doubtful
+    }
+
+    /// Notes that a volume is this plugin's to detach, if its mark says so, and takes it into the table
+    /// where it is in no record. What bears no mark, or another volume's, may be anybody's.
+    private func adopt(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws -> Bool {
         let description = try await ports.ec2.describeVolume(id, by: deadline)
-        guard let description, Lease.isHeld(by: host.instance, on: description),
-            volumes[id] == nil
-        else { return }
+        guard let description, AttachmentMark.isBorne(by: description, for: host.instance) else {
+            return false
+        }
+        if let volume = volumes[id] {
+            volume.record.isOurs = true
+            return true
+        }
         // Docker does not know it: it is forgotten again once it is given back.
-        volumes[id] = Volume(
+        let volume = Volume(
             VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
+        volume.record.isOurs = true
+        volumes[id] = volume
         log.notice(
-            "a volume bears this instance's lease and is in no record: it is given back when unused",
+            "this plugin attached a volume that is in no record: it is given back when unused",
             metadata: ["volume": "\(id)"])
+        return true
     }
 }

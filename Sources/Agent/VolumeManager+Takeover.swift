@@ -4,16 +4,33 @@ import VolumeCore
 
 // How a volume is got from another instance, where its policy and its lease allow that.
 
-/// What keeps a volume from being attached, and how long that is borne.
-struct Obstacle {
-    var found = ""
+/// What one Mount has seen of a volume that it cannot attach yet.
+struct Approach {
+    /// What keeps it from being attached.
+    var obstacle = ""
+    /// The pause before the next look.
     var pause = Limit.lookIntervalMin
     /// Until when the lease of a running instance is waited for.
     let patience: Instant
     /// When the detachment from an instance that is down is forced; nil before one is seen.
     var force: Instant?
+    var ownerLook: OwnerLook?
+    var hasSeenLease = false
+    var unleasedSince: Instant?
+    var mayLease: Bool?
 
     init(since start: Instant) { patience = start + Limit.leaseWaitMax }
+
+    /// Notes what a look shows of the lease of `owner`, which the volume is attached to.
+    mutating func note(_ volume: VolumeDescription, lookedAt: Instant, owner: InstanceID) {
+        if ownerLook?.id != owner { (ownerLook, hasSeenLease, unleasedSince) = (nil, false, nil) }
+        if Lease.isHeld(by: owner, on: volume) {
+            hasSeenLease = true
+            unleasedSince = nil
+        } else {
+            unleasedSince = unleasedSince ?? lookedAt
+        }
+    }
 }
 
 extension VolumeManager {
@@ -21,77 +38,100 @@ extension VolumeManager {
         volume.record.options.takeover ?? settings.takeover
     }
 
-    /// Detaches a volume from the instance that has it, if the policy and its lease allow that.
+    /// Comes as far towards the volume's detachment from `owner` as one look at it allows. Returns
+    /// when to look again, nil: after a pause. Throws where the owner keeps it.
     func takeOver(
-        _ volume: VolumeDescription, from owner: InstanceID, _ policy: TakeoverPolicy,
-        patience: Instant, by deadline: Instant
-    ) async throws {
-        var decision = try TakeoverDecision(of: volume, from: owner, policy: policy)
-        if decision == .askOwner {
-            let state = try await state(of: owner, by: deadline)
-            // The owner's task may have just ended: its lease goes soon after.
-            let isPatient = ports.time.now < patience
-            decision =
-                try isPatient
-                ? (try? TakeoverDecision(of: volume.id, from: owner, in: state)) ?? .wait
-                : TakeoverDecision(of: volume.id, from: owner, in: state)
+        _ seen: VolumeDescription, lookedAt: Instant, from owner: InstanceID,
+        _ policy: TakeoverPolicy, _ approach: inout Approach, by deadline: Instant
+    ) async throws -> Instant? {
+        approach.note(seen, lookedAt: lookedAt, owner: owner)
+        while true {
+            let facts = TakeoverFacts(
+                policy: policy, owner: owner, volume: seen, lookedAt: lookedAt,
+                ownerLook: approach.ownerLook, hasSeenLease: approach.hasSeenLease,
+                unleasedSince: approach.unleasedSince, mayLease: approach.mayLease,
+                patience: approach.patience)
+            switch try TakeoverStep.next(facts, now: ports.time.now) {
+            case .askOwner: approach.ownerLook = try await look(at: owner, by: deadline)
+            case .askPermission:
+                approach.mayLease = try await mayLease(seen.id, by: deadline)
+            case .detach(let latest):
+                try await detachElsewhere(
+                    seen.id, from: owner, force: false, sentBy: latest, by: deadline)
+                return nil
+            case .lookAgain(let instant): return instant
+            }
         }
-        guard decision == .detach else { return }
-        try await detachElsewhere(volume.id, from: owner, force: false, by: deadline)
     }
 
     /// Forces a detachment that does not end, where its instance is down: one that has come up since
     /// it was asked holds what it has mounted.
     func hurry(
-        _ id: VolumeID, from owner: InstanceID, _ obstacle: inout Obstacle, by deadline: Instant
+        _ seen: VolumeDescription, from owner: InstanceID, _ approach: inout Approach,
+        by deadline: Instant
     ) async throws {
-        let now = ports.time.now
-        let force = obstacle.force ?? now + Limit.gentleDetachTimeMax
-        obstacle.force = force
-        guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }
-        obstacle.force = nil
-        // Sent later, it would rest on a look that is too old.
-        let soon = min(deadline, now + Limit.forcedDetachTimeMax)
-        try await detachElsewhere(id, from: owner, force: true, by: soon)
+        let force = approach.force ?? ports.time.now + Limit.gentleDetachTimeMax
+        approach.force = force
+        guard ports.time.now >= force else { return }
+        let look = try await look(at: owner, by: deadline)
+        let attachment = seen.attachments.first { $0.instance == owner }
+        try look.refuseRoot(seen.id, attachedAs: attachment?.device)
+        guard look.isDown else { return }
+        approach.force = nil
+        try await detachElsewhere(
+            seen.id, from: owner, force: true, sentBy: look.askedAt + Limit.ownerLookAgeMax,
+            by: deadline)
     }
 
-    /// Nil for an instance that EC2 does not know.
-    private func state(
-        of instance: InstanceID, by deadline: Instant
-    ) async throws -> InstanceDescription.State? {
+    func look(at owner: InstanceID, by deadline: Instant) async throws -> OwnerLook {
+        let askedAt = ports.time.now
         do {
-            return try await ports.ec2.describeInstance(instance, by: deadline)?.state
+            let description = try await ports.ec2.describeInstance(owner, by: deadline)
+            return OwnerLook(id: owner, description: description, askedAt: askedAt)
         } catch let failure as EC2Failure {
             throw OperationError(
-                .cloud, doing: "see whether \(instance), which has the volume mounted, is running",
-                found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DescribeInstances to the instance's role" : nil)
+                .cloud, doing: "see whether \(owner), which has the volume, is running",
+                found: failure.description, advice: failure.advice(on: .describeInstances))
         }
     }
 
+    /// Whether this host may write the volume's lease. Its neighbours have the same role, as a rule: if
+    /// it may not, theirs are not to be seen either.
+    private func mayLease(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+        if refusedLeases.contains(id) { return false }
+        let host = try await ports.host.host(by: deadline)
+        do {
+            return try await ports.ec2.maySetTags(
+                [Lease.tag: host.instance.description], on: id, by: deadline)
+        } catch let failure as EC2Failure {
+            throw OperationError(
+                .cloud, doing: "see whether the lease of \(id) may be written",
+                found: failure.description, advice: failure.advice(on: .createTags))
+        }
+    }
+
+    /// Returns when EC2 has taken the detachment, or when only another look can tell what is true now:
+    /// nothing is sent twice on one look.
     private func detachElsewhere(
-        _ id: VolumeID, from owner: InstanceID, force: Bool, by deadline: Instant
+        _ id: VolumeID, from owner: InstanceID, force: Bool, sentBy latest: Instant,
+        by deadline: Instant
     ) async throws {
         log.notice(
             "the volume is attached elsewhere: detaching it there",
             metadata: ["volume": "\(id)", "owner": "\(owner)", "force": "\(force)"])
         do {
             _ = try await ports.ec2.detach(
-                id, from: owner, force: force, sentBy: deadline, by: deadline)
+                id, from: owner, force: force, sentBy: latest, by: deadline)
         } catch let failure as EC2Failure {
-            if let code = failure.code, isAlreadyDetached(code: code) { return }
-            if case .unanswered(_, mayHaveApplied: true) = failure { return }
-            if force, failure.code != "UnauthorizedOperation" {
+            guard isFinal(detachmentFailure: failure, isForced: force) else {
                 log.notice(
-                    "EC2 has not taken the forced detachment: the instance is looked at again",
+                    "EC2 has not detached the volume: it is looked at again",
                     metadata: ["volume": "\(id)", "owner": "\(owner)", "error": "\(failure)"])
                 return
             }
             throw OperationError(
                 .cloud, doing: "detach \(id) from \(owner)", found: failure.description,
-                advice: failure.code == "UnauthorizedOperation"
-                    ? "allow ec2:DetachVolume to the instance's role" : nil)
+                advice: failure.advice(on: .detachVolume))
         }
     }
 }

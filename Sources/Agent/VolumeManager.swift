@@ -66,6 +66,8 @@ package actor VolumeManager {
         package var device: String?
         /// `/dev/sdf`, while it is attached as far as is known.
         package var attachedAs: String?
+        /// Whether EC2 deletes it together with this instance.
+        package var isDeletedWithInstance: Bool
     }
 
     package typealias Executor = any SerialExecutor & TaskExecutor
@@ -79,7 +81,11 @@ package actor VolumeManager {
     /// Volumes whose lease EC2 has refused to write.
     var refusedLeases: Set<VolumeID> = []
     var attachmentFacts = AttachmentFacts()
+    /// Volumes whose release could not wait for its time, until another one begins.
+    var stalledReleases: Set<VolumeID> = []
     var saves = Saves()
+    /// How many calls about a volume were answered before their work had ended.
+    var overdueCalls: [VolumeID: Int] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
         // The manager keeps its executor alive, and nobody keeps the reference longer.
@@ -133,7 +139,8 @@ extension VolumeManager {
             createdAt: volume.record.createdAt, volume: volume.id, phase: volume.phaseName,
             mounts: volume.record.mounts.total,
             device: volume.isLost ? "lost" : volume.device?.path,
-            attachedAs: volume.record.deviceName)
+            attachedAs: volume.record.deviceName,
+            isDeletedWithInstance: volume.isHere && volume.isDeletedWithInstance)
     }
 }
 
@@ -145,9 +152,18 @@ extension VolumeManager {
     package func create(_ name: String, options: [String: String]) async throws {
         let options = try VolumeOptions(options)
         let id = try VolumeName.volume(name, options)
+        try await answered(within: Limit.createTimeMax, doing: "create \(id)", about: id) {
+            try await $0.create(name, for: id, options, by: $1)
+        }
+    }
+
+    private func create(
+        _ name: String, for id: VolumeID, _ options: VolumeOptions, by deadline: Instant
+    ) async throws {
         // Another Create's record may not be on the disk yet, or its save have failed.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
-        let description = try await usableDescription(of: id, options: options)
+        let (description, host) = try await usableDescription(
+            of: id, options: options, by: deadline)
         // The table may have changed meanwhile.
         if try isCreated(name, for: id, options) { return try await finishSaving() }
         if let volume = volumes[id] {
@@ -170,6 +186,8 @@ extension VolumeManager {
             volume.description = description
             volumes[id] = volume
         }
+        if let volume = volumes[id] { noteOrigin(of: volume, description, on: host) }
+        warnOfDeletion(with: description)
         try await save()
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
     }
@@ -196,17 +214,37 @@ extension VolumeManager {
     }
 
     private func usableDescription(
-        of id: VolumeID, options: VolumeOptions
-    ) async throws -> VolumeDescription {
-        let deadline = ports.time.now + Limit.createTimeMax
+        of id: VolumeID, options: VolumeOptions, by deadline: Instant
+    ) async throws -> (VolumeDescription, Host) {
         let host = try await ports.host.host(by: deadline)
         let description = try await describe(id, by: deadline)
         _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
-        return description
+        for attachment in description.attachments {
+            try await refuseRoot(id, attachment, by: deadline)
+        }
+        return (description, host)
+    }
+
+    /// Throws for a volume that an instance boots from. A name that this plugin gives is no root
+    /// device's, and costs no question.
+    func refuseRoot(
+        _ id: VolumeID, _ attachment: VolumeAttachment, by deadline: Instant
+    ) async throws {
+        guard let name = attachment.device, let instance = attachment.instance,
+            !DeviceNames.isGiven(name)
+        else { return }
+        try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
     }
 
     /// Forgets a volume. Its data stays, and it is given back after the linger.
     package func remove(_ name: String) async throws {
+        let id = try known(name).id
+        try await answered(within: Limit.createTimeMax, doing: "remove \(id)", about: id) {
+            volumes, _ in try await volumes.forget(name)
+        }
+    }
+
+    private func forget(_ name: String) async throws {
         let volume = try known(name)
         try refuseWhileUsed(volume, doing: "remove \(volume.id)")
         volume.record.isRemoved = true

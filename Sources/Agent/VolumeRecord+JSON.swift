@@ -53,6 +53,7 @@ extension VolumeRecord {
             "options": .object(JSONObject(options.dictionary.mapValues { .string($0) })),
             "createdAt": .integer(createdAt),
             "hasLease": .bool(hasLease),
+            "isOurs": .bool(isOurs),
             "isFormatting": .bool(isFormatting),
             "isRemoved": .bool(isRemoved),
         ]
@@ -87,6 +88,8 @@ extension VolumeRecord {
                 id: id, name: name, options: try VolumeOptions(options), createdAt: createdAt,
                 mounts: Self.counts(in: json), deviceName: json["deviceName"]?.string,
                 hasLease: hasLease, isRemoved: isRemoved)
+            // Versions that did not tell apart noted a name of what they attached, as a rule.
+            isOurs = json["isOurs"]?.bool ?? (deviceName != nil)
             isFormatting = json["isFormatting"]?.bool ?? false
         } catch { throw StateError(description: "the options of \(id): \(error)") }
     }

@@ -162,6 +162,21 @@ package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
         if case .refused(let code, _, _) = self { code } else { nil }
     }
 
+    /// Whether EC2 turned the call away for the rate of such calls, without acting upon it.
+    ///
+    /// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the list of
+    /// docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
+    package var isThrottling: Bool {
+        switch code {
+        case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",
+            "RequestThrottled", "RequestThrottledException", "EC2ThrottledException",
+            "TooManyRequestsException", "BandwidthLimitExceeded", "SlowDown",
+            "PriorRequestNotComplete":
+            true
+        default: false
+        }
+    }
+
     package var description: String {
         switch self {
         case .refused(let code, let message, let requestID):

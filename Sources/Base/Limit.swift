@@ -26,7 +26,22 @@ package enum Limit {
     package static let jobsPerTurnMax = 256
     /// How many completions or events are taken from the kernel at a time.
     package static let completionsPerDrain = 256
+    /// How many worker threads are busy at a time, those that hang and those for the state not
+    /// counted.
     package static let blockingThreadsMax = 16
+    /// One for a call that hangs, one for what is asked about it meanwhile.
+    package static let blockingThreadsPerVolumeMax = 2
+    /// One for each state file.
+    package static let blockingThreadsOfStateMax = 2
+    /// How many worker threads may hang before they count as busy: two for each volume that EC2
+    /// attaches to an instance, of whatever type (128).
+    package static let blockingThreadsHangingMax = 256
+    /// How long a call may keep a worker that others wait for before it is taken to hang. To be wrong
+    /// about it costs a thread.
+    package static let blockingPatience: Duration = .seconds(2)
+    /// How long a call takes before an operator is told that it hangs: longer than most journals
+    /// are replayed.
+    package static let hangTimeMin: Duration = .seconds(30)
     /// How long a worker thread without work waits for more: within a mount there is more, and to
     /// start a thread costs as much as most of the work.
     package static let blockingThreadLinger: Duration = .milliseconds(200)
@@ -36,6 +51,10 @@ package enum Limit {
     package static let acceptRetryDelay: Duration = .milliseconds(100)
     /// What is kept of a child process's standard error.
     package static let childOutputMax = 8 * 1024
+    /// How long a child that was killed is waited for. Only one that waits for a device takes longer.
+    package static let killTimeMax: Duration = .seconds(2)
+    /// How long a worker waits for children that are being started.
+    package static let childStartTimeMax: Duration = .seconds(2)
 
     /// How many bytes of responses wait for each other, to go out together.
     package static let heldResponsesMax = 64 * 1024
@@ -104,6 +123,12 @@ package enum Limit {
     /// and the state is to be saved before that, also to a slow disk.
     package static let stopTimeMax: Duration = .seconds(5)
 
+    // The log.
+    /// How many bytes of lines wait at one place for being read; what comes then is dropped.
+    package static let logQueueMax = 256 * 1024
+    /// How long the end of the process waits for lines to be taken.
+    package static let logFinishTimeMax: Duration = .seconds(1)
+
     /// How often the limit of attachments is asked for; without it EC2 alone refuses.
     package static let attachmentLimitTriesMax = 10
 
@@ -120,6 +145,14 @@ package enum Limit {
     package static let lockHolderMax = 1024
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
+    /// How long before a call's time is over its work is to have ended, to be its answer.
+    package static let answerTimeMax: Duration = .seconds(1)
+    /// How long a call waits for what has outlasted a whole call already: less than the 30 s that a
+    /// managed plugin has to answer where 'docker plugin enable' was given no other time.
+    package static let hangingAnswerTimeMax: Duration = .seconds(20)
+    /// How many calls about one volume may have been answered before their work has ended; others
+    /// are then answered at once.
+    package static let overdueCallsMax = 32
 
     // Devices and file systems.
     /// How long a partition is waited for once its disk is there.
@@ -133,6 +166,10 @@ package enum Limit {
     package static let holdersNamedMax = 8
     /// How many links in /proc are followed to find who holds a mount.
     package static let holderNodesMax = 200_000
+
+    /// After which pauses the attachments here are looked at again, where EC2 tells of some that this
+    /// plugin may have made just before it ended.
+    package static let adoptionPauses: [Duration] = [.seconds(5), .seconds(30)]
 
     // What EC2 tells no event of is looked at in growing pauses.
     package static let lookIntervalMin: Duration = .milliseconds(200)
@@ -151,8 +188,33 @@ package enum Limit {
     package static let placeTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
-    /// How long after the last look at its instance a detachment may be forced.
-    package static let forcedDetachTimeMax: Duration = .seconds(3)
+
+    // How old the facts behind a call to EC2 may be when it is sent.
+    /// From the DescribeVolumes that justifies a DetachVolume from another instance to that call.
+    /// Shorter than `leaseSettleTime`: an owner that looks so long after its lease was written sees
+    /// every detachment that was sent by whoever did not see the lease.
+    package static let takeoverLookAgeMax: Duration = .milliseconds(200)
+    /// From the moment a lease was written to the owner's last look before a Mount is answered.
+    package static let leaseSettleTime: Duration = .milliseconds(300)
+    /// From a look at another instance to what is done because it is down.
+    package static let ownerLookAgeMax: Duration = .seconds(3)
+    /// From the moment an attachment here was seen to the writing of its lease.
+    package static let leaseFactsAgeMax: Duration = .seconds(1)
+    /// From the proof that nothing holds a device to its detachment, or its lease's end.
+    package static let unheldProofAgeMax: Duration = .seconds(3)
+
+    /// How long what DescribeVolumes tells may lag behind, as a rule.
+    package static let tagLagMax: Duration = .seconds(2)
+    /// How long after its AttachVolume a look may show a volume as not attached.
+    package static let attachmentLagMax: Duration = .seconds(5)
+    /// How often a lease is written that looks do not show, before it is left to the next check.
+    package static let leaseTriesMax = 3
+    /// When the lease of a mounted volume is looked at first, and how often after that. A fleet of a
+    /// thousand instances so makes three calls a second, of the twenty that an account has.
+    package static let leaseCheckDelay: Duration = .seconds(10)
+    package static let leaseCheckInterval: Duration = .seconds(300)
+    /// How many tags a resource may bear, besides AWS's own.
+    package static let tagsPerVolumeMax = 50
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)

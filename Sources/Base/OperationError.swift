@@ -42,3 +42,11 @@ package struct OperationError: Error, Sendable, Equatable, CustomStringConvertib
         return text
     }
 }
+
+/// The standard library's own error tells its type's name. An operator reads what happened, wherever
+/// the error is put into a text.
+extension CancellationError: @retroactive CustomStringConvertible {
+    public var description: String {
+        "it was given up: whoever asked for it has gone, or the plugin is ending"
+    }
+}

@@ -116,6 +116,22 @@ import TLS
         }
     }
 
+    package func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool {
+        let request = EC2Request.setTags(tags, on: volume).asDryRun
+        do {
+            try await call(request, on: "\(volume)", by: deadline) { _ throws(EC2Failure) in }
+        } catch let failure as EC2Failure {
+            switch failure.code {
+            case "DryRunOperation": return true
+            case "UnauthorizedOperation": return false
+            default: throw failure
+            }
+        }
+        throw EC2Failure.malformed(reason: "a dry run of CreateTags was answered as a real one")
+    }
+
     /// The tag is removed only where it still has that value.
     package func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,

@@ -13,10 +13,20 @@ package struct Fault: Sendable, Equatable {
         case truncated
         /// The answer of an applied call takes this much longer, and its body comes in pieces.
         case slow(milliseconds: Int)
+        /// The call takes this much longer on its way to EC2, before it is applied.
+        case late(milliseconds: Int)
+        /// The call is applied only once the faults are removed.
+        case held
         /// No answer comes and the connection stays; the call was not applied.
         case hang
         /// The device never appears; the attachment stays `attaching` where `stuck`.
         case deviceNever(stuck: Bool)
+        /// EC2 takes the attachment back this much later, and no device appears: so ends that of an
+        /// encrypted volume whose key EC2 may not use.
+        case attachmentEnds(milliseconds: Int)
+        /// The device's node and sysfs entry stay, dead, after a detachment, as long as something has
+        /// it mounted.
+        case deviceStays
         /// The device appears this much later.
         case deviceLate(milliseconds: Int)
         /// The device is nvme<number>n1, whatever is free below it.
@@ -26,7 +36,9 @@ package struct Fault: Sendable, Equatable {
 
         package var isDevice: Bool {
             switch self {
-            case .deviceNever, .deviceLate, .deviceNumber, .deviceSerial: true
+            case .deviceNever, .deviceLate, .deviceNumber, .deviceSerial, .deviceStays,
+                .attachmentEnds:
+                true
             default: false
             }
         }

@@ -23,7 +23,7 @@ extension Attachment {
             XMLNode("volumeId", "\(volume)"), XMLNode("instanceId", "\(instance)"),
             XMLNode("device", deviceName), XMLNode("status", state.rawValue),
             XMLNode("attachTime", timestamp(attachedAt)),
-            XMLNode("deleteOnTermination", "false"),
+            XMLNode("deleteOnTermination", deleteOnTermination ? "true" : "false"),
         ]
     }
 }
@@ -42,9 +42,9 @@ extension Volume {
         }
         if !tags.isEmpty { members.append(tagSet(tags)) }
         return members + [
-            XMLNode("volumeType", type), XMLNode("encrypted", "false"),
+            XMLNode("volumeType", type), XMLNode("encrypted", "\(kmsKeyID != nil)"),
             XMLNode("multiAttachEnabled", multiAttach ? "true" : "false"),
-        ]
+        ] + (kmsKeyID.map { [XMLNode("kmsKeyId", $0)] } ?? [])
     }
 
     func filterValues(_ name: String) -> [String]? {
@@ -55,12 +55,12 @@ extension Volume {
         case "size": ["\(gibibytes)"]
         case "snapshot-id": snapshotID.map { [$0] } ?? []
         case "volume-type": [type]
-        case "encrypted": ["false"]
+        case "encrypted": ["\(kmsKeyID != nil)"]
         case "multi-attach-enabled": [multiAttach ? "true" : "false"]
         case "attachment.instance-id": attachments.map(\.instance.description)
         case "attachment.status": attachments.map(\.state.rawValue)
         case "attachment.device": attachments.map(\.deviceName)
-        case "attachment.delete-on-termination": attachments.map { _ in "false" }
+        case "attachment.delete-on-termination": attachments.map { "\($0.deleteOnTermination)" }
         default: nil
         }
     }
@@ -92,6 +92,15 @@ extension Region {
         return members + [
             // EC2 says xen for Nitro instances too.
             XMLNode("hypervisor", "xen"), XMLNode("ebsOptimized", "true"),
+            XMLNode(
+                "hibernationOptions", [XMLNode("configured", "\(instance.canHibernate)")]),
+        ] + stateReason(instance)
+    }
+
+    private func stateReason(_ instance: Instance) -> [XMLNode] {
+        guard let code = instance.stateReason else { return [] }
+        return [
+            XMLNode("stateReason", [XMLNode("code", code), XMLNode("message", code + ": ")])
         ]
     }
 
@@ -112,14 +121,17 @@ extension Region {
 
     private func mappings(_ instance: Instance) -> [[XMLNode]] {
         if instance.state == .terminated { return [] }
-        let root = (instance.rootDeviceName, instance.rootVolumeID, "attached", instance.launchedAt)
         let others = attachments(of: instance.id).map {
             (
                 $0.attachment.deviceName, "\($0.volume)", mappingStatus($0.attachment.state),
-                $0.attachment.attachedAt
+                $0.attachment.attachedAt, $0.attachment.deleteOnTermination
             )
         }
-        return ([root] + others).map { name, volume, status, time in
+        let root = (
+            instance.rootDeviceName, instance.rootVolumeID, "attached", instance.launchedAt, true
+        )
+        let all = hasRootVolume(instance) ? others : [root] + others
+        return all.map { name, volume, status, time, deleteOnTermination in
             [
                 XMLNode("deviceName", name),
                 XMLNode(
@@ -127,7 +139,7 @@ extension Region {
                     [
                         XMLNode("volumeId", volume), XMLNode("status", status),
                         XMLNode("attachTime", timestamp(time)),
-                        XMLNode("deleteOnTermination", "false"),
+                        XMLNode("deleteOnTermination", "\(deleteOnTermination)"),
                     ]),
             ]
         }

@@ -14,6 +14,8 @@ package struct Volume: Sendable, Equatable {
     package var snapshotID: String?
     package var type: String
     package var multiAttach: Bool
+    /// The ARN of the key of an encrypted volume.
+    package var kmsKeyID: String?
     package var createdAt: Int64
     package var attachments: [Attachment] = []
     package var tags: [String: String]
@@ -21,7 +23,7 @@ package struct Volume: Sendable, Equatable {
     package init(
         id: VolumeID, state: State = .available, zone: String, bytes: UInt64,
         snapshotID: String? = nil, type: String = "gp3", multiAttach: Bool = false,
-        createdAt: Int64, tags: [String: String] = [:]
+        kmsKeyID: String? = nil, createdAt: Int64, tags: [String: String] = [:]
     ) {
         self.id = id
         self.state = state
@@ -30,6 +32,7 @@ package struct Volume: Sendable, Equatable {
         self.snapshotID = snapshotID
         self.type = type
         self.multiAttach = multiAttach
+        self.kmsKeyID = kmsKeyID
         self.createdAt = createdAt
         self.tags = tags
     }
@@ -66,6 +69,8 @@ package struct Attachment: Sendable, Equatable {
     /// The device's path, once it is there.
     package var node: String?
     package var attachedAt: Int64
+    /// Whether the volume goes with its instance.
+    package var deleteOnTermination = false
     var force = false
     /// Tells this attachment from a later one of the same volume and instance.
     var number: Int
@@ -108,6 +113,13 @@ package struct Instance: Sendable, Equatable {
     package var networkInterfaces = 1
     /// NVMe disks that the type brings along; `attachmentsMax` is what they leave.
     package var instanceStoreDisks = 0
+    /// Whether DetachVolume waits, `busy`, until the guest has unmounted the volume, as Xen lets it.
+    /// Nitro takes the device away under what has it mounted.
+    package var holdsDetachBack: Bool
+    /// Whether it was launched as one that can hibernate.
+    package var canHibernate = false
+    /// Why it is not running, as EC2 gives the code: `Client.UserInitiatedHibernate`.
+    package var stateReason: String?
     package var tags: [String: String] = [:]
 
     package init(
@@ -120,13 +132,20 @@ package struct Instance: Sendable, Equatable {
         self.mode = mode
         self.state = state
         self.launchedAt = launchedAt
+        holdsDetachBack = mode == .xen
         // As DescribeInstanceTypes answers: Nitro's 28 less one network interface; Xen's 40.
         self.attachmentsMax = attachmentsMax ?? (mode == .nitro ? 27 : 40)
     }
 
     package var rootDeviceName: String { mode == .nitro ? "/dev/xvda" : "/dev/sda1" }
 
-    /// Each instance has a root volume, which no Describe of volumes lists.
+    /// Whether its memory, and with it what it has mounted, outlives its stop.
+    var isHibernated: Bool { stateReason == Self.hibernated }
+
+    static let hibernated = "Client.UserInitiatedHibernate"
+
+    /// The root volume of an instance that no volume is attached to under the root's name. No Describe
+    /// of volumes lists it.
     var rootVolumeID: String { "vol-ffff" + id.description.dropFirst(6) }
 }
 
@@ -139,6 +158,8 @@ package struct DeviceOrder: Sendable, Equatable {
         package var serial: String
         /// Xen: the name of the node, `xvdf`; nil on Nitro.
         package var xenNode: String?
+        /// Whether its node and sysfs entry outlive a detachment while something has it mounted.
+        package var stays = false
 
         package init(number: Int? = nil, serial: String, xenNode: String? = nil) {
             self.number = number
@@ -149,7 +170,7 @@ package struct DeviceOrder: Sendable, Equatable {
 
     package enum Kind: Sendable, Equatable {
         case plug(Plug)
-        /// Takes the device away, unless something holds it. `force`: also then.
+        /// Takes the device away, unless something holds it. `force`: also then, and under it.
         case unplug(force: Bool)
     }
 
@@ -174,6 +195,8 @@ package struct Latency: Sendable, Equatable {
     package var change = Duration.zero
     /// How old DescribeVolumes' answers are: EC2 is only eventually consistent.
     package var consistency = Duration.zero
+    /// How old the tags in them are, where that is longer.
+    package var tagConsistency = Duration.zero
 
     package init() {}
 }

@@ -40,6 +40,7 @@ extension Region {
         case "TerminateInstances":
             return try changeInstances(
                 parameters, from: [.running, .stopped], .shuttingDown, .terminated, at: now)
+        case "ModifyInstanceAttribute": return try modifyInstanceAttribute(parameters, at: now)
         default:
             throw APIError(
                 "InvalidAction", "The action \(action) is not valid for this web service.")

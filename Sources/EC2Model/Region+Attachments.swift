@@ -29,7 +29,7 @@ extension Region {
             throw .invalidValue(name, for: "device", "\(name) is not a valid EBS device name.")
         }
         let names = attachments(of: instance.id).map(\.attachment.deviceName)
-        let taken = names + [instance.rootDeviceName]
+        let taken = hasRootVolume(instance) ? names : names + [instance.rootDeviceName]
         let clash = taken.contains {
             $0 == canonical
                 || instance.mode == .xen
@@ -50,6 +50,13 @@ extension Region {
                     + "'\(instance.id)' has been reached.")
         }
         return canonical
+    }
+
+    /// Whether one of the Region's volumes is the instance's root volume.
+    func hasRootVolume(_ instance: Instance) -> Bool {
+        attachments(of: instance.id).contains {
+            $0.attachment.deviceName == instance.rootDeviceName
+        }
     }
 
     /// The instance's attachments, ordered by device name.
@@ -76,6 +83,14 @@ extension Region {
             plugAt = now.instant + latency.device + .milliseconds(milliseconds)
         case .deviceNumber(let wanted): plug.number = wanted
         case .deviceSerial(let serial): plug.serial = serial
+        case .deviceStays: plug.stays = true
+        case .attachmentEnds(let milliseconds):
+            let number = addAttachment(id, to: instance, as: deviceName, plug, at: now)
+            note("attach-accepted", id, instance, deviceName, at: now.instant)
+            schedule(
+                .attachmentEnds(id, attachment: number),
+                at: now.instant + .milliseconds(milliseconds))
+            return
         default: break
         }
         let number = addAttachment(id, to: instance, as: deviceName, plug, at: now)
@@ -85,17 +100,23 @@ extension Region {
     }
 
     /// Makes a volume one that has been attached before the simulation began. Refused as
-    /// AttachVolume refuses.
+    /// AttachVolume refuses, but for the name of the root device: that makes it the root volume.
     package mutating func setAttached(
-        _ id: VolumeID, to instance: InstanceID, as deviceName: String, at now: Moment
+        _ id: VolumeID, to instance: InstanceID, as deviceName: String,
+        deleteOnTermination: Bool? = nil, at now: Moment
     ) throws(APIError) {
         guard let volume = volumes[id] else { throw .volumesNotFound([id.description]) }
         let described = try required(instance.description)
         try requireAttachable(volume, to: described)
-        let name = try freeDeviceName(deviceName, on: described)
-        let number = addAttachment(
-            id, to: instance, as: name, plug(id, to: instance, as: name), at: now)
-        changeAttachment(id, number, at: now) { $0.state = .attached }
+        let isRoot = deviceName == described.rootDeviceName && !hasRootVolume(described)
+        let name = isRoot ? deviceName : try freeDeviceName(deviceName, on: described)
+        var plug = plug(id, to: instance, as: name)
+        if isRoot, described.mode == .nitro { plug.number = 0 }
+        let number = addAttachment(id, to: instance, as: name, plug, at: now)
+        changeAttachment(id, number, at: now) {
+            $0.state = .attached
+            $0.deleteOnTermination = deleteOnTermination ?? isRoot
+        }
         schedule(.plug(id, attachment: number), at: now.instant)
     }
 
@@ -152,8 +173,9 @@ extension Region {
         case .absent: endAttachment(id, number, at: now)
         case .leaving: break
         case .present:
+            let holdsBack = instances[attachment.instance]?.holdsDetachBack ?? false
             changeAttachment(id, number, at: now) { $0.device = .leaving }
-            order(.unplug(force: attachment.force), id, attachment)
+            order(.unplug(force: attachment.force || !holdsBack), id, attachment)
         }
     }
 
@@ -206,12 +228,18 @@ extension Region {
             at: now.instant + Self.busyRetryTime)
     }
 
-    private mutating func endAttachment(_ id: VolumeID, _ number: Int, at now: Moment) {
-        guard let instance = attachment(id, number)?.instance else { return }
+    mutating func endAttachment(_ id: VolumeID, _ number: Int, at now: Moment) {
+        guard let attachment = attachment(id, number) else { return }
+        let instance = attachment.instance
         change(id, at: now) { (volume: inout Volume) in
             volume.attachments.removeAll { $0.number == number }
             if volume.attachments.isEmpty { volume.state = .available }
         }
         note("detached", id, instance, at: now.instant)
+        guard attachment.deleteOnTermination, instances[instance]?.state == .terminated else {
+            return
+        }
+        change(id, at: now) { (volume: inout Volume) in volume.state = .deleting }
+        schedule(.volumeGone(id), at: now.instant + latency.change)
     }
 }

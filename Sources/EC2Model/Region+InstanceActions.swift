@@ -61,8 +61,18 @@ extension Region {
                 "IncorrectInstanceState",
                 "The instance '\(instance.id)' is not in a state from which it can be changed.")
         }
+        let hibernates = try parameters.flag("Hibernate") ?? false
+        for instance in chosen where hibernates && !instance.canHibernate {
+            throw APIError(
+                "UnsupportedHibernationConfiguration",
+                "Instance '\(instance.id)' is not configured for hibernation.")
+        }
         try refuseDryRun(parameters)
         for instance in chosen where from.contains(instance.state) {
+            if passing != .pending {
+                instances[instance.id]?.stateReason =
+                    hibernates ? Instance.hibernated : "Client.UserInitiatedShutdown"
+            }
             change(instance.id, passing: passing, final: final, at: now)
         }
         let changes = chosen.map { instance in
@@ -74,5 +84,27 @@ extension Region {
             ]
         }
         return [.list("instancesSet", changes)]
+    }
+
+    /// Of the attributes only whether a volume goes with its instance.
+    mutating func modifyInstanceAttribute(
+        _ parameters: QueryParameters, at now: Moment
+    ) throws(APIError) -> [XMLNode] {
+        let instance = try required(try parameters.required("InstanceId"))
+        try refuseDryRun(parameters)
+        for index in parameters.indices("BlockDeviceMapping") {
+            let prefix = "BlockDeviceMapping.\(index)"
+            let name = try parameters.required("\(prefix).DeviceName")
+            guard let flag = try parameters.flag("\(prefix).Ebs.DeleteOnTermination"),
+                let (volume, attachment) = attachments(of: instance.id).first(where: {
+                    $0.attachment.deviceName == name
+                })
+            else {
+                throw APIError(
+                    "InvalidInstanceAttributeValue", "No device is currently mapped at \(name)")
+            }
+            changeAttachment(volume, attachment.number, at: now) { $0.deleteOnTermination = flag }
+        }
+        return [XMLNode("return", "true")]
     }
 }

@@ -15,6 +15,7 @@ extension Region {
         _ id: InstanceID, passing: Instance.State, final: Instance.State, at now: Moment
     ) {
         instances[id]?.state = passing
+        if passing == .pending { instances[id]?.stateReason = nil }
         note("instance-\(passing.rawValue)", nil, id, at: now.instant)
         schedule(.instanceState(id, final), at: now.instant + latency.change)
     }
@@ -28,6 +29,9 @@ extension Region {
             case .running:
                 changeAttachment(volume, attachment.number, at: now) { $0.force = false }
                 schedule(.plug(volume, attachment: attachment.number), at: now.instant)
+            case .stopped where instances[id]?.isHibernated == true:
+                // Its kernel sleeps, and with it what has the device mounted.
+                break
             case .stopped, .terminated:
                 // The machine is gone, and with it whoever held the device.
                 changeAttachment(volume, attachment.number, at: now) {

@@ -24,6 +24,9 @@ extension Region {
                 "InvalidParameterValue",
                 "Tag keys starting with 'aws:' are reserved for internal use")
         }
+        if create {
+            try requireRoom(for: indices.compactMap { parameters["Tag.\($0).Key"] }, resources)
+        }
         try refuseDryRun(parameters)
         for resource in resources {
             change(tagsOf: resource, at: now) { tags in
@@ -41,6 +44,24 @@ extension Region {
             }
         }
         return [XMLNode("return", "true")]
+    }
+
+    /// How many tags a resource bears: docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html.
+    private static let tagsMax = 50
+
+    private func requireRoom(
+        for keys: [String], _ resources: [String]
+    ) throws(APIError) {
+        for resource in resources {
+            let tags =
+                VolumeID(resource).flatMap { volumes[$0]?.tags }
+                ?? InstanceID(resource).flatMap { instances[$0]?.tags } ?? [:]
+            guard Set(tags.keys).union(keys).count <= Self.tagsMax else {
+                throw APIError(
+                    "TagLimitExceeded",
+                    "The maximum number of Tags for a resource has been reached.")
+            }
+        }
     }
 
     private func requireTaggable(_ resource: String) throws(APIError) {

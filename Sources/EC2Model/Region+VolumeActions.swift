@@ -76,9 +76,21 @@ extension Region {
                 "The volume '\(volume.id)' is not attached\(place)"
                     + (parameters["Device"].map { " as device \($0)" } ?? "") + ".")
         }
+        try refuseRoot(volume.id, attachment)
         try refuseDryRun(parameters)
         beginDetach(volume.id, attachment, force: force, at: now)
         return attachmentMembers(volume.id, attachment.instance)
+    }
+
+    private func refuseRoot(
+        _ id: VolumeID, _ attachment: Attachment
+    ) throws(APIError) {
+        guard let instance = instances[attachment.instance], instance.state == .running,
+            attachment.deviceName == instance.rootDeviceName
+        else { return }
+        throw APIError(
+            "OperationNotPermitted",
+            "Unable to detach root volume '\(id)' from instance '\(instance.id)'")
     }
 
     private func attachmentMembers(_ id: VolumeID, _ instance: InstanceID) -> [XMLNode] {
@@ -130,7 +142,7 @@ extension Region {
         return [XMLNode("return", "true")]
     }
 
-    /// Only growth: the edge makes the device follow when it sees the new size.
+    /// Size, type and Multi-Attach. The edge makes the device follow when it sees a new size.
     mutating func modifyVolume(
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {
@@ -140,17 +152,42 @@ extension Region {
             throw APIError(
                 "InvalidParameterValue", "New size cannot be smaller than existing size")
         }
+        let type = parameters["VolumeType"] ?? volume.type
+        let multiAttach = try parameters.flag("MultiAttachEnabled") ?? volume.multiAttach
+        try requireModifiable(volume, to: type, multiAttach: multiAttach)
         try refuseDryRun(parameters)
         change(volume.id, at: now) { (volume: inout Volume) in
             if size > volume.gibibytes { volume.bytes = size << 30 }
+            volume.type = type
+            volume.multiAttach = multiAttach
         }
         let members = [
             XMLNode("volumeId", "\(volume.id)"), XMLNode("modificationState", "completed"),
             XMLNode("targetSize", "\(size)"), XMLNode("originalSize", "\(volume.gibibytes)"),
+            XMLNode("targetVolumeType", type), XMLNode("originalVolumeType", volume.type),
+            XMLNode("targetMultiAttachEnabled", "\(multiAttach)"),
+            XMLNode("originalMultiAttachEnabled", "\(volume.multiAttach)"),
             XMLNode("progress", "100"),
             XMLNode("startTime", timestamp(now.unixSeconds)),
         ]
         return [XMLNode("volumeModification", members)]
+    }
+
+    /// Multi-Attach is for io1 and io2, and is turned on or off while nothing has the volume:
+    /// docs.aws.amazon.com/ebs/latest/userguide/working-with-multi-attach.html.
+    private func requireModifiable(
+        _ volume: Volume, to type: String, multiAttach: Bool
+    ) throws(APIError) {
+        if multiAttach, !type.hasPrefix("io") {
+            throw APIError(
+                "InvalidParameterCombination",
+                "Multi-Attach is not supported for volumes of type '\(type)'.")
+        }
+        if multiAttach != volume.multiAttach, !volume.attachments.isEmpty {
+            throw APIError(
+                "IncorrectState",
+                "Multi-Attach of volume '\(volume.id)' cannot be changed while it is attached.")
+        }
     }
 
     private func requiredVolume(_ parameters: QueryParameters) throws(APIError) -> Volume {

@@ -23,6 +23,7 @@ package struct Region: Sendable {
         case volumeGone(VolumeID)
         case plug(VolumeID, attachment: Int)
         case attached(VolumeID, attachment: Int)
+        case attachmentEnds(VolumeID, attachment: Int)
         case unplug(VolumeID, attachment: Int)
         case instanceState(InstanceID, Instance.State)
     }
@@ -73,6 +74,9 @@ package struct Region: Sendable {
             changeAttachment(id, number, at: now) {
                 if $0.state == .attaching { $0.state = .attached }
             }
+        case .attachmentEnds(let id, let number):
+            note("attachment-failed", id, attachment(id, number)?.instance, at: now.instant)
+            endAttachment(id, number, at: now)
         case .unplug(let id, let number): orderUnplug(id, number, at: now)
         case .instanceState(let id, let state): finish(id, state, at: now)
         }
@@ -87,8 +91,17 @@ package struct Region: Sendable {
 
     /// The volume as DescribeVolumes shows it at `now`.
     func visible(_ id: VolumeID, at now: Instant) -> Volume? {
+        var seen = past(id, now + (.zero - latency.consistency))
+        if latency.tagConsistency > latency.consistency,
+            let older = past(id, now + (.zero - latency.tagConsistency))
+        {
+            seen?.tags = older.tags
+        }
+        return seen
+    }
+
+    private func past(_ id: VolumeID, _ horizon: Instant) -> Volume? {
         guard let past = history[id] else { return volumes[id] }
-        let horizon = now + (.zero - latency.consistency)
         if let seen = past.last(where: { $0.at <= horizon }) { return seen.volume }
         return past.first?.volume
     }
@@ -111,11 +124,12 @@ package struct Region: Sendable {
     }
 
     private mutating func setVolume(_ id: VolumeID, to volume: Volume?, at now: Moment) {
-        if latency.consistency > .zero {
+        let age = max(latency.consistency, latency.tagConsistency)
+        if age > .zero {
             // The first entry says how it was before the first change that is remembered.
             var past = history[id] ?? [(Instant(nanoseconds: 0), volumes[id])]
             past.append((now.instant, volume))
-            let horizon = now.instant + (.zero - latency.consistency)
+            let horizon = now.instant + (.zero - age)
             if let current = past.lastIndex(where: { $0.at <= horizon }) {
                 past.removeFirst(current)
             }

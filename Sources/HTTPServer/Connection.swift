@@ -145,7 +145,8 @@ final class Connection {
         hold(server.serialise(response, method: nil, closing: true))
     }
 
-    /// Cancels the connection's task once its client hangs up.
+    /// Cancels the connection's task once its client hangs up. One that has only finished sending,
+    /// as `nc -N` does after its request, still waits for the answer.
     private func watchClient() -> Task<Void, Never> {
         let stream = stream
         let task = task

@@ -6,7 +6,8 @@ import SystemPackage
 /// A small file that is replaced as a whole: a reader, also one after a crash, finds the old or the
 /// new contents, never a part.
 ///
-/// Written to a file beside it, synced, renamed over it, and the folder synced, on a worker thread.
+/// Written to a file beside it, synced, renamed over it, and the folder synced, on a worker thread of
+/// those that are for the state.
 package struct AtomicFile: Sendable {
     package let path: String
     private let sizeMax: Int
@@ -20,7 +21,8 @@ package struct AtomicFile: Sendable {
     /// The contents; nil where there is no such file.
     @RingActor
     package func read() async throws -> [UInt8]? {
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .state, doing: "read \(path)") {
+            () throws(OperationError) in
             let descriptor = open(path, O_RDONLY | O_CLOEXEC)
             guard descriptor >= 0 else {
                 if errno == ENOENT { return nil }
@@ -47,7 +49,8 @@ package struct AtomicFile: Sendable {
     /// while a crash of the machine may leave any part of them. Makes the folder where there is none.
     @RingActor
     package func replace(with bytes: [UInt8], syncing: Bool = true) async throws {
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .state, doing: "replace \(path)") {
+            () throws(OperationError) in
             let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             if mkdir(folder, 0o700) != 0 && errno != EEXIST {
                 throw failure("make the folder \(folder)", "mkdir")
@@ -66,7 +69,8 @@ package struct AtomicFile: Sendable {
     /// Keeps the file aside under another name, which is returned.
     @RingActor
     package func setAside() async throws -> String {
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .state, doing: "keep \(path) aside") {
+            () throws(OperationError) in
             let aside = path + ".unreadable"
             if rename(path, aside) != 0 { throw failure("keep \(path) aside", "rename") }
             return aside

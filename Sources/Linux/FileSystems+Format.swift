@@ -1,6 +1,7 @@
 package import Base
 import Glibc
 import Ring
+import Synchronization
 import SystemPackage
 
 extension FileSystems {
@@ -14,7 +15,8 @@ extension FileSystems {
     ) async throws {
         let doing = "format \(volume) on \(device.path)"
         let tree = tree
-        let held = try await RingActor.ring.blocking { () throws(OperationError) in
+        let held = try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
             try openBlank(
                 device, of: volume, in: tree, orUnfinished: plan.overwritesUnfinished, doing: doing)
         }
@@ -23,7 +25,7 @@ extension FileSystems {
         let program = Program(
             path: "\(toolPath)/mkfs.\(plan.type)", arguments: force + plan.arguments)
         let result = try await program.run(
-            on: held, doing: doing, by: deadline,
+            on: held, of: volume, doing: doing, by: deadline,
             adviceIfLate: "the volume may hold a part of a file system and is not formatted again; "
                 + "where it is new, delete it and take another")
         guard result.end != .exited(0) else { return }
@@ -42,7 +44,8 @@ extension FileSystems {
         guard ["ext2", "ext3", "ext4"].contains(type) else { return nil }
         let doing = "check the \(type) of \(volume) on \(device.path) before mounting it"
         let tree = tree
-        let asking = try await RingActor.ring.blocking { () throws(OperationError) -> HeldDevice? in
+        let asking = try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) -> HeldDevice? in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
             let superblock = try proven.extSuperblock()
             guard superblock.asksForCheck(unixSeconds: Int64(time(nil))) else { return nil }
@@ -56,7 +59,7 @@ extension FileSystems {
         guard let asking else { return nil }
         let program = Program(path: "\(toolPath)/e2fsck", arguments: ["-p"])
         let result = try await program.run(
-            on: asking, doing: doing, by: deadline,
+            on: asking, of: volume, doing: doing, by: deadline,
             adviceIfLate: "run 'e2fsck -p' on it by hand, which may take long")
         // e2fsck(8): 1 is "errors corrected", 2 is "reboot", meant for a mounted file system.
         if case .exited(let code) = result.end, code & ~3 == 0 { return result.output }
@@ -71,12 +74,21 @@ extension FileSystems {
 /// An open device that outlives the worker's call. While it is open, the kernel gives the device's
 /// number to no other device.
 private final class HeldDevice: Sendable {
-    let descriptor: Descriptor
     let device: BlockDevice
+    let number: Int32
+    private let descriptor: Mutex<Descriptor?>
 
     init(_ descriptor: consuming Descriptor, _ device: BlockDevice) {
-        self.descriptor = descriptor
         self.device = device
+        number = descriptor.rawValue
+        self.descriptor = Mutex(consume descriptor)
+    }
+
+    /// On a worker: the last one to close a device waits until what was written to it is on it.
+    func close(for volume: VolumeID) async {
+        await RingActor.ring.blocking(for: .volume(volume), doing: "close \(device.path)") {
+            self.descriptor.withLock { $0 = nil }
+        }
     }
 }
 
@@ -110,16 +122,35 @@ private struct Program {
     }
 
     /// Runs it to its end on the device that is held, whatever its path has come to stand for
-    /// meanwhile. The result's output is one line, and names the device by its path.
+    /// meanwhile, and gives the device up. The result's output is one line, and names the device by
+    /// its path.
+    ///
+    /// Returns only when nothing of the program acts on the device any more. Where the device hangs
+    /// that may be long after the deadline, at which it is killed.
     @RingActor
     func run(
-        on held: HeldDevice, doing: String, by deadline: Instant, adviceIfLate: String
+        on held: HeldDevice, of volume: VolumeID, doing: String, by deadline: Instant,
+        adviceIfLate: String
     ) async throws -> ChildResult {
-        defer { withExtendedLifetime(held) {} }
-        let target = "/proc/\(getpid())/fd/\(held.descriptor.rawValue)"
+        let result: Result<ChildResult, any Error>
+        do {
+            result = .success(
+                try await end(on: held, of: volume, doing: doing, by: deadline, adviceIfLate))
+        } catch { result = .failure(error) }
+        await held.close(for: volume)
+        return try result.get()
+    }
+
+    @RingActor
+    private func end(
+        on held: HeldDevice, of volume: VolumeID, doing: String, by deadline: Instant,
+        _ adviceIfLate: String
+    ) async throws -> ChildResult {
+        let target = "/proc/\(getpid())/fd/\(held.number)"
         let text = text(on: held.device)
         do {
-            var result = try await ChildProcess.run(path, arguments + [target], by: deadline)
+            var result = try await ChildProcess.run(
+                path, arguments + [target], by: deadline, for: .volume(volume), doing: text)
             result.output = result.output.replacingAll(target, by: held.device.path)
                 .split(whereSeparator: \.isNewline).joined(separator: " / ")
             return result
@@ -130,6 +161,13 @@ private struct Program {
         } catch is DeadlineExceeded {
             throw OperationError(
                 .deadline, doing: doing, found: "\(text) had not ended in time and was killed",
+                advice: adviceIfLate)
+        } catch let error as ChildOutlivesKill {
+            await error.end()
+            throw OperationError(
+                .deadline, doing: doing,
+                found: "\(text) had not ended in time, was killed, and hung until now, for the "
+                    + "device did not answer",
                 advice: adviceIfLate)
         }
     }

@@ -12,7 +12,8 @@ extension FileSystems {
     ) async throws -> Growth? {
         let doing = "grow the \(type) of \(volume) (\(device.path)) at \(mountpoint)"
         let tree = tree
-        return try await RingActor.ring.blocking { () throws(OperationError) in
+        return try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
             let root = try openRoot(of: mountpoint, doing: doing)
             let home = try explaining("statx", .system, doing: doing) { () throws(Errno) in
@@ -32,7 +33,8 @@ extension FileSystems {
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
     ) async throws {
         let doing = "set owner and permissions of the new file system of \(volume)"
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
             let root = try openRoot(of: mountpoint, doing: doing)
             try explaining("fchown", .system, doing: doing) { () throws(Errno) in
                 if fchown(root.rawValue, uid ?? .max, gid ?? .max) != 0 { throw lastErrno }

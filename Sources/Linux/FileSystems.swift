@@ -23,11 +23,11 @@ package final class FileSystems: Sendable {
 
     /// What is on `device`. A read that fails is an error, never a blank device.
     package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
+        let doing = "probe \(volume) on \(device.path)"
         let tree = tree
-        return try await RingActor.ring.blocking { () throws(OperationError) in
-            try ProvenDevice.open(
-                device, of: volume, in: tree, doing: "probe \(volume) on \(device.path)"
-            ).content()
+        return try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
+            try ProvenDevice.open(device, of: volume, in: tree, doing: doing).content()
         }
     }
 
@@ -46,7 +46,8 @@ package final class FileSystems: Sendable {
         let options = try MountOptions(
             type: type, readOnly: readOnly, options: options, doing: doing)
         let tree = tree
-        return try await RingActor.ring.blocking { () throws(OperationError) in
+        return try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
             try mountProven(proven, type: type, at: mountpoint, options: options)
             return canGrow(proven, type: type, at: mountpoint)
@@ -58,50 +59,65 @@ package final class FileSystems: Sendable {
     /// uses it, and leaves all as it was.
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         let doing = "unmount \(volume) from \(mountpoint)"
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
             try unmountTop(at: mountpoint, doing: doing)
         }
     }
 
     /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace.
-    package nonisolated func mountState(
-        of device: BlockDevice, at mountpoint: String
-    ) async -> MountState {
-        do throws(Errno) {
-            let home = try Node(mountpoint, following: false).home
-            return home == device.number ? .mounted : .notMounted
-        } catch {
-            // A file system that has shut down answers EIO.
-            let mounted = await RingActor.ring.blocking {
-                try? MountTable(doing: "look at \(mountpoint)").top(at: mountpoint)
+    package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
+        let doing = "look at what is mounted at \(mountpoint)"
+        return await RingActor.ring.blocking(for: owner(of: device), doing: doing) {
+            do throws(Errno) {
+                let home = try Node(mountpoint, following: false).home
+                return home == device.number ? .mounted : .notMounted
+            } catch {
+                // A file system that has shut down answers EIO.
+                let mounted = try? MountTable(doing: doing).top(at: mountpoint)
+                return mounted?.device == device.number ? .broken : .notMounted
             }
-            return mounted?.device == device.number ? .broken : .notMounted
         }
     }
 
     /// Whether a mount in any mount namespace, swap or RAID holds the device. A program that merely
     /// has the device open does not count.
     package func isHeld(_ device: BlockDevice) async throws -> Bool {
-        try await RingActor.ring.blocking { () throws(OperationError) in
-            try explaining(
-                "open", .device, doing: "see whether \(device.path) is in use"
-            ) { () throws(Errno) in
+        let doing = "see whether \(device.path) is in use"
+        return try await RingActor.ring.blocking(for: owner(of: device), doing: doing) {
+            () throws(OperationError) in
+            try explaining("open", .device, doing: doing) { () throws(Errno) in
                 try isClaimed(device)
             }
         }
     }
 
+    /// Whose workers a call takes that names the device alone. On Xen that does not tell the volume.
+    private func owner(of device: BlockDevice) -> BlockingOwner {
+        let serial = tree.serial(of: baseName(of: device.path))
+        let volume = serial.flatMap { VolumeID("vol-" + $0.dropFirst(3)) }
+        return volume.map { .volume($0) } ?? .device(device.number)
+    }
+
+    /// What has been under way on the volume's device for longest: a system call, or a program.
+    package func workUnderWay(on volume: VolumeID) -> WorkUnderWay? {
+        RingActor.ring.workUnderWay(for: .volume(volume))
+    }
+
     /// Who uses the file system of `device`, as far as /proc shows it, one text each; for messages.
     /// Empty proves nothing: processes of other PID namespaces may not be seen.
     package func holders(of device: BlockDevice) async -> [String] {
-        await RingActor.ring.blocking { Holders.find(of: device.number) }
+        await RingActor.ring.blocking(
+            for: owner(of: device), doing: "find who uses \(device.path)"
+        ) { Holders.find(of: device.number) }
     }
 
     /// All that is mounted in this process's mount namespace, bind mounts too, in the kernel's
     /// order: of two on one mountpoint, the later one is on top.
     package func mounted() async throws -> [MountedFileSystem] {
-        try await RingActor.ring.blocking { () throws(OperationError) in
-            try MountTable(doing: "list what is mounted").lines.map {
+        let doing = "list what is mounted"
+        return try await RingActor.ring.blocking(doing: doing) { () throws(OperationError) in
+            try MountTable(doing: doing).lines.map {
                 MountedFileSystem(
                     mountpoint: $0.mountpoint, device: $0.device, type: $0.type,
                     source: $0.source, readOnly: $0.readOnly)

@@ -7,7 +7,9 @@ import Base
 @RingActor
 package final class ByteBuffer {
     /// More than the buffer's maximum was asked for.
-    package struct Full: Error, Sendable {}
+    package struct Full: Error, Sendable, CustomStringConvertible {
+        package var description: String { "the buffer holds as much as it may" }
+    }
 
     /// Unsafe only for `deinit`, which has the buffer to itself on whatever thread it runs.
     nonisolated(unsafe) private var storage: UnsafeMutableRawPointer

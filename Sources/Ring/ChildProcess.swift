@@ -21,25 +21,41 @@ package struct ChildResult: Sendable, Equatable {
 /// Runs programs.
 package enum ChildProcess {
     /// Runs the program at `path`, without a shell and with a minimal environment, to its end.
-    /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile.
+    /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile. `owner` and `doing` are
+    /// those of `Ring.blocking`.
     ///
     /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
     /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
-    /// a device any more.
+    /// a device any more. One that waits for a device in the kernel (state D) does not end when it
+    /// is killed: then this throws `ChildOutlivesKill`, and it is reaped whenever it ends.
     @RingActor
     package static func run(
-        _ path: String, _ arguments: [String], by deadline: Instant
+        _ path: String, _ arguments: [String], by deadline: Instant,
+        for owner: BlockingOwner = .other, doing: String? = nil
     ) async throws -> ChildResult {
-        try await RingActor.ring.withDeadline(deadline) {
-            let child = try await Child.start(path, arguments)
-            return try await child.finish()
-        }
+        let doing = doing ?? "run \(path)"
+        let child = try await Child.start(path, arguments, for: owner, doing)
+        return try await child.finish(by: deadline)
     }
 
     /// Returns once what this process has closed before is closed everywhere: a child that is being
     /// started has a copy of every descriptor, its lock and its exclusive hold, until its exec.
-    /// Blocks for as long as that takes, less than a millisecond: it is for worker threads.
-    package nonisolated static func awaitStarts() { CUring_await_spawns() }
+    /// Blocks for as long as that takes, less than a millisecond: it is for worker threads. A start
+    /// that takes longer than `Limit.childStartTimeMax` hangs, and is not waited for.
+    package nonisolated static func awaitStarts() {
+        _ = CUring_await_spawns(UInt32(Limit.childStartTimeMax.milliseconds))
+    }
+}
+
+/// A child that was killed and has not ended: a system call of it waits for a device, and it may
+/// still act on that.
+package struct ChildOutlivesKill: Error, Sendable, CustomStringConvertible {
+    fileprivate let ending: Task<ChildResult.End, Never>
+
+    /// Returns once it has ended and is reaped.
+    package func end() async { _ = await ending.value }
+
+    package var description: String { "the program was killed and has not ended" }
 }
 
 /// A started child process.
@@ -50,6 +66,9 @@ private final class Child {
     private let end: Descriptor
     private let pipe: Descriptor
     private var output: [UInt8] = []
+    private var hasEnded = false
+    /// Waits for the end, at most until the alarm.
+    private var waiter: UnsafeContinuation<Void, Never>?
 
     private init(pid: pid_t, end: consuming Descriptor, pipe: consuming Descriptor) {
         self.pid = pid
@@ -58,39 +77,72 @@ private final class Child {
     }
 
     /// On a worker: posix_spawn blocks until the program is loaded.
-    static func start(_ path: String, _ arguments: [String]) async throws(Errno) -> Child {
-        let (pid, end, pipe) = try await RingActor.ring.blocking { () throws(Errno) in
+    static func start(
+        _ path: String, _ arguments: [String], for owner: BlockingOwner, _ doing: String
+    ) async throws(Errno) -> Child {
+        let ring = RingActor.ring
+        let (pid, end, pipe) = try await ring.blocking(for: owner, doing: doing) {
+            () throws(Errno) in
             try spawn(path, arguments)
         }
+        ring.children[pid] = (owner, WorkUnderWay(doing: doing, since: ring.now, hangs: false))
         return Child(pid: pid, end: Descriptor(owning: end), pipe: Descriptor(owning: pipe))
     }
 
-    /// Waits for the end, and kills the child when the task is cancelled.
-    func finish() async throws -> ChildResult {
+    /// Waits for the end, and kills the child at the deadline and when the task is cancelled.
+    func finish(by deadline: Instant) async throws -> ChildResult {
         let reading = RingActor.spawn { await self.readOutput() }
-        let failure = await waitForEnd()
-        if failure != nil { await killAndWait() }
+        let failure = await waitForEnd(by: deadline)
+        if failure != nil { kill(pid, SIGKILL) }
+        let ending = RingActor.spawn { await self.reapAtEnd() }
+        if failure != nil { await waitForEndAfterKill() } else { _ = await ending.value }
         // The pipe's end may never come: a grandchild can hold it open.
         reading.cancel()
         await reading.value
-        let end = reap()
-        if let failure { throw failure == .canceled ? CancellationError() : failure }
+        guard hasEnded else {
+            RingActor.ring.children[pid]?.work.hangs = true
+            throw ChildOutlivesKill(ending: ending)
+        }
+        let end = await ending.value
+        if let failure { throw failure }
         return ChildResult(end: end, output: String(decoding: output, as: UTF8.self))
     }
 
-    private func waitForEnd() async -> Errno? {
-        do throws(Errno) {
-            _ = try await RingActor.ring.poll(end, .input)
+    private func waitForEnd(by deadline: Instant) async -> (any Error)? {
+        do {
+            try await RingActor.ring.withDeadline(deadline) {
+                _ = try await RingActor.ring.poll(self.end, .input)
+            }
             return nil
         } catch {
-            return error
+            return error as? Errno == .canceled ? CancellationError() : error
         }
     }
 
-    private func killAndWait() async {
+    private func waitForEndAfterKill() async {
+        let alarm = RingActor.spawn {
+            let ring = RingActor.ring
+            try? await ring.sleep(until: ring.now + Limit.killTimeMax)
+            self.resumeWaiter()
+        }
+        await withUnsafeContinuation { if hasEnded { $0.resume() } else { waiter = $0 } }
+        alarm.cancel()
+    }
+
+    private func resumeWaiter() {
+        waiter?.resume()
+        waiter = nil
+    }
+
+    /// Whether anybody still waits for it or not.
+    private func reapAtEnd() async -> ChildResult.End {
         // Until it is reaped the pid is the child's.
-        kill(pid, SIGKILL)
         while await RingActor.ring.pollToTheEnd(end) < 0 { await Task.yield() }
+        let end = reap()
+        hasEnded = true
+        RingActor.ring.children[pid] = nil
+        resumeWaiter()
+        return end
     }
 
     /// Reads until the pipe's end, or until the task is cancelled; then what is in the pipe by now.

@@ -32,6 +32,10 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// Why `start` had to do without io_uring; nil when it did not.
     package private(set) var uringBarrier: UringBarrier?
     let blockingPool = BlockingPool()
+    /// Whether somebody sees to it that workers which hang are made up for.
+    var isRelieving = false
+    /// The child processes that are not reaped yet.
+    var children: [pid_t: (owner: BlockingOwner, work: WorkUnderWay)] = [:]
     var slots = SlotTable()
     private var jobs = JobQueue()
     private var isStopping = false

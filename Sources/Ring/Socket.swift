@@ -121,8 +121,42 @@ package final class Socket {
         if !descriptor.isClosed { shutdown(descriptor.rawValue, Int32(SHUT_RD)) }
     }
 
-    /// Returns when the peer has closed the connection or its sending side.
+    /// Returns when the connection has ended in both directions: the peer has closed it, or it is
+    /// broken.
+    ///
+    /// A peer that has only shut its sending side down (`shutdown(SHUT_WR)`) still waits for what is
+    /// sent to it. A unix socket's close is seen at once. Over TCP a close cannot be told from that
+    /// before the peer answers what is sent to it by a reset.
     package func hangUp() async throws(Errno) {
+        let fd = try descriptor.begin()
+        var result = await RingActor.ring.perform(.poll(fd, []))
+        // io_uring also ends the wait when the peer has shut its sending side down.
+        if result >= 0, !Self.ends(result) { result = await Self.end(of: fd) }
+        try descriptor.end()
+        _ = try checked(result)
+    }
+
+    private static func ends(_ events: Int32) -> Bool {
+        !PollEvents(rawValue: UInt32(events)).isDisjoint(with: [.hangUp, .error])
+    }
+
+    /// Waits as `hangUp` does where io_uring has no way to: by an epoll instance, which is readable
+    /// once a descriptor in it has an event that was asked for, or a hang-up or an error.
+    private static func end(of fd: Int32) async -> Int32 {
+        let instance = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard instance >= 0 else { return -errno }
+        let descriptor = Descriptor(owning: instance)
+        var nothing = epoll_event()
+        guard epoll_ctl(descriptor.rawValue, EPOLL_CTL_ADD, fd, &nothing) == 0 else {
+            return -errno
+        }
+        let result = await RingActor.ring.perform(.poll(descriptor.rawValue, .input))
+        descriptor.close()
+        return result
+    }
+
+    /// Returns when the peer has closed the connection or its sending side.
+    package func endOfPeerSending() async throws(Errno) {
         let fd = try descriptor.begin()
         let result = await RingActor.ring.perform(.poll(fd, .peerHangUp))
         try descriptor.end()

@@ -20,6 +20,10 @@ package final class SimulatedCloud: @unchecked Sendable {
     package private(set) var calls: [String] = []
     /// Taken from the front: what the next calls of an action fail with instead of being done.
     package var refusals: [String: [EC2Failure]] = [:]
+    package var tagsForbidden = false
+    /// What EC2 says of an instance besides its state.
+    package var rootDeviceNames: [InstanceID: String] = [:]
+    package var hibernated: Set<InstanceID> = []
     /// How long calls of an action wait here before they go out, as for the request budget.
     package var sendDelays: [String: Duration] = [:]
     /// Actions whose next answer is lost after the call was applied.
@@ -96,7 +100,8 @@ extension SimulatedCloud: EC2Port {
             return InstanceDescription(
                 id: id, state: instanceStates[id] ?? .running,
                 instanceType: attachmentLimit?.instanceType ?? "",
-                mappings: mappings + others + more, networkInterfaces: networkInterfaces)
+                mappings: mappings + others + more, networkInterfaces: networkInterfaces,
+                rootDeviceName: rootDeviceNames[id], isHibernated: hibernated.contains(id))
         }
     }
 
@@ -170,8 +175,15 @@ extension SimulatedCloud: EC2Port {
             "CreateTags", "\(volume) \(told.joined(separator: ","))", sentBy: latest
         ) {
             guard volumes[volume] != nil else { throw notFound(volume) }
+            if tagsForbidden { throw refusal("UnauthorizedOperation", "no tags") }
             volumes[volume]?.tags.merge(tags) { $1 }
         }
+    }
+
+    package func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool {
+        try await call("CreateTags", "dry run \(volume)") { !tagsForbidden }
     }
 
     package func removeTag(

@@ -4,6 +4,8 @@ package import VolumeCore
 /// The host's kernel: devices that come and go with the cloud's attachments, and mounts.
 package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendable {
     package private(set) var mounts: [String: MountedFileSystem] = [:]
+    /// Volumes that were mounted, oldest first.
+    package private(set) var everMounted: [VolumeID] = []
     /// Volumes that were formatted, oldest first.
     package private(set) var formatted: [VolumeID] = []
     /// Taken by the next calls: unmount fails as for a busy file system.
@@ -27,10 +29,28 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Taken by the next call: owner and permissions cannot be set.
     package var failOwnership = false
 
+    private var hangs: [VolumeID: SimulatedHang] = [:]
+
     private let cloud: SimulatedCloud
     private var time: SimulatedExecutor { cloud.time }
 
     package init(cloud: SimulatedCloud) { self.cloud = cloud }
+
+    /// Whether the volume's device answers.
+    package func hang(of volume: VolumeID) -> SimulatedHang {
+        if let hang = hangs[volume] { return hang }
+        let hang = SimulatedHang(time: time)
+        hangs[volume] = hang
+        return hang
+    }
+
+    private func pass(_ device: BlockDevice, _ doing: String) async {
+        for (id, hang) in hangs where cloud.device(of: id) == device { await hang.pass(doing) }
+    }
+
+    package func workUnderWay(on volume: VolumeID) async -> WorkUnderWay? {
+        hangs[volume]?.workUnderWay
+    }
 
     // MARK: Devices
 
@@ -76,6 +96,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     // MARK: File systems
 
     package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
+        await hang(of: volume).pass("probe \(volume)")
         try check(device, volume)
         return partitionContent[device] ?? cloud.content[volume] ?? .blank
     }
@@ -83,6 +104,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
+        await hang(of: volume).pass("mkfs.\(plan.type) \(device.path)")
         try check(device, volume)
         formatted.append(volume)
         cloud.content[volume] = .fileSystem(type: plan.type.rawValue, label: nil, uuid: nil)
@@ -127,8 +149,10 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         readOnly: Bool, options: [String]
     ) async throws -> Bool {
         try await time.sleep(until: time.now + mountTime)
+        await hang(of: volume).pass("mount \(volume)")
         try check(device, volume)
         precondition(mounts[mountpoint] == nil, "\(mountpoint) mounted twice")
+        everMounted.append(volume)
         mounts[mountpoint] = MountedFileSystem(
             mountpoint: mountpoint, device: device.number, type: type, source: device.path,
             readOnly: readOnly)
@@ -140,17 +164,20 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             busyUnmounts -= 1
             throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")
         }
+        await hang(of: volume).pass("unmount \(volume)")
         mounts[mountpoint] = nil
         broken.remove(mountpoint)
     }
 
     package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
+        await pass(device, "look at \(mountpoint)")
         guard mounts[mountpoint]?.device == device.number else { return .notMounted }
         return broken.contains(mountpoint) ? .broken : .mounted
     }
 
     package func isHeld(_ device: BlockDevice) async throws -> Bool {
-        mounts.values.contains { $0.device == device.number }
+        await pass(device, "open \(device.path)")
+        return mounts.values.contains { $0.device == device.number }
             || held.contains { cloud.device(of: $0) == device }
     }
 
@@ -172,13 +199,18 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
     package private(set) var saves = 0
     /// What a save fails with.
-    package var saveError: OperationError?
+    package var saveError: (any Error)?
+    /// Whether the disk that it lies on answers; nil for one that always does.
+    package var hang: SimulatedHang?
 
     package init() {}
+
+    package func workUnderWay() async -> WorkUnderWay? { hang?.workUnderWay }
 
     package func load() async throws -> [VolumeRecord] { records }
 
     package func save(_ records: [VolumeRecord]) async throws {
+        await hang?.pass("save the records")
         if let saveError { throw saveError }
         let counts = self.records.reduce(into: [:]) { $0[$1.id] = $1.mounts }
         self.records = records.map { record in
@@ -190,6 +222,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
     }
 
     package func saveCounts(_ records: [VolumeRecord]) async throws {
+        await hang?.pass("save the counts")
         for record in records {
             guard let index = self.records.firstIndex(where: { $0.id == record.id }) else {
                 continue

@@ -85,9 +85,15 @@ package final class ByteStream {
         do throws(Errno) { return try socket.sendNow(bytes) } catch { throw .socket(error) }
     }
 
-    /// Returns when the peer has closed the connection or its sending side.
+    /// Returns when the connection has ended in both directions, as far as that can be seen without
+    /// sending: `Socket.hangUp`.
     package func hangUp() async throws(StreamError) {
         do throws(Errno) { try await socket.hangUp() } catch { throw .socket(error) }
+    }
+
+    /// Returns when the peer has closed the connection or its sending side.
+    package func endOfPeerSending() async throws(StreamError) {
+        do throws(Errno) { try await socket.endOfPeerSending() } catch { throw .socket(error) }
     }
 
     /// Whether the connection stands, and nothing has come that was not received. Tells it without

@@ -94,7 +94,8 @@ extension Situation: CustomStringConvertible {
 }
 
 extension VolumeAttachment {
-    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount.
+    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as on
+    /// Xen.
     fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
 }
 
@@ -112,8 +113,8 @@ package enum AttachRefusal: Sendable, Equatable {
     case volumeChanged
     /// The instance has as many volumes as it may.
     case limitReached
-    /// Nothing that can be mended here; the advice is for the operator.
-    case final(advice: String?)
+    /// Nothing that can be mended here.
+    case final
 
     /// Codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
     package init(code: String, message: String) {
@@ -123,11 +124,7 @@ package enum AttachRefusal: Sendable, Equatable {
             self = .nameInUse
         case "VolumeInUse", "IncorrectState": self = .volumeChanged
         case "AttachmentLimitExceeded": self = .limitReached
-        case "UnauthorizedOperation":
-            self = .final(
-                advice: "allow ec2:AttachVolume to the instance's role, for volume and instance")
-        case "InvalidVolume.NotFound": self = .final(advice: "check the volume's id and region")
-        default: self = .final(advice: nil)
+        default: self = .final
         }
     }
 }
@@ -199,3 +196,22 @@ package enum ContentDecision: Sendable, Equatable {
         }
     }
 }
+
+/// Whether a failed DetachVolume from another instance ends the attempt to take the volume. Else what
+/// is true now tells: the volume may be free, its instance gone, or EC2 busy.
+package func isFinal(detachmentFailure failure: EC2Failure, isForced: Bool) -> Bool {
+    guard let code = failure.code else {
+        if case .noCredentials = failure { return true }
+        return false
+    }
+    guard !failure.isThrottling, !isAlreadyDetached(code: code),
+        !passingDetachmentCodes.contains(code)
+    else { return false }
+    return !isForced || code == "UnauthorizedOperation"
+}
+
+/// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
+private let passingDetachmentCodes: Set<String> = [
+    "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InternalError", "InternalFailure",
+    "ServiceUnavailable", "Unavailable",
+]

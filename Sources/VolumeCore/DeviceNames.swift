@@ -57,6 +57,9 @@ package struct DeviceNames: Sendable {
         if let name = taken.remove(Self.spelling(of: name)) { quarantined.insert(name) }
     }
 
+    /// Whether it is one of the names that this plugin attaches volumes by, in either spelling.
+    package static func isGiven(_ name: String) -> Bool { all.contains(spelling(of: name)) }
+
     /// As `all` spells it.
     private static func spelling(of name: String) -> String {
         name.hasPrefix("/dev/xvd") && name.utf8.count == 9 ? "/dev/sd" + name.suffix(1) : name

@@ -44,6 +44,11 @@ package protocol EC2Port: Sendable {
         by deadline: Instant
     ) async throws
 
+    /// Whether this host's role may set these tags; sets none.
+    func maySetTags(
+        _ tags: [String: String], on volume: VolumeID, by deadline: Instant
+    ) async throws -> Bool
+
     /// Removes a tag if it has that value; one that is not there, or has another, is no error.
     func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
@@ -113,8 +118,7 @@ package protocol FileSystemPort: Sendable {
     /// Unmounts, never lazily, and removes the folder.
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws
 
-    /// Whether it is this device that is mounted there, as this process sees it, and works. Waits only
-    /// where it does not.
+    /// Whether it is this device that is mounted there, as this process sees it, and works.
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState
 
     /// Whether any mount namespace, or anything else, holds the device.
@@ -125,6 +129,14 @@ package protocol FileSystemPort: Sendable {
 
     /// The running kernel's release, `6.1.0-18-amd64`.
     func kernelRelease() async -> String
+
+    /// The system call or the program that has been at work on the volume's device for longest; nil
+    /// where there is none. Never waits for the device.
+    func workUnderWay(on volume: VolumeID) async -> WorkUnderWay?
+}
+
+extension FileSystemPort {
+    package func workUnderWay(on volume: VolumeID) async -> WorkUnderWay? { nil }
 }
 
 /// What must outlive the process.
@@ -138,6 +150,13 @@ package protocol StatePort: Sendable {
     /// Returns when the records' counts survive the process. They are of no use after a restart of
     /// the machine, and need not survive that.
     func saveCounts(_ records: [VolumeRecord]) async throws
+
+    /// The save that has been under way for longest; nil where there is none. Never waits for it.
+    func workUnderWay() async -> WorkUnderWay?
+}
+
+extension StatePort {
+    package func workUnderWay() async -> WorkUnderWay? { nil }
 }
 
 /// The instance that the daemon runs on.

@@ -11,6 +11,9 @@ package struct VolumeRecord: Sendable, Equatable {
     package var mounts: MountCounts
     /// The name it was attached by here, `/dev/sdf`, while it is attached as far as is known.
     package var deviceName: String?
+    /// Whether this plugin attached it, so that it may detach it: what somebody attached by hand is used
+    /// where it is, and left attached.
+    package var isOurs = false
     /// Whether the volume bears this instance's lease, as far as is known.
     package var hasLease: Bool
     /// Whether a format was begun and not seen to end: what it left unfinished may be written over.

@@ -15,17 +15,20 @@ import JSON
 ///         "mode": "nitro",          // or xen
 ///         "devPath": …, "sysPath": …, "imdsPort": 0, "state": "running", "attachmentLimit": 27,
 ///         "attachmentLimitType": "shared",      // or dedicated; none: EC2 tells no limit
-///         "networkInterfaces": 1, "instanceStoreDisks": 0
+///         "networkInterfaces": 1, "instanceStoreDisks": 0,
+///         "holdsDetachBack": false,             // true: a detachment waits for the unmount (Xen)
+///         "canHibernate": false
 ///       }],
 ///       "volumes": [{
 ///         "id": "vol-0123456789abcdef0", "sizeGiB": 1,      // or sizeMiB
 ///         "availabilityZone": "eu-central-1a", "snapshotId": null, "volumeType": "gp3",
-///         "multiAttachEnabled": false, "tags": {},
+///         "multiAttachEnabled": false, "kmsKeyId": null, "tags": {},
 ///         "content": "blank",       // as VolumeContent names them
-///         "attachedTo": {"instance": "i-…", "device": "/dev/sdf"}
+///         "attachedTo": {"instance": "i-…", "device": "/dev/sdf",  // the root's name: its root volume
+///                        "deleteOnTermination": false}             // true for the root volume
 ///       }],
 ///       "latency": {"api": 0, "device": 0, "attached": 0, "detach": 0, "change": 0,
-///                   "consistency": 0},                      // ms, as Latency explains them
+///                   "consistency": 0, "tagConsistency": 0}, // ms, as Latency explains them
 ///       "buckets": {"AttachVolume": {"burst": 50, "perSecond": 5}},   // false: no throttling
 ///       "faults": [{"action": "AttachVolume", "kind": "lostAfter", "count": 1}],
 ///       "credentials": {"static": [{"accessKeyId": …, "secretAccessKey": …}],
@@ -45,6 +48,8 @@ struct Configuration {
         var volume: Volume
         var content: VolumeContent
         var attachedTo: (instance: InstanceID, device: String)?
+        /// Nil for what is usual: true for the root volume alone.
+        var deleteOnTermination: Bool?
     }
 
     struct CredentialSetting {
@@ -123,6 +128,9 @@ extension Configuration.InstanceSetting {
         }
         instance.networkInterfaces = try reader.integer("networkInterfaces", in: 1...64) ?? 1
         instance.instanceStoreDisks = try reader.integer("instanceStoreDisks", in: 0...24) ?? 0
+        instance.holdsDetachBack =
+            try reader.bool("holdsDetachBack") ?? instance.holdsDetachBack
+        instance.canHibernate = try reader.bool("canHibernate") ?? false
         try reader.finish()
     }
 }
@@ -142,7 +150,8 @@ extension Configuration.VolumeSetting {
             bytes: UInt64(mebibytes ?? (gibibytes ?? 1) * 1024) << 20,
             snapshotID: try reader.string("snapshotId"),
             type: try reader.string("volumeType") ?? "gp3",
-            multiAttach: try reader.bool("multiAttachEnabled") ?? false, createdAt: unixSeconds,
+            multiAttach: try reader.bool("multiAttachEnabled") ?? false,
+            kmsKeyID: try reader.string("kmsKeyId"), createdAt: unixSeconds,
             tags: try reader.strings("tags"))
         content = try reader.choice("content", VolumeContent.self) ?? .blank
         if let value = reader.value("attachedTo") {
@@ -151,6 +160,7 @@ extension Configuration.VolumeSetting {
                 throw attachment.wrong("instance", "an instance id")
             }
             attachedTo = (instance, try attachment.string("device") ?? "/dev/sdf")
+            deleteOnTermination = try attachment.bool("deleteOnTermination")
             try attachment.finish()
         }
         try reader.finish()
@@ -183,6 +193,7 @@ extension Latency {
         let members: [(String, WritableKeyPath<Latency, Duration>)] = [
             ("api", \.api), ("device", \.device), ("attached", \.attached), ("detach", \.detach),
             ("change", \.change), ("consistency", \.consistency),
+            ("tagConsistency", \.tagConsistency),
         ]
         for (member, path) in members {
             guard let milliseconds = try reader.number(member) else { continue }

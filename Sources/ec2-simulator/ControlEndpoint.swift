@@ -9,11 +9,11 @@ import Ring
 ///     GET    /state            volumes, attachments, instances, counters
 ///     GET    /events?since=N   the events after number N
 ///     POST   /volumes          adds a volume, as in the configuration
-///     POST   /instances        adds an instance, or sets state and networkInterfaces of one that
-///                              is there
+///     POST   /instances        adds an instance, or sets state, networkInterfaces and
+///                              holdsDetachBack of one that is there
 ///     POST   /latency          sets the members that are there
 ///     POST   /buckets          true, false, or buckets by action
-///     POST   /faults           adds one; DELETE /faults removes all
+///     POST   /faults           adds one; DELETE /faults removes all, and lets held calls go on
 ///     POST   /credentials      {"rotate": true} new keys; {"revoke": true} and the old ones expire
 ///     POST   /reset-counters
 @RingActor
@@ -55,7 +55,7 @@ struct ControlEndpoint {
         case ("POST", "/latency"): try simulator.region.latency.update(body)
         case ("POST", "/buckets"): try simulator.region.throttle.update(body)
         case ("POST", "/faults"): simulator.region.faults.add(try Fault(body, "fault"))
-        case ("DELETE", "/faults"): simulator.region.faults.removeAll()
+        case ("DELETE", "/faults"): simulator.removeFaults()
         case ("POST", "/credentials"): try changeCredentials(body)
         case ("POST", "/reset-counters"): simulator.counters = Simulator.Counters()
         default:
@@ -83,6 +83,8 @@ struct ControlEndpoint {
                 try reader.choice("state", Instance.State.self) ?? instance.state
             instance.networkInterfaces =
                 try reader.integer("networkInterfaces", in: 1...64) ?? instance.networkInterfaces
+            instance.holdsDetachBack =
+                try reader.bool("holdsDetachBack") ?? instance.holdsDetachBack
             try reader.finish()
             simulator.region.set(instance, at: simulator.now)
             simulator.advance()

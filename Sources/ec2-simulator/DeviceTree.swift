@@ -9,12 +9,15 @@ final class DeviceTree: Sendable {
     let devPath: String
     let sysPath: String
     private let footprint: Footprint
-    /// Held from the choice of a free name until it is taken.
-    private let lock = Mutex(())
+    /// The devices that were taken away under what has them mounted. Held from the choice of a free
+    /// name until it is taken.
+    private let dead = Mutex<[Device]>([])
 
     /// What was made for one device.
     struct Device: Sendable {
         var node: String
+        /// What its controller reports; nil on Xen.
+        var serial: String?
         var link: String?
         /// The nodes of its partitions.
         var partitions: [String] = []
@@ -44,17 +47,24 @@ final class DeviceTree: Sendable {
     func add(
         _ plug: DeviceOrder.Plug, minor: UInt32, bytes: UInt64, beforeNode: () -> Void
     ) throws(SystemError) -> Device {
-        try lock.withLock { (_) throws(SystemError) in
-            try addLocked(plug, minor: minor, bytes: bytes, beforeNode: beforeNode)
+        try dead.withLock { (dead) throws(SystemError) in
+            let name: String
+            if let node = plug.xenNode {
+                name = node
+            } else {
+                name = try freeName(plug, beside: dead)
+            }
+            return try add(plug, as: name, minor: minor, bytes: bytes, beforeNode: beforeNode)
         }
     }
 
-    private func addLocked(
-        _ plug: DeviceOrder.Plug, minor: UInt32, bytes: UInt64, beforeNode: () -> Void
+    private func add(
+        _ plug: DeviceOrder.Plug, as name: String, minor: UInt32, bytes: UInt64,
+        beforeNode: () -> Void
     ) throws(SystemError) -> Device {
-        let name: String
-        if let node = plug.xenNode { name = node } else { name = try freeName(plug.number) }
-        var device = Device(node: "\(devPath)/\(name)", entry: "\(sysPath)/block/\(name)")
+        var device = Device(
+            node: "\(devPath)/\(name)", serial: plug.xenNode == nil ? plug.serial : nil,
+            entry: "\(sysPath)/block/\(name)")
         guard case .none = FileKind(device.node) else {
             throw SystemError("make \(device.node)", EEXIST)
         }
@@ -95,17 +105,50 @@ final class DeviceTree: Sendable {
         if let link = device.link { footprint.remove(link) }
     }
 
+    /// What is left of a device that was taken away under a mount: where it `stays`, its node and an
+    /// entry without a size, else only its place among the namespaces of its controller.
+    func kill(_ device: Device, stays: Bool) throws(SystemError) {
+        dead.withLock { $0.append(device) }
+        guard stays else { return remove(device) }
+        try resize(device, bytes: 0)
+        if device.serial != nil { try writeFile(device.entry + "/device/state", "dead\n") }
+    }
+
+    /// Removes what is left of a dead device that nothing has mounted any more.
+    func bury(_ device: Device) {
+        dead.withLock { $0.removeAll { $0.node == device.node } }
+        remove(device)
+    }
+
     func resize(_ device: Device, bytes: UInt64) throws(SystemError) {
         try writeFile(device.entry + "/size", "\(bytes / 512)\n")
     }
 
-    /// nvme0n1 is the root volume's.
-    private func freeName(_ wanted: Int?) throws(SystemError) -> String {
-        for number in wanted.map({ $0...$0 }) ?? 1...999 {
-            let name = "nvme\(number)n1"
-            if case .none = FileKind("\(devPath)/\(name)") { return name }
+    /// nvme0n1 is the root volume's. A controller that comes back while a dead namespace of its is
+    /// mounted keeps its number, and its new namespace takes the next one, nvme1n2
+    /// (github.com/gardenlinux/gardenlinux/issues/263).
+    private func freeName(
+        _ plug: DeviceOrder.Plug, beside dead: [Device]
+    ) throws(SystemError) -> String {
+        let names = dead.map { String($0.node.dropFirst(devPath.utf8.count + 1)) }
+        if let own = dead.firstIndex(where: { $0.serial == plug.serial }),
+            let end = names[own].lastIndex(of: "n")
+        {
+            for namespace in 2...999 {
+                let name = "\(names[own][..<end])n\(namespace)"
+                if !names.contains(name), isFree(name) { return name }
+            }
+        }
+        for number in plug.number.map({ $0...$0 }) ?? 1...999 {
+            let controller = "nvme\(number)n"
+            let isTaken = names.contains { $0.hasPrefix(controller) }
+            if !isTaken, isFree(controller + "1") { return controller + "1" }
         }
         throw SystemError("find a free nvme number in \(devPath)", EEXIST)
+    }
+
+    private func isFree(_ name: String) -> Bool {
+        if case .none = FileKind("\(devPath)/\(name)") { true } else { false }
     }
 
     private func makeEntry(

@@ -1,5 +1,6 @@
 import Base
 import EC2Model
+import Glibc
 import Ring
 
 /// Carries out the model's orders: binds loop devices, and makes them appear and go.
@@ -19,6 +20,8 @@ final class DeviceWorker {
     private struct Plugged: Sendable {
         var loop: LoopDevice
         var device: DeviceTree.Device
+        /// Whether its node outlives it while something has it mounted.
+        var stays = false
     }
 
     private struct Key: Hashable {
@@ -33,6 +36,9 @@ final class DeviceWorker {
 
     private var trees: [InstanceID: DeviceTree] = [:]
     private var plugged: [Key: Plugged] = [:]
+    /// What was taken away, and is still mounted.
+    private var dead: [(instance: InstanceID, made: Plugged)] = []
+    private var reaper: Task<Void, Never>?
     private var queues: [Key: [DeviceOrder]] = [:]
     /// Those who carry out the orders of an attachment that has some.
     private var workers: [Key: Task<Void, Never>] = [:]
@@ -103,7 +109,7 @@ final class DeviceWorker {
                 tree.remove(device)
                 throw error
             }
-            return (Plugged(loop: loop, device: device), appeared)
+            return (Plugged(loop: loop, device: device, stays: plug.stays), appeared)
         }
         plugged[Key(order)] = made
         return .plugged(node: made.device.node, at: appeared)
@@ -114,18 +120,61 @@ final class DeviceWorker {
         guard let tree = trees[order.instance], let made = plugged[key] else {
             return .unplugged(at: RingActor.ring.now)
         }
-        let isGone = try await RingActor.ring.blocking { () throws(SystemError) in
-            if try made.loop.isHeld() {
-                guard force else { return false }
-                try made.loop.tear()
+        let isHeld = try await RingActor.ring.blocking { () throws(SystemError) in
+            let isHeld = try made.loop.isHeld()
+            guard isHeld else {
+                tree.remove(made.device)
+                made.loop.release()
+                return false
             }
-            tree.remove(made.device)
-            made.loop.release()
+            guard force else { return true }
+            try made.loop.tear()
+            try tree.kill(made.device, stays: made.stays)
             return true
         }
-        guard isGone else { return .held }
+        if isHeld {
+            guard force else { return .held }
+            try await replaceBacking(of: order.volume, tornFrom: key)
+            dead.append((order.instance, made))
+            reaper = reaper ?? RingActor.spawn { await self.reap() }
+        }
         plugged[key] = nil
         return .unplugged(at: RingActor.ring.now)
+    }
+
+    /// Gives the volume a file of its own, so that what is torn away, which still has a sector, neither
+    /// reads nor writes it.
+    private func replaceBacking(of volume: VolumeID, tornFrom key: Key) async throws {
+        let isShared = plugged.keys.contains { $0.volume == volume && $0 != key }
+        // Of a Multi-Attach volume the other instances write to the same file.
+        guard !isShared else { return }
+        let (file, copy) = (backing(volume), backing(volume) + ".copy")
+        try await run("/bin/cp", ["--sparse=always", file, copy])
+        try await RingActor.ring.blocking { () throws(SystemError) in
+            let old = open(file, O_RDWR | O_CLOEXEC)
+            guard old >= 0 else { throw SystemError("open \(file)") }
+            defer { close(old) }
+            guard rename(copy, file) == 0 else { throw SystemError("rename \(copy)") }
+            // A read of what there is not fails.
+            guard ftruncate(old, 0) == 0 else { throw SystemError("truncate what was \(file)") }
+        }
+    }
+
+    /// Releases dead devices once nothing has them mounted: no event tells of that.
+    private func reap() async {
+        while !isStopped, !dead.isEmpty {
+            try? await RingActor.ring.sleep(until: RingActor.ring.now + Region.busyRetryTime)
+            for (instance, made) in dead {
+                let isHeld = try? await RingActor.ring.blocking { () throws(SystemError) in
+                    try made.loop.isHeld()
+                }
+                guard isHeld == false, !isStopped else { continue }
+                made.loop.release()
+                trees[instance]?.bury(made.device)
+                dead.removeAll { $0.made.loop === made.loop }
+            }
+        }
+        reaper = nil
     }
 
     /// Lets the devices of a volume that has grown follow its file.
@@ -144,7 +193,10 @@ final class DeviceWorker {
     func stop() async {
         isStopped = true
         await settle()
+        await reaper?.value
         for made in plugged.values { made.loop.release() }
+        for (_, made) in dead { made.loop.release() }
         plugged = [:]
+        dead = []
     }
 }

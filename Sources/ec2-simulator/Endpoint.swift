@@ -141,7 +141,7 @@ private final class Connection {
             try await trickle(wire(response), body: response.body.count, over: time)
             return parser.keepsAlive
         case .hang:
-            try await stream.hangUp()
+            try await stream.endOfPeerSending()
             return false
         }
     }

@@ -7,7 +7,7 @@ extension Fault {
     ///
     /// `action` is an EC2 action, `*` for all of them, `IMDS` (then `path` may narrow it), or
     /// `Device` (then `volume` may). Further members: `code`, `status`, `message` of an error,
-    /// `milliseconds` of slow and deviceLate, `stuck`, `number`, `serial` of the other devices'.
+    /// `milliseconds` of slow, late, deviceLate and attachmentEnds, `stuck`, `number`, `serial` of the other devices'.
     init(_ value: JSONValue, _ name: String) throws(InputError) {
         var reader = try ObjectReader(value, name)
         let action = try reader.requiredString("action")
@@ -31,8 +31,8 @@ extension Fault {
 
 extension Fault.Kind {
     private static let names =
-        "error, lostBefore, lostAfter, reset, truncated, slow, hang, deviceNever, deviceLate, "
-        + "deviceNumber, deviceSerial"
+        "error, lostBefore, lostAfter, reset, truncated, slow, late, held, hang, deviceNever, "
+        + "deviceLate, deviceNumber, deviceSerial, deviceStays, attachmentEnds"
 
     fileprivate init(_ reader: inout ObjectReader) throws(InputError) {
         switch try reader.requiredString("kind") {
@@ -48,7 +48,12 @@ extension Fault.Kind {
         case "reset": self = .reset
         case "truncated": self = .truncated
         case "slow": self = .slow(milliseconds: try Self.milliseconds(&reader))
+        case "late": self = .late(milliseconds: try Self.milliseconds(&reader))
+        case "held": self = .held
         case "hang": self = .hang
+        case "deviceStays": self = .deviceStays
+        case "attachmentEnds":
+            self = .attachmentEnds(milliseconds: try Self.milliseconds(&reader))
         case "deviceNever": self = .deviceNever(stuck: try reader.bool("stuck") ?? true)
         case "deviceLate": self = .deviceLate(milliseconds: try Self.milliseconds(&reader))
         case "deviceNumber":

@@ -35,6 +35,8 @@ struct QueryEndpoint {
         case .lostBefore: return .drop
         case .reset: return .reset
         case .hang: return .hang
+        case .late(let milliseconds): await pause(.milliseconds(milliseconds))
+        case .held: await simulator.faultsRemoved()
         case .error(let error): return .answer(refusal(error, requestID))
         default: break
         }
@@ -51,8 +53,11 @@ struct QueryEndpoint {
     /// Half of a call's time.
     private func delay() async {
         let latency = simulator.region.latency.api
-        guard latency > .zero else { return }
-        try? await RingActor.ring.sleep(until: RingActor.ring.now + latency / 2)
+        if latency > .zero { await pause(latency / 2) }
+    }
+
+    private func pause(_ duration: Duration) async {
+        try? await RingActor.ring.sleep(until: RingActor.ring.now + duration)
     }
 
     private func answer(

@@ -24,6 +24,8 @@ final class Simulator {
     private var worker: DeviceWorker?
     private var timer: Task<Void, Never>?
     private var isStopped = false
+    /// Calls that are held until the faults are removed.
+    private var held: [UnsafeContinuation<Void, Never>] = []
 
     init(_ configuration: Configuration, _ stateDirectory: StateDirectory) {
         region = configuration.region
@@ -62,7 +64,9 @@ final class Simulator {
         region.note("volume-created", id, nil, setting.content.rawValue, at: now.instant)
         guard let (instance, device) = setting.attachedTo else { return }
         do throws(APIError) {
-            try region.setAttached(id, to: instance, as: device, at: now)
+            try region.setAttached(
+                id, to: instance, as: device,
+                deleteOnTermination: setting.deleteOnTermination, at: now)
         } catch {
             throw InputError("\(id): \(error.code): \(error.message)")
         }
@@ -100,6 +104,19 @@ final class Simulator {
                 say("\(id): \(error)")
             }
         }
+    }
+
+    // MARK: Faults
+
+    func removeFaults() {
+        region.faults.removeAll()
+        let waiting = held
+        held = []
+        for continuation in waiting { continuation.resume() }
+    }
+
+    func faultsRemoved() async {
+        await withUnsafeContinuation { held.append($0) }
     }
 
     // MARK: Time
@@ -140,6 +157,7 @@ final class Simulator {
 
     func stop() async {
         isStopped = true
+        removeFaults()
         timer?.cancel()
         await worker?.stop()
     }

@@ -6,6 +6,7 @@ import Glibc
 import JSON
 import Linux
 import Logging
+import Ring
 import VolumeCore
 
 // How the edge modules fulfil the ports of VolumeCore.
@@ -80,5 +81,9 @@ final class StateFiles: StatePort {
     func saveCounts(_ records: [VolumeRecord]) async throws {
         try await mounts.replace(
             with: mountsDocument(of: records).serialised(), syncing: false)
+    }
+
+    func workUnderWay() async -> WorkUnderWay? {
+        await RingActor.ring.workUnderWay(for: .state)
     }
 }

@@ -63,7 +63,9 @@ final class Daemon {
         let caFile = settings.caFile
         return HTTPClient(
             trust: {
-                try await RingActor.ring.blocking { try TLSContext.client(caFile: caFile) }
+                try await RingActor.ring.blocking(doing: "read \(caFile)") {
+                    try TLSContext.client(caFile: caFile)
+                }
             }, proxies: proxies)
     }
 

@@ -2,7 +2,8 @@ import Base
 import JSON
 import Ring
 
-/// What /health tells: `ok`, or `degraded` with the reason, what was built, and which loop runs.
+/// What /health tells: `ok`, or `degraded` with the reason, what hangs, what was built, and which
+/// loop runs.
 @RingActor
 final class Health {
     private let version: String
@@ -16,16 +17,52 @@ final class Health {
     }
 
     var body: [UInt8] {
+        let hanging = RingActor.ring.hangingWork.prefix(Limit.volumesNamedMax).map(Hanging.init)
+        let reasons = (problem.map { [$0] } ?? []) + hanging.map(\.text)
         var members: JSONObject = [
-            "status": problem == nil ? "ok" : "degraded",
+            "status": reasons.isEmpty ? "ok" : "degraded",
             "timestamp": .string(CivilTime(unixSeconds: RingActor.ring.unixSeconds).rfc3339),
             "version": .string(version),
             "commit": .string(commit),
         ]
-        members["reason"] = problem.map { .string($0) }
+        if !reasons.isEmpty { members["reason"] = .string(reasons.joined(separator: "; ")) }
+        if !hanging.isEmpty { members["hanging"] = .array(hanging.map { .object($0.members) }) }
         let barrier = RingActor.ring.uringBarrier
         members["loop"] = barrier == nil ? "io_uring" : "epoll"
         members["loop_reason"] = barrier.map { .string("\($0)") }
         return JSONValue.object(members).serialised()
+    }
+}
+
+/// Work that waits for a device which does not answer, as /health tells it.
+@RingActor
+private struct Hanging {
+    private let owner: BlockingOwner
+    private let doing: String
+    private let since: String
+
+    init(_ owner: BlockingOwner, _ work: WorkUnderWay) {
+        let ring = RingActor.ring
+        self.owner = owner
+        doing = work.doing
+        let age = (ring.now - work.since).components.seconds
+        since = CivilTime(unixSeconds: ring.unixSeconds - age).rfc3339
+    }
+
+    var text: String {
+        let subject =
+            switch owner {
+            case .volume(let id): "\(id) does not answer"
+            case .device(let number): "the device \(number) does not answer"
+            case .state: "the state folder's disk does not answer"
+            case .other: "a system call does not return"
+            }
+        return "\(subject): '\(doing)' has not ended since \(since)"
+    }
+
+    var members: JSONObject {
+        var members: JSONObject = ["doing": .string(doing), "since": .string(since)]
+        if case .volume(let id) = owner { members["volume"] = .string("\(id)") }
+        return members
     }
 }

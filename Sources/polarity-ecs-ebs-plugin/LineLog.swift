@@ -3,28 +3,64 @@ import Glibc
 import JSON
 import Logging
 
-/// Writes one line an event to standard output, which Docker puts into its journal, and to a file
-/// where one is set.
-///
-/// A line is written by one write(2), so that lines of two processes do not mix.
+/// Writes one line an event, which Docker puts into its journal: up to level notice to standard
+/// output, above it to standard error. Where a file is set it gets all of them.
 struct LineLog: LogHandler {
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]
     var metadataProvider: Logger.MetadataProvider?
     private let format: Settings.LogFormat
-    private let descriptors: [Int32]
+    private let sinks: Sinks
 
-    /// A file that cannot be opened is reported on standard error, and left out.
-    init(level: Logger.Level, format: Settings.LogFormat, file: String?) {
+    init(level: Logger.Level, format: Settings.LogFormat, sinks: Sinks) {
         logLevel = level
         self.format = format
-        var descriptors: [Int32] = [STDOUT_FILENO]
-        if let file {
-            // It stays open as long as the process lives.
-            let descriptor = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0o640)
-            if descriptor >= 0 { descriptors.append(descriptor) } else { perror(file) }
+        self.sinks = sinks
+    }
+
+    /// Where lines go.
+    struct Sinks: Sendable {
+        let output: LogSink
+        let error: LogSink
+        let file: LogSink?
+
+        init(output: LogSink, error: LogSink, file: LogSink? = nil) {
+            self.output = output
+            self.error = error
+            self.file = file
         }
-        self.descriptors = descriptors
+
+        /// The process's own, and a file, which stays open as long as the process lives. Where it
+        /// cannot be opened, or its disk is full, a line on standard error says so.
+        init(format: Settings.LogFormat, file: String?) {
+            let error = LogSink(STDERR_FILENO, format: format, level: .warning)
+            self.error = error
+            // Where both are one, as with `2>&1`, the lines keep their order.
+            let isOne = isSameFile(STDOUT_FILENO, STDERR_FILENO)
+            output = isOne ? error : LogSink(STDOUT_FILENO, format: format, level: .notice)
+            self.file = file.flatMap { Self.open($0, format, reporting: error) }
+        }
+
+        private static func open(
+            _ file: String, _ format: Settings.LogFormat, reporting sink: LogSink
+        ) -> LogSink? {
+            let complain: @Sendable (Int32) -> Void = { error in
+                sink.write(
+                    LineLog.line(
+                        format, time: LineLog.now, level: .warning,
+                        message: "the log's file cannot be written: it lacks lines",
+                        fields: ["file": "\(file)", "error": "\(String(cString: strerror(error)))"]))
+            }
+            // Without O_NONBLOCK a FIFO that nobody reads would be waited for.
+            let flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK
+            let descriptor = Glibc.open(file, flags, 0o640)
+            guard descriptor >= 0 else {
+                complain(errno)
+                return nil
+            }
+            return LogSink(
+                descriptor, format: format, level: .warning, mayBlock: true, whenFailing: complain)
+        }
     }
 
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
@@ -36,12 +72,12 @@ struct LineLog: LogHandler {
         var fields = metadata
         if let added = event.metadata { fields.merge(added) { $1 } }
         let line = Self.line(
-            format, time: CivilTime(unixSeconds: Int64(Glibc.time(nil))).rfc3339,
-            level: event.level, message: "\(event.message)", fields: fields)
-        for descriptor in descriptors {
-            _ = line.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-        }
+            format, time: Self.now, level: event.level, message: "\(event.message)", fields: fields)
+        (event.level > .notice ? sinks.error : sinks.output).write(line)
+        sinks.file?.write(line)
     }
+
+    static var now: String { CivilTime(unixSeconds: Int64(Glibc.time(nil))).rfc3339 }
 
     static func line(
         _ format: Settings.LogFormat, time: String, level: Logger.Level, message: String,
@@ -89,4 +125,10 @@ struct LineLog: LogHandler {
             String.UnicodeScalarView(
                 text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? " " : $0 }))
     }
+}
+
+private func isSameFile(_ first: Int32, _ second: Int32) -> Bool {
+    var (one, other) = (stat(), stat())
+    guard fstat(first, &one) == 0, fstat(second, &other) == 0 else { return false }
+    return one.st_dev == other.st_dev && one.st_ino == other.st_ino
 }

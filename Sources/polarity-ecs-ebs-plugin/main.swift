@@ -7,10 +7,17 @@ import Ring
 
 /// Says on standard error why the daemon does not start, and ends with EX_CONFIG or EX_OSERR of
 /// sysexits.h.
-func give(up reason: String, status: Int32) -> Never {
-    let line = "polarity-ecs-ebs-plugin does not start: \(reason)\n"
-    _ = line.withCString { write(STDERR_FILENO, $0, strlen($0)) }
+func give(up reason: String, status: Int32, by sinks: LineLog.Sinks? = nil) -> Never {
+    let line = Array("polarity-ecs-ebs-plugin does not start: \(reason)\n".utf8)
+    if let sinks { sinks.error.write(line) } else { write(STDERR_FILENO, line, line.count) }
     exit(status)
+}
+
+/// Whatever is opened where a standard stream is missing would get its number, and be written to.
+func fillStandardStreams() {
+    var descriptor: Int32
+    repeat { descriptor = open("/dev/null", O_RDWR) } while (0...STDERR_FILENO).contains(descriptor)
+    if descriptor >= 0 { close(descriptor) }
 }
 
 func currentEnvironment() -> [String: String] {
@@ -26,20 +33,23 @@ func currentEnvironment() -> [String: String] {
     return variables
 }
 
+fillStandardStreams()
 let environment = currentEnvironment()
 let settings: Settings
 do { settings = try Settings(environment: environment) } catch {
     give(up: "\(error)", status: 78)
 }
+let sinks = LineLog.Sinks(format: settings.logFormat, file: settings.logFile)
+LogSink.finishAtEnd()
 let log = Logger(label: "polarity-ecs-ebs-plugin") { _ in
-    LineLog(level: settings.logLevel, format: settings.logFormat, file: settings.logFile)
+    LineLog(level: settings.logLevel, format: settings.logFormat, sinks: sinks)
 }
-do { try RingActor.ring.start() } catch { give(up: "\(error)", status: 71) }
+do { try RingActor.ring.start() } catch { give(up: "\(error)", status: 71, by: sinks) }
 RingActor.spawn {
     do {
         try await Daemon(settings: settings, environment: environment, log: log).run()
     } catch {
-        give(up: "\(error)", status: 71)
+        give(up: "\(error)", status: 71, by: sinks)
     }
     RingActor.ring.stop()
 }

@@ -103,6 +103,72 @@ private let volumeFields = """
         #expect(try EC2Answer.instances(Array(body.utf8)).map(\.networkInterfaces) == [2])
     }
 
+    /// The fields as API_Volume, API_VolumeAttachment and API_Instance name them.
+    @Test func `an encrypted volume's key is read, and what goes with its instance`() throws {
+        let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+        let body = volumesAnswer(
+            """
+            <item>\(volumeFields)<status>in-use</status><encrypted>true</encrypted>
+            <kmsKeyId>\(key)</kmsKeyId><attachmentSet>
+            <item><instanceId>i-0123456789abcdef0</instanceId><device>/dev/sdf</device>
+            <status>attached</status><deleteOnTermination>true</deleteOnTermination></item>
+            <item><instanceId>i-0123456789abcdef0</instanceId><device>/dev/sdg</device>
+            <status>attached</status><deleteOnTermination>false</deleteOnTermination></item>
+            <item><instanceId>i-0123456789abcdef0</instanceId><device>/dev/sdh</device>
+            <status>attached</status></item></attachmentSet></item>
+            """)
+        let volume = try #require(try EC2Answer.volumes(body).first)
+        #expect(volume.kmsKeyID == key)
+        #expect(volume.attachments.map(\.deleteOnTermination) == [true, false, false])
+        let plain = volumesAnswer("<item>\(volumeFields)<status>available</status></item>")
+        #expect(try EC2Answer.volumes(plain).first?.kmsKeyID == nil)
+    }
+
+    private func instance(_ fields: String) throws -> InstanceDescription {
+        let body = """
+            <DescribeInstancesResponse><reservationSet><item><instancesSet><item>
+            <instanceId>i-00000000</instanceId>\(fields)</item></instancesSet></item>
+            </reservationSet></DescribeInstancesResponse>
+            """
+        return try #require(try EC2Answer.instances(Array(body.utf8)).first)
+    }
+
+    @Test func `the name of the root device is read`() throws {
+        let state = "<instanceState><name>running</name></instanceState>"
+        let named = try instance("\(state)<rootDeviceName>/dev/xvda</rootDeviceName>")
+        #expect(named.rootDeviceName == "/dev/xvda")
+        #expect(try instance(state).rootDeviceName == nil)
+    }
+
+    /// A hibernated instance's kernel, dirty pages among it, comes back with its next start.
+    @Test(arguments: [
+        ("stopped", "Client.UserInitiatedHibernate", "true", true),
+        ("stopping", "Client.UserInitiatedHibernate", "true", true),
+        ("stopped", "Client.UserInitiatedHibernate", "", true),
+        // It can hibernate, and somebody stopped or shut it down as any other.
+        ("stopped", "Client.UserInitiatedShutdown", "true", false),
+        ("stopped", "Client.InstanceInitiatedShutdown", "true", false),
+        // Nothing tells how it was stopped.
+        ("stopped", "", "true", true), ("stopped", "Server.ScheduledStop", "true", true),
+        ("stopped", "Client.UserInitiatedShutdown", "false", false), ("stopped", "", "", false),
+        ("terminated", "Client.UserInitiatedShutdown", "true", false),
+        ("running", "", "true", false),
+    ])
+    func `whether a stopped instance keeps its memory is read`(
+        state: String, reason: String, canHibernate: String, expected: Bool
+    ) throws {
+        var fields = "<instanceState><name>\(state)</name></instanceState>"
+        if !reason.isEmpty {
+            fields +=
+                "<stateReason><code>\(reason)</code><message>\(reason): m</message></stateReason>"
+        }
+        if !canHibernate.isEmpty {
+            fields +=
+                "<hibernationOptions><configured>\(canHibernate)</configured></hibernationOptions>"
+        }
+        #expect(try instance(fields).isHibernated == expected)
+    }
+
     @Test(arguments: ["", "<html><body>Welcome</body></html>", "<DescribeVolumesResponse>"])
     func `an answer that is not EC2's is malformed`(_ body: String) {
         #expect(throws: EC2Failure.self) { try EC2Answer.volumes(Array(body.utf8)) }

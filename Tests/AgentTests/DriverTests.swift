@@ -52,8 +52,27 @@ import Testing
         #expect(fixture.cloud.calls.isEmpty && fixture.state.saves == 0)
     }
 
+    @Test(arguments: [
+        (CancellationError() as any Error, "it was given up"), (BareError(), "the disk is full"),
+    ])
+    func `an error from below is told in words, with the call that it ended`(
+        error: any Error, words: String
+    ) throws {
+        let fixture = Fixture()
+        fixture.state.saveError = error
+        let text = try answer(
+            fixture, "/VolumeDriver.Create", #"{"Name":"vol-0123456789abcdef0"}"#)["Err"]?.string
+        let found = try #require(text)
+        #expect(found.hasPrefix("cannot answer /VolumeDriver.Create: \(words)"), "\(found)")
+        #expect(!found.contains("Error"), "\(found)")
+    }
+
     @Test func `a path that is none of the protocol's has no answer`() throws {
         #expect(VolumeDriver.Call("/VolumeDriver.Create") != nil)
         #expect(VolumeDriver.Call("/VolumeDriver.Destroy") == nil)
     }
+}
+
+private struct BareError: Error, CustomStringConvertible {
+    var description: String { "the disk is full" }
 }

@@ -45,6 +45,24 @@ final class Fixture: @unchecked Sendable {
             log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     }
 
+    /// What this plugin leaves on a volume that it has mounted here.
+    func mark() {
+        cloud.volumes[Self.id]?.tags = [
+            Lease.tag: "\(Self.here)",
+            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.here),
+        ]
+    }
+
+    /// How long a call takes to fail, and with what.
+    func failure(
+        of call: @escaping @Sendable (VolumeManager) async throws -> Void
+    ) async -> (error: OperationError?, time: Duration) {
+        let begin = executor.now
+        let result = await start(call).result
+        guard case .failure(let error) = result else { return (nil, executor.now - begin) }
+        return (error as? OperationError, executor.now - begin)
+    }
+
     /// A new daemon over what the old one left.
     func restart() { manager = Self.makeManager(executor, cloud, host, state, settings) }
 

@@ -167,7 +167,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let refusal = EC2Failure.refused(
             code: "UnauthorizedOperation", message: "no", requestID: "r")
-        fixture.cloud.refusals["CreateTags"] = [refusal, refusal, refusal]
+        fixture.cloud.refusals["CreateTags"] = [refusal, refusal]
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             for expected in [nil, nil, "\(Fixture.here)"] {

@@ -47,7 +47,7 @@ import VolumeCore
             try await self.begin(fixture, manager)
             let before = fixture.cloud.calls.count
             _ = try await manager.mount(Self.names[0], id: "a")
-            #expect(fixture.cloud.calls.count - before == 2)
+            #expect(fixture.cloud.calls.count - before == 3)
         }
         #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 1)
     }
@@ -70,6 +70,27 @@ import VolumeCore
         #expect(error?.description.contains("has 3 volumes, 2 of them the plugin's") == true)
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `an unused volume whose device hangs is passed over for one that can be given back`()
+        throws
+    {
+        let fixture = fixture(takes: 2)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await self.use(1, fixture, manager)
+            let sick = try #require(VolumeID(Self.names[0]))
+            // The dropping of its lease hangs.
+            fixture.host.hang(of: sick).begin()
+            _ = try await manager.mount(Self.names[1], id: "a")
+            try await manager.unmount(Self.names[1], id: "a")
+            try await fixture.sleep(.seconds(60))
+            let begin = fixture.executor.now
+            _ = try await manager.mount(Self.names[2], id: "a")
+            #expect(fixture.executor.now - begin < .seconds(10))
+            #expect(self.attached(fixture) == [Self.names[0], Self.names[2]])
+            fixture.host.hang(of: sick).recover()
+        }
     }
 
     @Test func `mounts at once take no more places than there are`() throws {

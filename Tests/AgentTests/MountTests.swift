@@ -5,7 +5,7 @@ import Testing
 import VolumeCore
 
 @Suite struct MountTests {
-    @Test func `a new volume is mounted after one EC2 call, and one while its device is awaited`()
+    @Test func `a new volume is mounted after one EC2 call, and two while its device is awaited`()
         throws
     {
         let fixture = Fixture(.blank)
@@ -19,7 +19,9 @@ import VolumeCore
         #expect(
             fixture.cloud.calls == [
                 "DescribeVolumes \(Fixture.id)", "AttachVolume \(Fixture.id) /dev/sdf",
-                "CreateTags \(Fixture.id) \(Lease.tag)=\(Fixture.here)",
+                "CreateTags \(Fixture.id) \(AttachmentMark.tag)=\(Fixture.here) \(Fixture.id),"
+                    + "\(Lease.tag)=\(Fixture.here)",
+                "DescribeVolumes \(Fixture.id)",
             ])
     }
 
@@ -47,21 +49,53 @@ import VolumeCore
         #expect(calls == 0)
     }
 
-    @Test func `a volume attached here already is marked, and EC2 asked, while it is mounted`()
+    @Test func `a lingering volume is marked, and EC2 asked, while it is mounted`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let taken = try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(5))
+            fixture.host.mountTime = .seconds(1)
+            let start = fixture.executor.now
+            _ = try await manager.mount(Fixture.name, id: "b")
+            return fixture.executor.now - start
+        }
+        #expect(taken == .seconds(1))
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 2)
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `a volume that somebody attached here is used, and left attached`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] == "\(Fixture.here)")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await manager.remove(Fixture.name)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `a Multi-Attach volume that somebody attached is looked at before it is mounted`()
         throws
     {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
-        fixture.host.mountTime = .milliseconds(100)
-        let taken = try fixture.run { manager in
+        try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
-            let start = fixture.executor.now
-            _ = try await manager.mount(Fixture.name, id: "a")
-            return fixture.executor.now - start
+            fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
         }
-        #expect(taken == .milliseconds(100))
-        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
-        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+        #expect(fixture.host.everMounted.isEmpty)
     }
 
     @Test func `a volume attached elsewhere is detached there and attached here`() throws {
@@ -225,7 +259,7 @@ import VolumeCore
             #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == false)
             try await fixture.sleep(.seconds(90))
             #expect(fixture.host.mounts.isEmpty)
-            #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+            #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] == nil)
             #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
         }
     }
@@ -236,15 +270,17 @@ import VolumeCore
         throws
     {
         let fixture = Fixture(Fixture.xfs)
-        fixture.cloud.volumes[Fixture.id]?.volumeType = "io2"
+        fixture.cloud.latency.device = .milliseconds(1)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
             await #expect(throws: OperationError.self) {
                 try await manager.mount(Fixture.name, id: "a")
             }
+            try await fixture.sleep(.seconds(60))
         }
-        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+        #expect(fixture.host.everMounted.isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.isEmpty == true)
     }
 
     @Test func `an attachment that was merely looked up and has ended is begun again`() throws {

@@ -223,6 +223,7 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.start()
             #expect(await manager.list().isEmpty)
+            try await manager.learnAttachments()
             try await fixture.sleep(.seconds(60))
         }
         #expect(fixture.host.mounts.isEmpty)
@@ -246,17 +247,46 @@ import VolumeCore
     }
 
     /// As long as it bore the lease of this instance, which runs, no other could have it.
-    @Test func `a volume that is attached with our lease and in no record is given back`() throws {
+    @Test(arguments: [Duration.zero, .seconds(4)])
+    func `a volume that this plugin attached and that is in no record is given back`(
+        lag: Duration
+    ) throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
-        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.here)"
+        try fixture.run { manager in
+            if lag == .zero { fixture.mark() }
+            try await manager.start()
+            try await manager.learnAttachments()
+            // What EC2 told first was older than the mark.
+            try await fixture.sleep(lag)
+            fixture.mark()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `tags that were copied from another volume make none the plugin's`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.tags = [
+            Lease.tag: "\(Fixture.here)",
+            AttachmentMark.tag: "\(Fixture.here) vol-0aaaaaaaaaaaaaaaa",
+        ]
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            try await fixture.sleep(.seconds(60))
+        }
+        fixture.restart()
         try fixture.run { manager in
             try await manager.start()
             try await manager.learnAttachments()
             try await fixture.sleep(.seconds(60))
         }
-        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
-        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
     @Test func `a volume that somebody else attached here is left alone`() throws {

@@ -39,6 +39,8 @@ PROGRAMS = {DAEMON, "ec2-simulator", "life-simulator"}
 # thread. Foundation would be most of its size.
 FORBIDDEN = [r"\bTask\s*\{", r"\bTask\.detached\b", r"\bTask\.sleep\b", r"\bimport\s+Foundation",
              r"\bDispatchQueue\b"]
+# An error without a text of its own would be told to a user by its type's name.
+ERROR = re.compile(r"\b(?:struct|enum|class|actor|extension)\s+([\w.]+)\s*:([^{]*\bError\b[^{]*)\{")
 IMPORT = re.compile(r"^\s*(?:@\w+\s+)*(?:\w+\s+)?import\s+(\w+)", re.MULTILINE)
 
 
@@ -77,6 +79,15 @@ class Boundary(unittest.TestCase):
                 for number, line in enumerate(text.splitlines(), 1):
                     with self.subTest(f"{name}:{number}"):
                         self.assertEqual([p for p in FORBIDDEN if re.search(p, line)], [])
+
+    def test_every_error_of_the_daemon_has_a_text(self):
+        modules = {*PURE, *EDGE, DAEMON} - {"Simulation", "EC2Model"}
+        errors = [(f"{name}: {error}", conformances) for module in modules
+                  for name, text in files_of(module) for error, conformances in ERROR.findall(text)]
+        self.assertGreater(len(errors), 15)
+        for name, conformances in errors:
+            with self.subTest(name):
+                self.assertIn("CustomStringConvertible", conformances)
 
     def test_a_c_header_defines_no_feature_macro_that_swift_would_see(self):
         headers = list((ROOT / "CShims").rglob("*.h"))

@@ -33,6 +33,8 @@ final class StubTime: TimeSource {
         async throws(TransportFailure) -> HTTPResponse
 
     private(set) var requests: [HTTPRequest] = []
+    /// Until when each request was to be sent.
+    private(set) var latest: [Instant?] = []
     var answer: Answer
 
     nonisolated init(answer: @escaping Answer) { self.answer = answer }
@@ -42,6 +44,7 @@ final class StubTime: TimeSource {
         isRepeatable: Bool, sentBy latest: Instant?
     ) async throws(TransportFailure) -> HTTPResponse {
         requests.append(request)
+        self.latest.append(latest)
         return try await answer(request, endpoint)
     }
 

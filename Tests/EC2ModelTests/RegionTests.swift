@@ -31,6 +31,13 @@ private struct Fixture {
             Volume(id: volume, zone: "eu-central-1a", bytes: 1 << 30, createdAt: 0), at: at(0))
     }
 
+    mutating func setInstance(mode: Instance.Mode) {
+        region.set(
+            Instance(
+                id: instance, type: "m6i.large", zone: "eu-central-1a", mode: mode, launchedAt: 0),
+            at: at(0))
+    }
+
     mutating func call(
         _ action: String, _ parameters: [String: String], at now: Moment = at(0)
     ) throws(APIError) {
@@ -84,7 +91,7 @@ struct RegionTests {
         fixture.region.plugged(plug, node: "/dev/nvme1n1", at: at(1))
         try fixture.detach(at: at(2))
         let unplug = try #require(fixture.region.advance(to: at(2)).first)
-        #expect(unplug.kind == .unplug(force: false))
+        #expect(unplug.kind == .unplug(force: true))
         #expect(fixture.attachment?.state == .detaching)
         #expect(fixture.state == .inUse)
         fixture.region.unplugged(unplug, at: at(3))
@@ -92,8 +99,20 @@ struct RegionTests {
         #expect(fixture.state == .available)
     }
 
+    @Test func `Nitro takes a held device away, Xen waits`() throws {
+        for (mode, force) in [(Instance.Mode.nitro, true), (.xen, false)] {
+            var fixture = try Fixture()
+            fixture.setInstance(mode: mode)
+            try fixture.attach()
+            _ = fixture.region.advance(to: at(0))
+            try fixture.detach(at: at(1))
+            #expect(fixture.region.advance(to: at(1)).first?.kind == .unplug(force: force))
+        }
+    }
+
     @Test func `a held device makes the attachment busy until it is released`() throws {
         var fixture = try Fixture()
+        fixture.setInstance(mode: .xen)
         try fixture.attach()
         _ = fixture.region.advance(to: at(0))
         try fixture.detach(at: at(1))
@@ -107,6 +126,7 @@ struct RegionTests {
 
     @Test func `force hurries a busy detach`() throws {
         var fixture = try Fixture()
+        fixture.setInstance(mode: .xen)
         try fixture.attach()
         _ = fixture.region.advance(to: at(0))
         try fixture.detach(at: at(1))
@@ -190,6 +210,18 @@ struct RegionTests {
         try fixture.attach(at: at(50))
         #expect(try describe(fixture.region, at: at(60)).contains("<status>available</status>"))
         #expect(try describe(fixture.region, at: at(150)).contains("<status>in-use</status>"))
+    }
+
+    @Test func `tags alone may be told late`() throws {
+        var fixture = try Fixture()
+        fixture.region.latency.tagConsistency = .milliseconds(100)
+        try fixture.call(
+            "CreateTags", ["ResourceId.1": volumeText, "Tag.1.Key": "k", "Tag.1.Value": "v"],
+            at: at(50))
+        try fixture.attach(at: at(60))
+        let soon = try describe(fixture.region, at: at(70))
+        #expect(soon.contains("<status>in-use</status>") && !soon.contains("<key>k</key>"))
+        #expect(try describe(fixture.region, at: at(150)).contains("<key>k</key>"))
     }
 
     private func describe(_ region: Region, at now: Moment) throws -> String {

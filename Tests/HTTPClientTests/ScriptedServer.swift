@@ -104,7 +104,7 @@ final class Peer {
     }
 
     /// Waits until the client is gone, or the server stops.
-    func linger() async throws { try await stream.hangUp() }
+    func linger() async throws { try await stream.endOfPeerSending() }
 
     /// Returns when there is something to receive.
     func input() async {

@@ -3,6 +3,8 @@ import HTTPServer
 import HTTPWire
 import Ring
 import Streams
+import TLS
+import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(5))) struct LifetimeTests {
@@ -180,6 +182,66 @@ import Testing
             #expect(await events.take() == "started")
             client.close()
             #expect(await events.take() == "CancellationError")
+        }
+    }
+
+    @Test func `a client that has finished sending is answered, and its hang-up is seen`()
+        async throws
+    {
+        let gate = Gate()
+        let events = Mailbox<String>()
+        try await withServer { request in
+            events.put(request.target)
+            if request.target == "/answered" {
+                await gate.pass()
+                return HTTPResponse(status: 200, text: Task.isCancelled ? "cancelled" : "whole")
+            }
+            do { try await RingActor.ring.sleep(until: RingActor.ring.now + patience) } catch {
+                events.put("\(type(of: error))")
+            }
+            return HTTPResponse(status: 200)
+        } _: { server in
+            let client = try await server.connect()
+            try await client.send(get("/answered"))
+            client.stream.endSending()
+            #expect(await events.take() == "/answered")
+            // A connection that begins later is served meanwhile, so the loop has had its turns.
+            let other = try await server.connect()
+            try await other.send(get("/cut"))
+            #expect(await events.take() == "/cut")
+            gate.open()
+            #expect(try await client.answer() == Answer(200, "whole"))
+            #expect(try await client.bytesToEnd() == 0)
+            other.stream.endSending()
+            other.close()
+            #expect(await events.take() == "CancellationError")
+        }
+    }
+
+    @Test func `a client that has finished sending is answered under TLS, too`() async throws {
+        let certificates = try TestCertificates.shared.get()
+        let context = try TLSContext.server(
+            certificate: certificates.good.certificate, key: certificates.good.key)
+        let trust = try TLSContext.client(caFile: certificates.ca)
+        let gate = Gate()
+        let started = Mailbox<String>()
+        try await withServer(tls: context) { request in
+            started.put(request.target)
+            await gate.pass()
+            return HTTPResponse(status: 200, text: Task.isCancelled ? "cancelled" : "whole")
+        } _: { server in
+            let client = try await server.connect(TLSSession.client(trust, host: "localhost"))
+            try await client.stream.handshake()
+            try await client.send(get("/1"))
+            client.stream.endSending()
+            #expect(await started.take() == "/1")
+            let other = try await server.connect(TLSSession.client(trust, host: "localhost"))
+            try await other.stream.handshake()
+            try await other.send(get("/2"))
+            #expect(await started.take() == "/2")
+            gate.open()
+            #expect(try await client.answer() == Answer(200, "whole"))
+            #expect(try await other.answer() == Answer(200, "whole"))
         }
     }
 

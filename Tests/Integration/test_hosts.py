@@ -1,11 +1,12 @@
 """Two instances that want one volume: at most one has it, and the other learns which."""
 
 import concurrent.futures
+import subprocess
 
 import pytest
 
-from conftest import HERE, THERE
-from daemon import PluginError
+from conftest import HERE, THERE, XEN
+from daemon import PluginError, answer_of
 
 LEASE = "polarity-ecs-ebs-plugin:mounted-on"
 
@@ -66,21 +67,37 @@ def test_an_instance_that_was_stopped_loses_its_volume_at_once(simulator, hosts,
         simulator.wait_until(lambda s: s.instance(THERE)["state"] == "running")
 
 
-def test_with_takeover_always_a_running_instance_gives_up_what_it_has_unmounted(
+def test_with_takeover_always_a_running_instance_loses_what_it_has_mounted(
         simulator, hosts, new_volume):
     volume = new_volume(content="xfs")
     hosts[HERE].create(volume, takeover="always")
     hosts[THERE].create(volume)
-    hosts[THERE].mount(volume)
-    connection = hosts[HERE].start_call("VolumeDriver.Mount", Name=volume, ID="x")
+    lost = hosts[THERE].mount(volume)
+    (lost / "synced").write_text("kept")
+    subprocess.run(["sync", "-f", lost], check=True)
+    kept = hosts[HERE].mount(volume) / "synced"
+    assert kept.read_text() == "kept"
+    assert owner(simulator, volume) == [HERE]
+    hosts[THERE].wait_until(lambda d: "the device of a mounted volume has gone" in d.log())
+    hosts[THERE].unmount(volume)
+    hosts[HERE].unmount(volume)
+
+
+def test_with_takeover_always_a_xen_instance_gives_up_what_it_has_unmounted(
+        simulator, start, new_volume):
+    volume = new_volume(content="xfs")
+    here, there = start(HERE), start(XEN)
+    here.create(volume, takeover="always")
+    there.create(volume)
+    there.mount(volume)
+    connection = here.start_call("VolumeDriver.Mount", Name=volume, ID="x")
     simulator.wait_until(
         lambda s: [a["state"] for a in s.volume(volume)["attachments"]] == ["busy"])
-    assert not (hosts[HERE].mount_path / volume).is_mount()
-    hosts[THERE].unmount(volume)
-    assert connection.getresponse().status == 200
-    connection.close()
+    assert not (here.mount_path / volume).is_mount()
+    there.unmount(volume)
+    answer_of(connection)
     assert owner(simulator, volume) == [HERE]
-    hosts[HERE].unmount(volume, "x")
+    here.unmount(volume, "x")
 
 
 def test_with_takeover_never_a_volume_of_another_instance_is_refused(

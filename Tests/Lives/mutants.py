@@ -1,125 +1,545 @@
 #!/usr/bin/python3
-"""Plants faults in the manager's own source, one by one, and expects the simulation to find each.
+"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives and tests to tell.
 
-`make sim-mutants` calls it, for a few minutes. Works on a copy of the package. Exits with 0
-only when every mutant was found within its budget of lives.
+`make sim-mutants` calls it. mutations.py says what is mutated, planted.py adds faults by hand. All
+mutants are compiled into one copy of the package, in .build/mutants; what does not compile is left out.
+Each mutant is then played by lives and run by AgentTests and VolumeCoreTests; what neither of them
+notices is played by more lives. equivalent-mutants.toml names those that make no difference, with the
+reason. Exits with 0 when no other one survives and every entry of that file stands for a survivor.
+
+The report is in .build/mutants/report.txt too. A run that was interrupted goes on where it was.
 """
 
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
 import pathlib
+import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
+import threading
+import time
+import tomllib
+
+import mutations
+import planted
+import swift_source
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIVES = 3000
-AGENT = "Sources/Agent/VolumeManager"
+WORK = ROOT / ".build/mutants"
+PACKAGE = WORK / "package"
+LIST = pathlib.Path(__file__).with_name("equivalent-mutants.toml")
+MODULES = ["Agent", "VolumeCore"]
+TESTS = ["AgentTests", "VolumeCoreTests"]
+COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", "Tests"]
+SUPPORT = "Sources/Base/Mutants.swift"
+BUILD = ["swift", "build", "-c", "release", "-Xswiftc", "-enable-testing", "--build-tests"]
+# Only what the lives and the tests are made of, and no warning is an error: mutants give many.
+MANIFEST = f"""
 
-# What is planted, where, and the one place in the text that is changed for it.
-MUTANTS = [
-    ("the linger is not ended by Mount", f"{AGENT}+GiveBack.swift",
-     "        volume.givingBack?.cancel()\n", ""),
-    ("a Mount under way does not keep the volume", "Sources/Agent/Volume.swift",
-     "!record.mounts.isEmpty || mountsUnderWay > 0", "!record.mounts.isEmpty"),
-    ("a failed Mount does not start the linger", f"{AGENT}+Mount.swift",
-     "if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }", ""),
-    ("every Unmount unmounts", f"{AGENT}+Mount.swift",
-     "        guard !volume.isUsed else { return }\n        defer", "        defer"),
-    ("a failed unmount counts as done", f"{AGENT}+Mount.swift",
-     "            volume.phase = .mounted(device)\n            log.error(\"unmount failed\"",
-     "            volume.phase = .unmounted\n            log.error(\"unmount failed\""),
-    ("Create answers before its record is saved", f"{AGENT}.swift",
-     "        try await save()\n        log.info(\"created\"",
-     "        saveInBackground()\n        log.info(\"created\""),
-    ("counts without a mount outlive a restart", f"{AGENT}+Start.swift",
-     "            volume.record.mounts = MountCounts()\n", ""),
-    ("nothing is given back after a restart", f"{AGENT}+Start.swift",
-     "if !volume.isUsed { giveBackWhenUnused(volume) }", ""),
-    ("a held volume is detached", f"{AGENT}+GiveBack.swift",
-     "guard try await ports.fileSystems.isHeld(device) else { return }",
-     "guard try await ports.fileSystems.isHeld(device), false else { return }"),
-    ("a failed step of giving back is not repeated", f"{AGENT}+GiveBack.swift",
-     "pause = min(pause * 2, Limit.detachRetryInterval)", "pause = .seconds(1_000_000)"),
-    ("the lease is not written again after the linger", f"{AGENT}+Lease.swift",
-     "        guard !volume.isUsed else { return }\n        volume.isLeaseSure = false\n",
-     "        guard !volume.isUsed else { return }\n"),
-    ("a Mount does not wait for the lease's dropping", f"{AGENT}+Lease.swift",
-     "volume.leaseDrop = task", "volume.leaseDrop = nil"),
-    ("a snapshot's blank volume is formatted", "Sources/VolumeCore/Decisions.swift",
-     "case .blank where description.snapshotID != nil:",
-     "case .blank where description.snapshotID == \"\":"),
-    ("unknown data is formatted", "Sources/VolumeCore/Decisions.swift",
-     "        case .unknownData:\n",
-     "        case .unknownData where !options.readOnly: self = .format\n"
-     "        case .unknownData:\n"),
-    ("a running owner's lease is ignored", "Sources/VolumeCore/Takeover.swift",
-     "        default:\n            throw unusable",
-     "        case .running: self = .detach\n        default:\n            throw unusable"),
-    ("a running owner is detached by force", f"{AGENT}+Takeover.swift",
-     "guard now >= force, isDown(try await state(of: owner, by: deadline)) else { return }",
-     "guard now >= force else { return }"),
-    ("a device name that was used is not free again", "Sources/VolumeCore/DeviceNames.swift",
-     "if let name = taken.remove(Self.spelling(of: name)) { free.append(name) }",
-     "taken.remove(Self.spelling(of: name))"),
-    ("an ID is counted once", "Sources/VolumeCore/VolumeRecord.swift",
-     "counts[id, default: 0] += 1", "counts[id] = 1"),
-]
+var kept: Set = ["life-simulator", {", ".join(f'"{name}"' for name in TESTS)}]
+for _ in package.targets {{
+    for target in package.targets where kept.contains(target.name) {{
+        for case .byNameItem(let name, _) in target.dependencies {{ kept.insert(name) }}
+    }}
+}}
+package.targets.removeAll {{ !kept.contains($0.name) }}
+for target in package.targets where target.swiftSettings != nil {{
+    target.swiftSettings?.append(.treatAllWarnings(as: .warning))
+}}
+"""
+
+# The first lives are for every mutant, the others for those that nothing has noticed.
+BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
+# A mutant may run in circles, or wait for ever: it has this many times the time of the processor
+# that is usual, and that long by the clock, for others use the machine too.
+PATIENCE, PATIENCE_SECONDS, CLOCK_SECONDS = 8, 5, 60
+MEMORY_MAX = 4 << 30
+# Rounds of leaving out what does not compile.
+BUILDS_MAX = 40
+KILLED, SURVIVED, UNREACHED = "killed", "survived", "unreached"
 
 
-def build(package):
-    return subprocess.run(
-        ["swift", "build", "--product", "life-simulator"], cwd=package, text=True,
-        capture_output=True, check=False)
+@dataclasses.dataclass
+class Result:
+    """What lives and tests made of a mutant: one of the three words, and what was seen."""
+    lives: str = UNREACHED
+    lives_saw: str = ""
+    tests: str = UNREACHED
+    tests_saw: str = ""
+
+    @property
+    def is_killed(self):
+        return KILLED in (self.lives, self.tests)
 
 
-def play(package):
-    """What was broken and by which seed; None when nothing was."""
-    lives = subprocess.run(
-        [package / ".build/debug/life-simulator", "--runs", str(LIVES)], text=True,
-        capture_output=True, check=False)
-    if lives.returncode == 0:
-        return None
-    lines = [line for line in lives.stdout.splitlines() if ": broken: " in line]
-    return lines[0] if lines else f"ended with {lives.returncode}: {lives.stderr.strip()[-200:]}"
+# Building
 
 
-def judge(package, path, old, new):
-    """(whether it was found, in words)"""
-    file = package / path
-    text = file.read_text()
-    if text.count(old) != 1:
-        return False, f"the text to change stands {text.count(old)} times in {path}"
-    file.write_text(text.replace(old, new))
+def find_mutants():
+    """(the files of the modules, their mutants numbered from 1; what cannot be planted)"""
+    texts = {
+        str(path.relative_to(ROOT / "Sources")): path.read_text()
+        for module in MODULES for path in sorted((ROOT / "Sources" / module).rglob("*.swift"))}
+    known = [function for text in texts.values() for function in mutations.functions(text)]
+    files = [mutations.File(name, text, known) for name, text in texts.items()]
+    gone = []
+    for fault in planted.FAULTS:
+        count = texts.get(fault.file, "").count(fault.text)
+        if count == 1:
+            next(file for file in files if file.name == fault.file).plant(fault)
+        else:
+            gone.append(f"{fault.name}: its text stands {count} times in {fault.file}")
+    for number, mutant in enumerate((one for file in files for one in file.mutants), 1):
+        mutant.number = number
+    return files, gone
+
+
+def copy_package(files):
+    """Brings the copy up to date. What has not changed is not written, so that it is not built
+    again; what is mutated is written by left_out_of_build."""
+    contents = {}
+    for name in COPIED:
+        source = ROOT / name
+        for path in [source] if source.is_file() else sorted(source.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                contents[str(path.relative_to(ROOT))] = path.read_bytes()
+    contents["Package.swift"] += MANIFEST.encode()
+    contents[SUPPORT] = mutations.SUPPORT.encode()
+    mutated = {f"Sources/{file.name}" for file in files}
+    for name, content in contents.items():
+        if name not in mutated:
+            write(PACKAGE / name, content)
+    for name in COPIED:
+        for path in (PACKAGE / name).rglob("*"):
+            if path.is_file() and str(path.relative_to(PACKAGE)) not in contents:
+                path.unlink()
+
+
+def write(path, content):
+    """Writes a file unless it has that content already: the build takes a new one for changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def build_mutated(files):
+    """Builds the copy with all mutants that compile; returns the others."""
+    known = WORK / "not-compiling.json"
+    sources = hashlib.sha256(repr([file.mutated(set(file.mutants)) for file in files]).encode())
+    earlier = json.loads(known.read_text()) if known.exists() else {"sources": ""}
+    if earlier["sources"] == sources.hexdigest():
+        numbers = set(earlier["numbers"])
+        dropped = left_out_of_build(
+            files, {one for file in files for one in file.mutants if one.number in numbers})
+    else:
+        dropped = left_out_of_build(files, set())
+        # A statement's mutant can cause an error inside another one's text.
+        final = {mutant for mutant in dropped if mutant.kind.startswith(("left out", "swapped"))}
+        if final != dropped:
+            dropped = left_out_of_build(files, final)
+    known.write_text(json.dumps({
+        "sources": sources.hexdigest(), "numbers": sorted(one.number for one in dropped)}))
+    return sorted(dropped, key=lambda mutant: mutant.number)
+
+
+def left_out_of_build(files, dropped):
+    """The mutants that do not compile, `dropped` and more; the others are built."""
+    dropped = set(dropped)
+    for _ in range(BUILDS_MAX):
+        ranges = {}
+        for file in files:
+            wanted = {mutant for mutant in file.mutants if mutant not in dropped}
+            text, ranges[file.name] = file.mutated(wanted)
+            write(PACKAGE / "Sources" / file.name, text.encode())
+        built = subprocess.run(BUILD, cwd=PACKAGE, text=True, capture_output=True, check=False)
+        output = built.stdout + built.stderr
+        if built.returncode == 0:
+            return dropped
+        culprits = {
+            culprit for file in files
+            for culprit in blamed(file, ranges[file.name], output, dropped)}
+        if not culprits:
+            raise RuntimeError(f"the mutated package does not build:\n{output[-4000:]}")
+        say(f"{len(culprits)} mutants do not compile: left out")
+        dropped |= culprits
+    raise RuntimeError(f"the mutated package does not build after {BUILDS_MAX} attempts")
+
+
+def blamed(file, ranges, output, dropped):
+    """The mutants that the compiler's errors in the file are about."""
+    path = PACKAGE / "Sources" / file.name
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    by_number = {mutant.number: mutant for mutant in file.mutants}
+    found = set()
+    for match in re.finditer(
+            re.escape(str(path)) + r":(\d+):(\d+): error: ", output):
+        line, column = int(match.group(1)), int(match.group(2))
+        at = sum(map(len, lines[:line - 1])) + column - 1
+        around = [
+            (end - start, number) for number, pieces in ranges.items()
+            for start, end in pieces if start <= at < end]
+        before = [
+            (at - end, number) for number, pieces in ranges.items()
+            for start, end in pieces if end <= at]
+        after = [
+            (start - at, number) for number, pieces in ranges.items()
+            for start, end in pieces if start > at]
+        # The one that it is in; else the nearest before it, as where a name has no value now.
+        for choice in (around, before, after):
+            if choice:
+                found.add(by_number[min(choice)[1]])
+                break
+    return found - dropped
+
+
+# Running
+
+
+def program(name):
+    return str(next((PACKAGE / ".build/release").glob(name)))
+
+
+def limited(seconds):
+    """Limits the process that is about to be started."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return limit
+
+
+def run(command, seconds, is_enough, number=0, reached=None):
+    """(what it ended with, its output), ended as soon as a line of it is enough.
+
+    It may use the processor for so many seconds.
+    """
+    environment = {**os.environ, "MUTANT": str(number), "SWIFT_BACKTRACE": "enable=no"}
+    if reached:
+        environment["MUTANTS_REACHED"] = str(reached)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", env=environment, start_new_session=True,
+        preexec_fn=limited(seconds))
+    is_late = threading.Event()
+
+    def end():
+        is_late.set()
+        os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(max(seconds, CLOCK_SECONDS), end)
+    timer.start()
+    output = []
     try:
-        built = build(package)
-        if built.returncode:
-            return False, "does not compile: " + (built.stdout + built.stderr)[-800:]
-        broken = play(package)
-        return broken is not None, broken or f"not found in {LIVES} lives"
+        for line in process.stdout:
+            output.append(line)
+            if is_enough(line):
+                process.kill()
+                return "failed", output
+        code = process.wait()
     finally:
-        file.write_text(text)
+        timer.cancel()
+        process.stdout.close()
+        process.wait()
+    if is_late.is_set():
+        return "waits for ever", output
+    if code == -signal.SIGKILL:
+        return "runs in circles", output
+    return f"ended with {code}" if code else "passed", output
+
+
+LIFE_BROKEN = re.compile(r"broken: (.*)")
+TEST_FAILED = re.compile(r"Test (.*?) (?:recorded an issue|failed after)")
+
+
+def play(batch, seconds, number=0, reached=None):
+    """What lives noticed; an empty text: nothing."""
+    first, count = batch
+    ended, output = run(
+        [program("life-simulator"), "--seed", str(first), "--runs", str(count)], seconds,
+        LIFE_BROKEN.search, number, reached)
+    return "" if ended == "passed" else saw(LIFE_BROKEN, ended, output)
+
+
+def test(seconds, number=0, reached=None):
+    """What tests noticed; an empty text: nothing."""
+    ended, output = run(
+        [program("*PackageTests.xctest"), "--testing-library", "swift-testing"], seconds,
+        TEST_FAILED.search, number, reached)
+    return "" if ended == "passed" else saw(TEST_FAILED, ended, output)
+
+
+def saw(pattern, ended, output):
+    for line in output:
+        if match := pattern.search(line):
+            return match.group(1).strip()
+    fatal = [line.strip() for line in output if "Fatal error" in line]
+    return f"{ended}: {fatal[0]}" if fatal else ended
+
+
+def children_time():
+    """Seconds of the processor that ended children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Reach:
+    """Which mutants make any difference while nothing is mutated: the others cannot be noticed."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def measure(self, work):
+        """(seconds that `work` may take of the processor, the mutants' numbers that it reaches)"""
+        file = WORK / "reached"
+        file.write_bytes(bytes(self.count + 1))
+        before = children_time()
+        broken = work(file)
+        if broken:
+            raise RuntimeError(f"without a mutant: {broken}")
+        took = children_time() - before
+        numbers = {number for number, byte in enumerate(file.read_bytes()) if byte}
+        return round(max(PATIENCE_SECONDS, took * PATIENCE)), numbers
+
+
+class Judge:
+    """Runs mutants; the results go to a file, one a line, for a run that is interrupted."""
+
+    def __init__(self, count, digest):
+        reach = Reach(count)
+        self.test_seconds, self.by_tests = reach.measure(lambda file: test(600, 0, file))
+        self.batches = [
+            (batch, *reach.measure(lambda file, batch=batch: play(batch, 600, 0, file)))
+            for batch in BATCHES]
+        self.path = WORK / f"results-{digest}.jsonl"
+        for other in WORK.glob("results-*.jsonl"):
+            if other != self.path:
+                other.unlink()
+        self.known = {}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                entry = json.loads(line)
+                self.known[tuple(entry["key"])] = Result(**entry["result"])
+        self.lock = threading.Lock()
+
+    def judge(self, mutant, is_listed):
+        """What becomes of a mutant; one that is listed as equivalent is not played for long."""
+        if known := self.known.get(mutant.key):
+            return known
+        number, result = mutant.number, Result()
+        self.play(self.batches[:1], number, result)
+        if number in self.by_tests:
+            result.tests_saw = test(self.test_seconds, number)
+            result.tests = KILLED if result.tests_saw else SURVIVED
+        if not result.is_killed and not is_listed:
+            self.play(self.batches[1:], number, result)
+        with self.lock, self.path.open("a") as file:
+            entry = {"key": mutant.key, "result": dataclasses.asdict(result)}
+            file.write(json.dumps(entry) + "\n")
+        return result
+
+    def play(self, batches, number, result):
+        for batch, seconds, reached in batches:
+            if number not in reached:
+                continue
+            result.lives_saw = play(batch, seconds, number)
+            result.lives = KILLED if result.lives_saw else SURVIVED
+            if result.lives_saw:
+                return
+
+
+# Choosing and listing
+
+
+def changed_lines(revision):
+    """{file: numbers of its lines that were changed since the revision}"""
+    changes = subprocess.run(
+        ["git", "diff", "-U0", revision, "--", *(f"Sources/{module}" for module in MODULES)],
+        cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found, file = {}, None
+    for line in changes.splitlines():
+        if line.startswith("+++ "):
+            file = line.removeprefix("+++ b/Sources/")
+        elif match := re.match(r"@@ -\S+ \+(\d+)(?:,(\d+))? @@", line):
+            first, count = int(match.group(1)), int(match.group(2) or 1)
+            found.setdefault(file, set()).update(range(first, first + count))
+    return found
+
+
+def chosen(mutants, arguments):
+    """Those of the files that are named, and on the lines that were changed."""
+    if arguments.files:
+        mutants = [
+            mutant for mutant in mutants if any(part in mutant.file for part in arguments.files)]
+    if arguments.changed:
+        lines = changed_lines(arguments.changed)
+        mutants = [
+            mutant for mutant in mutants
+            if lines.get(mutant.file, set()) & set(
+                range(mutant.line_number, max(mutant.line_number, mutant.last_line_number) + 1))]
+    if arguments.survivors:
+        last = survivors()
+        mutants = [mutant for mutant in mutants if mutant.key in last]
+    return mutants
+
+
+def survivors():
+    """The keys of those that survived when they were run last, listed ones aside."""
+    file = WORK / "survivors.json"
+    return {tuple(key) for key in json.loads(file.read_text())} if file.exists() else set()
+
+
+def remember_survivors(mutants, open_ones):
+    """Of those that were run now; what is known of others stays."""
+    kept = survivors() - {mutant.key for mutant in mutants} | {mutant.key for mutant in open_ones}
+    (WORK / "survivors.json").write_text(json.dumps(sorted(kept)))
+
+
+ENTRY = ["file", "function", "line", "what", "kind"]
+
+
+def listed():
+    """{key of a mutant: why it is equivalent}"""
+    entries = {}
+    for entry in tomllib.loads(LIST.read_text()).get("equivalent", []):
+        key = tuple(entry[name] for name in ENTRY)
+        if not entry["reason"].strip():
+            raise LookupError(f"{LIST.name}: no reason is given for {key}")
+        if key in entries:
+            raise LookupError(f"{LIST.name}: there are two entries for {key}")
+        entries[key] = entry["reason"]
+    return entries
+
+
+def as_entry(mutant):
+    """As equivalent-mutants.toml has it, but for the reason."""
+    lines = [f"{name} = {quoted(value)}" for name, value in zip(ENTRY, mutant.key)]
+    return "\n".join(["[[equivalent]]", *lines, 'reason = ""'])
+
+
+def quoted(value):
+    return f"'{value}'" if "'" not in value else json.dumps(value, ensure_ascii=False)
+
+
+# Reporting
+
+
+def report(mutants, results, dropped, gone, entries, is_whole):
+    """(the report's lines, whether all is well)"""
+    killed_by = collections.Counter(
+        (results[one].lives == KILLED, results[one].tests == KILLED) for one in mutants)
+    survivors = [one for one in mutants if not results[one].is_killed]
+    open_ones = [one for one in survivors if one.key not in entries]
+    keys = {one.key for one in mutants}
+    survivor_keys = {one.key for one in survivors}
+    wrong = []
+    for key in entries:
+        if key in keys and key not in survivor_keys:
+            wrong.append((key, "it was killed"))
+        elif key not in keys and is_whole:
+            wrong.append((key, "there is no such mutant"))
+    lines = []
+    for mutant in open_ones:
+        result = results[mutant]
+        lines += [f"SURVIVED: {mutant} (lives: {result.lives}, tests: {result.tests})"]
+    for mutant in dropped:
+        lines.append(f"does not compile: {mutant}")
+    lines += [f"NOT PLANTED: {words}" for words in gone]
+    for key, why in wrong:
+        lines.append(f"WRONG ENTRY in {LIST.name}: {why}: {' | '.join(key)}")
+    if open_ones:
+        lines += ["", f"Where one of them is equivalent, its entry in {LIST.name} is:"]
+        for mutant in open_ones:
+            lines += ["", as_entry(mutant)]
+    lines += [
+        "",
+        f"{len(mutants)} mutants, {len(dropped)} more that do not compile",
+        f"{killed_by[True, False] + killed_by[True, True]} killed by lives",
+        f"{killed_by[False, True] + killed_by[True, True]} killed by tests",
+        f"{killed_by[True, True]} of them killed by both",
+        f"{len(survivors) - len(open_ones)} equivalent, with reasons",
+        f"{len(open_ones)} surviving",
+    ]
+    return lines, not open_ones and not wrong and not gone
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def digest():
+    """Changes with anything that the results depend on."""
+    found = hashlib.sha256(repr(BATCHES).encode())
+    for name in ("life-simulator", "*PackageTests.xctest"):
+        found.update(pathlib.Path(program(name)).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", help="only mutants of files whose names have this")
+    parser.add_argument("--changed", metavar="REVISION", help="only those on lines changed since")
+    parser.add_argument("--survivors", action="store_true", help="only those that survived last")
+    parser.add_argument("--list", action="store_true", help="print the mutants, run none")
+    parser.add_argument("--anew", action="store_true", help="use no results of an earlier run")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at once")
+    return parser.parse_args()
 
 
 def main():
-    wanted = sys.argv[1:]
-    missed = 0
-    with tempfile.TemporaryDirectory() as folder:
-        package = pathlib.Path(folder) / "package"
-        shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns(".build", ".git"))
-        whole = build(package)
-        broken = whole.stderr if whole.returncode else play(package)
-        if broken:
-            print(f"without a mutant: {broken}")
-            return 1
-        for name, path, old, new in MUTANTS:
-            if wanted and not any(part in name for part in wanted):
-                continue
-            found, words = judge(package, path, old, new)
-            missed += not found
-            print(f"{'found' if found else 'MISSED'}: {name}: {words}", flush=True)
-    print(f"{missed} missed")
-    return 1 if missed else 0
+    arguments = parse()
+    start = time.monotonic()
+    (files, gone), entries = find_mutants(), listed()
+    mutants = [mutant for file in files for mutant in file.mutants]
+    if arguments.list:
+        for mutant in chosen(mutants, arguments):
+            print(mutant)
+        return 0
+    copy_package(files)
+    dropped = build_mutated(files)
+    if arguments.anew:
+        for path in WORK.glob("results-*.jsonl"):
+            path.unlink()
+    say(f"{len(mutants)} mutants, built after {time.monotonic() - start:.0f} s")
+    judge = Judge(len(mutants), digest())
+    wanted = [mutant for mutant in chosen(mutants, arguments) if mutant not in dropped]
+    results = {}
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        running = {
+            pool.submit(judge.judge, mutant, mutant.key in entries): mutant for mutant in wanted}
+        try:
+            for done in concurrent.futures.as_completed(running):
+                mutant = running[done]
+                result = results[mutant] = done.result()
+                if not result.is_killed and mutant.key not in entries:
+                    say(f"{len(results)}/{len(wanted)} survives: {mutant}")
+                elif len(results) % 50 == 0:
+                    say(f"{len(results)}/{len(wanted)}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    remember_survivors(
+        wanted, [one for one in wanted if not results[one].is_killed and one.key not in entries])
+    is_whole = not (arguments.files or arguments.changed or arguments.survivors)
+    lines, is_well = report(wanted, results, dropped, gone, entries, is_whole)
+    lines.append(f"{(time.monotonic() - start) / 60:.0f} minutes")
+    (WORK / "report.txt").write_text("\n".join(lines) + "\n")
+    say("\n".join(lines))
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (LookupError, RuntimeError, swift_source.Unreadable) as error:
+        sys.exit(f"mutants: {error}")
+    except KeyboardInterrupt:
+        sys.exit("mutants: interrupted; the next run goes on from here")

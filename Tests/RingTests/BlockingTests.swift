@@ -53,6 +53,76 @@ import Testing
         }
     }
 
+    @Test func `one volume's work that hangs leaves workers for the others, and for the state`()
+        async
+    {
+        await #expect(processExitsWith: .success) {
+            try await onRing {
+                let gate = Gate()
+                let ring = RingActor.ring
+                let sick = hold(gate, count: 2 * Limit.blockingThreadsMax) { _ in volume(1) }
+                let begin = ring.now
+                #expect(await ring.blocking(for: volume(2)) { 42 } == 42)
+                #expect(await ring.blocking(for: .state) { 42 } == 42)
+                #expect(await ring.blocking { 42 } == 42)
+                #expect(ring.now - begin < Limit.blockingPatience)
+                #expect(gate.held == Limit.blockingThreadsPerVolumeMax)
+                gate.open()
+                for task in sick { await task.value }
+                let ended = try await eventually { threads(named: "ring-blocking").isEmpty }
+                #expect(ended)
+            }
+        }
+    }
+
+    @Test func `more volumes that hang than there are workers stop neither others nor the state`()
+        async
+    {
+        await #expect(processExitsWith: .success) {
+            try await onRing {
+                let gate = Gate()
+                let ring = RingActor.ring
+                let count = Limit.blockingThreadsMax + 4
+                let sick = hold(gate, count: count) { volume($0) }
+                let all = try await eventually { gate.held == Limit.blockingThreadsMax }
+                #expect(all)
+                let begin = ring.now
+                for _ in 0..<10 { await ring.blocking(for: .state) {} }
+                #expect(ring.now - begin < Limit.blockingPatience)
+                // As soon as those that hang are known to, it has its turn.
+                await ring.blocking(for: volume(100)) {}
+                #expect(gate.held == count)
+                gate.open()
+                for task in sick { await task.value }
+                let ended = try await eventually { threads(named: "ring-blocking").isEmpty }
+                #expect(ended)
+            }
+        }
+    }
+
+    @Test func `what is under way is told with its owner, and no longer when it has ended`()
+        async throws
+    {
+        try await onRing {
+            let gate = Gate()
+            let ring = RingActor.ring
+            let begin = ring.now
+            let task = RingActor.spawn {
+                await ring.blocking(for: volume(7), doing: "mount it") { gate.pass() }
+            }
+            let isUnderWay = try await eventually { gate.held == 1 }
+            #expect(isUnderWay)
+            let work = try #require(ring.workUnderWay(for: volume(7)))
+            #expect(work.doing == "mount it" && !work.hangs)
+            #expect(work.since >= begin && work.since <= ring.now)
+            #expect(ring.workUnderWay(for: volume(8)) == nil)
+            gate.open()
+            await task.value
+            let isOver = try await eventually { ring.workUnderWay(for: volume(7)) == nil }
+            #expect(isOver)
+        }
+    }
+
     private final class Counts: Sendable {
         private let state = Mutex((running: 0, most: 0, total: 0))
         var most: Int { state.withLock { $0.most } }
@@ -68,4 +138,58 @@ import Testing
             state.withLock { $0.running -= 1 }
         }
     }
+}
+
+/// What work waits at until it is opened, as at a device that does not answer.
+private final class Gate: Sendable {
+    private let state = Mutex((isOpen: false, held: 0))
+    nonisolated(unsafe) private let opened: UnsafeMutablePointer<sem_t>
+
+    init() {
+        opened = .allocate(capacity: 1)
+        sem_init(opened, 0, 0)
+    }
+
+    deinit {
+        sem_destroy(opened)
+        opened.deallocate()
+    }
+
+    /// How many wait.
+    var held: Int { state.withLock { $0.held } }
+
+    func pass() {
+        let waits = state.withLock { state in
+            if !state.isOpen { state.held += 1 }
+            return !state.isOpen
+        }
+        if waits { while sem_wait(opened) != 0 {} }
+    }
+
+    func open() {
+        let held = state.withLock { state in
+            state.isOpen = true
+            return state.held
+        }
+        for _ in 0..<held { sem_post(opened) }
+    }
+}
+
+/// Starts so much work that waits at the gate.
+@RingActor
+private func hold(
+    _ gate: Gate, count: Int, for owner: @escaping @Sendable (Int) -> BlockingOwner
+) -> [Task<Void, Never>] {
+    (0..<count).map { number in
+        RingActor.spawn {
+            await RingActor.ring.blocking(for: owner(number)) { gate.pass() }
+        }
+    }
+}
+
+private func volume(_ number: Int) -> BlockingOwner {
+    let digits = String(number, radix: 16)
+    let id = VolumeID("vol-" + String(repeating: "0", count: 17 - digits.count) + digits)
+    guard let id else { preconditionFailure("\(number) makes no volume id") }
+    return .volume(id)
 }

@@ -38,7 +38,7 @@ import Testing
                 dropped.clear()
             }
             try await sending.value
-            b.endSending()
+            b.close()
             try await hangingUp.value
         }
     }

@@ -147,14 +147,58 @@ import Testing
         }
     }
 
-    @Test func `waiting for a hang-up can be cancelled`() async throws {
+    @Test func `a peer that has finished sending has hung up once it closes`() async throws {
+        try await onRing {
+            for _ in 0..<2 {
+                let (a, b) = try socketPair()
+                b.endSending()
+                try await a.endOfPeerSending()
+                var hasHungUp = false
+                let task = RingActor.spawn {
+                    try await a.hangUp()
+                    hasHungUp = true
+                }
+                // As many turns of the loop as a wait that is over would take.
+                for _ in 0..<20 { try await a.endOfPeerSending() }
+                #expect(!hasHungUp)
+                try await a.send(buffer("x"))
+                try await expect("x", from: b)
+                b.close()
+                try await task.value
+            }
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `waiting for a hang-up can be cancelled`(peerSends: Bool) async throws {
         try await onRing {
             let (a, b) = try socketPair()
+            if !peerSends { b.endSending() }
             let task = RingActor.spawn { try await a.hangUp() }
             await Task.yield()
             task.cancel()
             await #expect(throws: Errno.canceled) { try await task.value }
             b.close()
+        }
+    }
+
+    @Test(arguments: addresses)
+    func `over TCP a broken connection is a hang-up, and the end of sending is not`(
+        _ address: SocketAddress
+    ) async throws {
+        try await onRing {
+            let listener = try Listener(address: address)
+            async let accepted = listener.accept()
+            let client = try await Socket.connect(to: listener.address)
+            let server = try await accepted
+            client.endSending()
+            try await server.endOfPeerSending()
+            let task = RingActor.spawn { try await server.hangUp() }
+            for _ in 0..<20 { try await server.endOfPeerSending() }
+            try await server.send(buffer("x"))
+            try await expect("x", from: client)
+            client.reset()
+            try await task.value
         }
     }
 

@@ -1,6 +1,7 @@
 """Each call and each refusal of the EC2 API, judged by boto3."""
 
 import datetime
+import os
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -342,6 +343,30 @@ def test_tags_are_set_changed_and_removed(ec2):
                    Tags=[{"Key": "a", "Value": "b"}])[0] == "InvalidVolume.NotFound"
 
 
+def test_a_volume_bears_50_tags(simulator, ec2):
+    fifty = [{"Key": f"k{n}", "Value": ""} for n in range(50)]
+    ec2.create_tags(Resources=[FREE], Tags=fifty)
+    ec2.create_tags(Resources=[FREE], Tags=[{"Key": "k7", "Value": "changed"}])
+    code, status, _ = refusal(
+        ec2.create_tags, Resources=[FREE], Tags=[{"Key": "one more", "Value": ""}])
+    assert (code, status) == ("TagLimitExceeded", 400)
+    assert len(simulator.volume(FREE)["tags"]) == 50
+    ec2.delete_tags(Resources=[FREE], Tags=[{"Key": "k0"}])
+    ec2.create_tags(Resources=[FREE], Tags=[{"Key": "one more", "Value": ""}])
+
+
+def test_tags_alone_can_be_told_late(simulator, ec2):
+    simulator.latency(tagConsistency=600_000)
+    ec2.create_tags(Resources=[FREE], Tags=[{"Key": "a", "Value": "b"}])
+    attach(simulator, FREE, HERE)
+    [described] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"]
+    assert "Tags" not in described
+    assert described["State"] == "in-use"
+    simulator.latency(tagConsistency=0)
+    [described] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"]
+    assert described["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
 def test_a_volume_is_created_attached_and_deleted(simulator, ec2):
     specification = [{"ResourceType": "volume", "Tags": [{"Key": "k", "Value": "v"}]}]
     made = ec2.create_volume(AvailabilityZone=ZONE, Size=2, VolumeType="gp3",
@@ -362,6 +387,117 @@ def test_a_volume_only_grows(simulator, ec2):
     assert (modified["OriginalSize"], modified["TargetSize"]) == (1, 3)
     assert ec2.describe_volumes(VolumeIds=[FREE])["Volumes"][0]["Size"] == 3
     assert refusal(ec2.modify_volume, VolumeId=FREE, Size=2)[0] == "InvalidParameterValue"
+
+
+def test_an_encrypted_volume_names_its_key(start):
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    simulator = start(volumes=[volume(FREE, sizeMiB=SMALL, kmsKeyId=key)])
+    [described] = simulator.ec2().describe_volumes(VolumeIds=[FREE])["Volumes"]
+    assert (described["Encrypted"], described["KmsKeyId"]) == (True, key)
+
+
+def test_a_volume_becomes_a_multi_attach_one_while_it_is_detached(simulator, ec2):
+    assert refusal(ec2.modify_volume, VolumeId=FREE, VolumeType="gp3",
+                   MultiAttachEnabled=True)[0] == "InvalidParameterCombination"
+    attach(simulator, FREE, HERE)
+    ec2.modify_volume(VolumeId=FREE, VolumeType="io2")
+    assert refusal(ec2.modify_volume, VolumeId=FREE,
+                   MultiAttachEnabled=True)[0] == "IncorrectState"
+    ec2.detach_volume(VolumeId=FREE)
+    simulator.wait_for_volume(FREE, "available")
+    modified = ec2.modify_volume(VolumeId=FREE, MultiAttachEnabled=True)["VolumeModification"]
+    assert modified["TargetMultiAttachEnabled"] is True
+    [described] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"]
+    assert (described["VolumeType"], described["MultiAttachEnabled"]) == ("io2", True)
+    attach(simulator, FREE, HERE)
+    attach(simulator, FREE, THERE)
+
+
+# Root volumes, and what goes with its instance
+
+
+def root_of(name, **fields):
+    return volume(FREE, sizeMiB=SMALL, attachedTo={"instance": name, "device": "/dev/xvda", **fields})
+
+
+def test_a_volume_attached_by_the_roots_name_is_the_root_volume(start):
+    simulator = start(volumes=[root_of(HERE)])
+    ec2 = simulator.ec2()
+    [reservation] = ec2.describe_instances(InstanceIds=[HERE])["Reservations"]
+    [described] = reservation["Instances"]
+    assert described["RootDeviceName"] == "/dev/xvda"
+    [mapping] = described["BlockDeviceMappings"]
+    assert (mapping["DeviceName"], mapping["Ebs"]["VolumeId"]) == ("/dev/xvda", FREE)
+    assert mapping["Ebs"]["DeleteOnTermination"] is True
+    [attachment] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"][0]["Attachments"]
+    assert (attachment["Device"], attachment["DeleteOnTermination"]) == ("/dev/xvda", True)
+    assert simulator.wait_until(
+        lambda s: s.volume(FREE)["attachments"][0]["node"]).endswith("/nvme0n1")
+    code, _, message = refusal(ec2.detach_volume, VolumeId=FREE)
+    assert code == "OperationNotPermitted"
+    assert message == f"Unable to detach root volume '{FREE}' from instance '{HERE}'"
+    # Once the instance is stopped EC2 lets it go.
+    ec2.stop_instances(InstanceIds=[HERE])
+    simulator.wait_until(lambda s: s.instance(HERE)["state"] == "stopped")
+    ec2.detach_volume(VolumeId=FREE)
+    simulator.wait_for_volume(FREE, "available")
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_volume_goes_with_its_instance_if_that_says_so(start, flag):
+    simulator = start(volumes=[volume(FREE, sizeMiB=SMALL)])
+    ec2 = simulator.ec2()
+    attach(simulator, FREE, HERE)
+    [attachment] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"][0]["Attachments"]
+    assert attachment["DeleteOnTermination"] is False
+    ec2.modify_instance_attribute(InstanceId=HERE, BlockDeviceMappings=[
+        {"DeviceName": "/dev/sdf", "Ebs": {"DeleteOnTermination": flag}}])
+    [attachment] = ec2.describe_volumes(VolumeIds=[FREE])["Volumes"][0]["Attachments"]
+    assert attachment["DeleteOnTermination"] is flag
+    ec2.terminate_instances(InstanceIds=[HERE])
+    if flag:
+        simulator.wait_until(lambda s: s.state()["volumes"] == [])
+    else:
+        simulator.wait_for_volume(FREE, "available")
+
+
+def test_no_other_attribute_of_an_instance_is_modified(ec2):
+    code, _, _ = refusal(ec2.modify_instance_attribute, InstanceId=HERE, BlockDeviceMappings=[
+        {"DeviceName": "/dev/sdz", "Ebs": {"DeleteOnTermination": True}}])
+    assert code == "InvalidInstanceAttributeValue"
+
+
+# Hibernation
+
+
+def test_a_hibernated_instance_tells_so_and_keeps_its_devices(start):
+    simulator = start(instances=[instance(HERE, canHibernate=True), instance(THERE)],
+                      volumes=[volume(FREE, sizeMiB=SMALL)])
+    ec2 = simulator.ec2()
+
+    def described(id):
+        [reservation] = ec2.describe_instances(InstanceIds=[id])["Reservations"]
+        return reservation["Instances"][0]
+
+    assert refusal(ec2.stop_instances, InstanceIds=[THERE],
+                   Hibernate=True)[0] == "UnsupportedHibernationConfiguration"
+    assert described(THERE)["HibernationOptions"] == {"Configured": False}
+    assert described(HERE)["HibernationOptions"] == {"Configured": True}
+    assert "StateReason" not in described(HERE)
+    node = attach(simulator, FREE, HERE)
+    for hibernates, code in [(True, "Client.UserInitiatedHibernate"),
+                             (False, "Client.UserInitiatedShutdown")]:
+        ec2.stop_instances(InstanceIds=[HERE], Hibernate=hibernates)
+        simulator.wait_until(lambda s: s.instance(HERE)["state"] == "stopped")
+        assert described(HERE)["StateReason"]["Code"] == code
+        if hibernates:
+            assert os.path.exists(node)
+        else:
+            simulator.wait_until(lambda s: not os.path.exists(node))
+        ec2.start_instances(InstanceIds=[HERE])
+        simulator.wait_until(lambda s: s.instance(HERE)["state"] == "running")
+        assert "StateReason" not in described(HERE)
+        simulator.wait_until(lambda s: os.path.exists(node))
 
 
 # The API at large

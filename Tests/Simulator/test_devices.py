@@ -8,9 +8,11 @@ import subprocess
 import time
 
 import pytest
-from conftest import FREE, HERE, SMALL, THERE, XEN, attach, await_no_loops
+from conftest import FREE, HERE, SMALL, THERE, XEN, attach, await_no_loops, loops
 from simulator import Simulator, instance, volume
 
+# What a file system says whose device is dead; ENOMEM is ext4's for a block that there is not.
+DEAD = (errno.EIO, errno.EROFS, errno.ENOMEM)
 SERIAL = FREE.replace("-", "")
 
 
@@ -144,9 +146,9 @@ def test_a_volume_holds_what_was_asked_for(start, content, expected):
     assert any(last) == (content == "data-at-end")
 
 
-def test_a_mounted_volume_stays_busy_until_it_is_unmounted(start, mounted):
+def test_xen_holds_the_detachment_of_a_mounted_volume_back_until_it_is_unmounted(start, mounted):
     simulator = start(volumes=[volume(FREE, content="ext4")])
-    node = attach(simulator, FREE, HERE)
+    node = attach(simulator, FREE, XEN)
     place = mounted(node)
     ec2 = simulator.ec2()
     ec2.detach_volume(VolumeId=FREE)
@@ -161,6 +163,91 @@ def test_a_mounted_volume_stays_busy_until_it_is_unmounted(start, mounted):
     assert not os.path.exists(node)
 
 
+def test_an_instance_can_be_told_to_hold_detachments_back(start, mounted):
+    simulator = start(instances=[instance(HERE, holdsDetachBack=True)],
+                      volumes=[volume(FREE, content="ext4")])
+    place = mounted(attach(simulator, FREE, HERE))
+    simulator.ec2().detach_volume(VolumeId=FREE)
+    simulator.wait_until(lambda s: s.volume(FREE)["attachments"][0]["state"] == "busy")
+    subprocess.run(["umount", place], check=True)
+    simulator.wait_for_volume(FREE, "available")
+
+
+def write_much(place):
+    for n in range(64):
+        with open(place / f"more{n}", "w") as file:
+            file.write("x" * 65536)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@pytest.mark.parametrize("content", ["xfs", "ext4"])
+def test_nitro_takes_a_mounted_device_away(start, mounted, content):
+    simulator = start(volumes=[volume(FREE, content=content)])
+    node = attach(simulator, FREE, HERE)
+    place = mounted(node)
+    (place / "kept").write_text("synced")
+    subprocess.run(["sync", "-f", place], check=True)
+    ec2 = simulator.ec2()
+    ec2.detach_volume(VolumeId=FREE)
+    simulator.wait_for_volume(FREE, "available")
+    described = simulator.instance(HERE)
+    assert not os.path.exists(node)
+    assert os.listdir(described["sysPath"] + "/block") == []
+    with pytest.raises(OSError) as caught:
+        write_much(place)
+    assert caught.value.errno in DEAD
+    # Another instance has it now, and what was synced.
+    nouuid = ["-o", "nouuid"] if content == "xfs" else []
+    other = mounted(attach(simulator, FREE, THERE), *nouuid)
+    assert (other / "kept").read_text() == "synced"
+    write_much(other)
+    # What ends on the dead device does not reach the volume.
+    subprocess.run(["umount", place], check=True)
+    subprocess.run(["umount", other], check=True)
+    check = {"xfs": ["xfs_repair", "-n"], "ext4": ["e2fsck", "-fn"]}[content]
+    there = simulator.volume(FREE)["attachments"][0]["node"]
+    subprocess.run([*check, there], check=True, capture_output=True)
+    simulator.wait_until(lambda s: len(loops(s.directory)) == 1, what="the end of the dead device")
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
+        start, mounted, stays):
+    simulator = start(volumes=[volume(FREE, content="xfs")])
+    if stays:
+        simulator.fault("Device", "deviceStays")
+    dead = attach(simulator, FREE, HERE)
+    place = mounted(dead)
+    described = simulator.instance(HERE)
+    ec2 = simulator.ec2()
+    ec2.detach_volume(VolumeId=FREE)
+    simulator.wait_for_volume(FREE, "available")
+    entry = described["sysPath"] + "/block/nvme1n1"
+    assert os.path.exists(dead) == os.path.exists(entry) == stays
+    if stays:
+        with pytest.raises(OSError, match="Input/output error"), open(dead, "rb") as device:
+            device.read()
+        assert read(entry, "device/serial") == SERIAL
+        assert (read(entry, "size"), read(entry, "device/state")) == ("0", "dead")
+    node = attach(simulator, FREE, HERE)
+    assert os.path.basename(node) == "nvme1n2"
+    assert read(described["sysPath"], "block/nvme1n2/device/serial") == SERIAL
+    assert os.path.exists(dead) == stays
+    # A volume that comes meanwhile has a controller of its own.
+    simulator.create_volume("vol-0bbbbbbbbbbbbbbb1", sizeMiB=SMALL)
+    assert attach(simulator, "vol-0bbbbbbbbbbbbbbb1", HERE, "/dev/sdg").endswith("/nvme2n1")
+    alive = mounted(node, "-o", "nouuid")
+    write_much(alive)
+    subprocess.run(["umount", alive], check=True)
+    subprocess.run(["umount", place], check=True)
+    simulator.wait_until(lambda s: not os.path.exists(dead), what="the end of the dead device")
+    ec2.detach_volume(VolumeId=FREE)
+    simulator.wait_for_volume(FREE, "available")
+    simulator.wait_until(lambda s: len(loops(s.directory)) == 1, what="the end of its loop device")
+    assert attach(simulator, FREE, HERE).endswith("/nvme1n1")
+
+
 def test_a_forced_detach_tears_a_mounted_device_away(start, mounted):
     simulator = start(volumes=[volume(FREE, content="ext4")])
     place = mounted(attach(simulator, FREE, HERE))
@@ -168,13 +255,8 @@ def test_a_forced_detach_tears_a_mounted_device_away(start, mounted):
     simulator.ec2().detach_volume(VolumeId=FREE, Force=True)
     simulator.wait_for_volume(FREE, "available")
     with pytest.raises(OSError) as caught:
-        os.sync()
-        for n in range(64):
-            with open(place / f"more{n}", "w") as file:
-                file.write("x" * 65536)
-                file.flush()
-                os.fsync(file.fileno())
-    assert caught.value.errno in (errno.EIO, errno.EROFS)
+        write_much(place)
+    assert caught.value.errno in DEAD
     subprocess.run(["umount", place], check=True)
     await_no_loops(simulator.directory)
 

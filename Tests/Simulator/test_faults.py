@@ -1,5 +1,6 @@
 """Everything that can be made to go wrong."""
 
+import concurrent.futures
 import os
 
 import pytest
@@ -51,6 +52,40 @@ def test_a_slow_answer_is_whole(simulator, ec2):
     simulator.fault("DescribeVolumes", "slow", milliseconds=400)
     assert ec2.describe_volumes()["Volumes"][0]["VolumeId"] == FREE
     assert simulator.state()["ns"] - begin >= 400_000_000
+
+
+def test_a_call_can_be_late_and_is_applied_then(simulator, ec2):
+    simulator.fault("AttachVolume", "late", milliseconds=400)
+    begin = simulator.state()["ns"]
+    since = simulator.events()[-1]["sequence"]
+    ec2.attach_volume(**ATTACH)
+    [accepted] = [e for e in simulator.events(since) if e["event"] == "attach-accepted"]
+    assert accepted["ns"] - begin >= 400_000_000
+
+
+def test_a_call_can_be_held_until_the_faults_are_removed(simulator, ec2):
+    simulator.fault("CreateTags", "held")
+    since = simulator.events()[-1]["sequence"]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        call = pool.submit(ec2.create_tags, Resources=[FREE], Tags=[{"Key": "a", "Value": "b"}])
+        simulator.wait_until(lambda s: "fault" in [e["event"] for e in s.events(since)])
+        assert simulator.volume(FREE)["tags"] == {}
+        assert not call.done()
+        simulator.clear_faults()
+        call.result()
+    assert simulator.volume(FREE)["tags"] == {"a": "b"}
+
+
+def test_an_accepted_attachment_may_end_by_itself(simulator, ec2):
+    simulator.fault("Device", "attachmentEnds", milliseconds=200)
+    since = simulator.events()[-1]["sequence"]
+    assert ec2.attach_volume(**ATTACH)["State"] == "attaching"
+    assert simulator.volume(FREE)["state"] == "in-use"
+    simulator.wait_for_volume(FREE, "available")
+    events = {e["event"]: e["ns"] for e in simulator.events(since)}
+    assert events["attachment-failed"] - events["attach-accepted"] >= 200_000_000
+    assert "device-created" not in events
+    attach(simulator, FREE, HERE)
 
 
 def test_botocore_retries_over_a_share_of_faults(simulator):

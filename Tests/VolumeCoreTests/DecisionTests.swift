@@ -148,7 +148,7 @@ private func situation(
                 == .nameInUse)
         #expect(refusal("VolumeInUse") == .volumeChanged)
         #expect(refusal("IncorrectState") == .volumeChanged)
-        #expect(refusal("InvalidParameterValue", "Invalid device name") == .final(advice: nil))
+        #expect(refusal("InvalidParameterValue", "Invalid device name") == .final)
         #expect(refusal("AttachmentLimitExceeded") == .limitReached)
     }
 }

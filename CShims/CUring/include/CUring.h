@@ -104,9 +104,10 @@ int CUring_output_pipe(int ends[2]);
 /// are `output`, no other descriptor is passed on, signals are unblocked and back at their
 /// defaults. Returns 0 or the error.
 int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output);
-/// Blocks while a child is between fork and exec: so long it has a copy of every descriptor.
-void CUring_await_spawns(void);
-/// Starts a detached thread with all signals blocked. Returns 0 or the error.
+/// Blocks while a child is between fork and exec: so long it has a copy of every descriptor. For so
+/// long at most; false when one still is. pthread_rwlock_clockwrlock is a GNU extension.
+bool CUring_await_spawns(unsigned milliseconds);
+/// Starts a detached thread with all signals blocked but those of its own faults. Returns 0 or the error.
 int CUring_start_thread(const char *name, void *(*body)(void *), void *context);
 /// Waits for a token of the semaphore for so long at most; false when none came. sem_clockwait is a
 /// GNU extension.

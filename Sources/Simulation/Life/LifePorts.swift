@@ -168,7 +168,6 @@ extension LifePorts: EC2Port {
         }
     }
 
-    /// A dry run of `setTags`.
     func maySetTags(
         _ tags: [String: String], on volume: VolumeID, by deadline: Instant
     ) async throws -> Bool {

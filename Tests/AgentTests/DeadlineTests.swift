@@ -1,0 +1,174 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// A device, or the disk with the state, that does not answer.
+@Suite struct DeadlineTests {
+    private static let well = VolumeID(literal: "vol-00000000000000001")
+
+    private func fixture(_ content: DeviceContent = Fixture.xfs) -> Fixture {
+        let fixture = Fixture(content)
+        fixture.cloud.add(Self.well, Fixture.xfs)
+        return fixture
+    }
+
+    private func mountSick(_ fixture: Fixture) async -> (error: OperationError?, time: Duration) {
+        await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+    }
+
+    @Test(arguments: [
+        (DeviceContent.blank, "mkfs.xfs /dev/"), (Fixture.xfs, "probe vol-"),
+        (Fixture.xfs, "mount vol-"),
+    ])
+    func `a Mount that hangs is answered in its time with what has not ended, since when`(
+        content: DeviceContent, doing: String
+    ) throws {
+        let fixture = fixture(content)
+        fixture.host.hang(of: Fixture.id).begin(at: doing)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, time) = await self.mountSick(fixture)
+            #expect(time == Limit.mountTimeMax)
+            #expect(error?.reason == .deadline)
+            let text = error?.description ?? ""
+            #expect(text.contains("cannot mount \(Fixture.id): after 110 s"))
+            #expect(text.contains(doing) && text.contains("(since 2023-11-14T"))
+            #expect(text.contains("describe-volume-status --volume-ids \(Fixture.id)"))
+            #expect(try await manager.get(Fixture.name).phase == "mounting")
+        }
+    }
+
+    @Test func `a volume that hangs delays no call about another`() throws {
+        let fixture = fixture()
+        fixture.host.hang(of: Fixture.id).begin()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let sick = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(1))
+            let begin = fixture.executor.now
+            try await manager.create("\(Self.well)", options: [:])
+            _ = try await manager.mount("\(Self.well)", id: "a")
+            _ = try await manager.mount("\(Self.well)", id: "b")
+            try await manager.unmount("\(Self.well)", id: "a")
+            #expect(fixture.executor.now - begin < .seconds(2))
+            _ = await sick.result
+        }
+    }
+
+    @Test func `a later Mount joins what hangs, is told before Docker gives up, and it recovers`()
+        throws
+    {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        hang.begin()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = await self.mountSick(fixture)
+            let (error, time) = await self.mountSick(fixture)
+            #expect(error?.reason == .deadline)
+            #expect(time == .seconds(20))
+            hang.recover()
+            let begin = fixture.executor.now
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(fixture.executor.now - begin < .seconds(1))
+            // Docker sends no Unmount for a Mount that was answered with an error.
+            #expect(try await manager.get(Fixture.name).mounts == 1)
+            try await manager.unmount(Fixture.name, id: "b")
+            #expect(fixture.host.mounts.isEmpty)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `a Mount of a mounted volume whose device hangs is answered`() throws {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            hang.begin()
+            let (error, time) = await fixture.failure {
+                _ = try await $0.mount(Fixture.name, id: "b")
+            }
+            #expect(error?.reason == .deadline && time == Limit.mountTimeMax)
+            #expect(try await manager.get(Fixture.name).mounts == 1)
+            hang.recover()
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(try await manager.get(Fixture.name).mounts == 2)
+        }
+    }
+
+    @Test func `an Unmount that hangs is answered in its time, and ends when the device answers`()
+        throws
+    {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            hang.begin()
+            let (error, time) = await fixture.failure {
+                try await $0.unmount(Fixture.name, id: "a")
+            }
+            #expect(time == Limit.unmountTimeMax)
+            #expect(error?.description.contains("unmount \(Fixture.id) (since") == true)
+            hang.recover()
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.host.mounts.isEmpty)
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `calls are answered while the state cannot be saved, and say so`() throws {
+        let fixture = fixture()
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            hang.begin()
+            let create = await fixture.failure { try await $0.create("\(Self.well)", options: [:]) }
+            let mount = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            let remove = await fixture.failure { try await $0.remove(Fixture.name) }
+            #expect(create.time == Limit.createTimeMax && mount.time == Limit.mountTimeMax)
+            for call in [create, mount] {
+                #expect(call.error?.reason == .deadline)
+                #expect(call.error?.description.contains("the state is not saved") == true)
+                #expect(call.error?.description.contains("the state folder") == true)
+            }
+            #expect(remove.error != nil && remove.time <= Limit.createTimeMax)
+            hang.recover()
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+    }
+
+    @Test func `no more than so many calls about one volume wait beyond their answers`() throws {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        hang.begin()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let calls = (0..<Limit.overdueCallsMax).map { number in
+                fixture.start { try await $0.mount(Fixture.name, id: "\(number)") }
+            }
+            for call in calls { _ = await call.result }
+            let (error, time) = await self.mountSick(fixture)
+            #expect(error?.reason == .deadline && time == .zero)
+            hang.recover()
+            try await fixture.sleep(.seconds(1))
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+    }
+
+    @Test func `what EC2 says at the deadline is the answer, not that the time is over`() throws {
+        let fixture = fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.stuckDetachments = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, time) = await self.mountSick(fixture)
+            #expect(time <= Limit.mountTimeMax)
+            #expect(error?.description.contains("EC2 says") == true)
+        }
+    }
+}

@@ -1,0 +1,54 @@
+"""Faults that no rule of mutations.py makes, written by hand."""
+
+import dataclasses
+
+AGENT = "Agent/VolumeManager"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is written before and after a text that stands once in a file. ON is true where the
+    fault is on."""
+    name: str
+    file: str
+    text: str
+    before: str
+    after: str = ""
+
+
+def left_out(name, file, text):
+    return Fault(name, file, text, "if !ON { ", " }")
+
+
+def instead(name, file, text, other):
+    """Another statement in the place of one."""
+    return Fault(name, file, text, f"if ON {{ {other} }} else {{ ", " }")
+
+
+FAULTS = [
+    left_out("the linger is not ended by Mount", f"{AGENT}+GiveBack.swift",
+             "volume.givingBack?.cancel()"),
+    Fault("a failed unmount counts as done", f"{AGENT}+Mount.swift",
+          'log.error("unmount failed"', "if ON { volume.phase = .unmounted }; "),
+    left_out("counts without a mount outlive a restart", f"{AGENT}+Start.swift",
+             "volume.record.mounts = MountCounts()"),
+    instead("a failed step of giving back is not repeated", f"{AGENT}+GiveBack.swift",
+            "pause = min(pause * 2, Limit.detachRetryInterval)", "pause = .seconds(1_000_000)"),
+    Fault("the lease is not written again after the linger", f"{AGENT}+Lease.swift",
+          "try await ports.ec2.removeTag(", "if ON { volume.isLeaseSure = true }; "),
+    left_out("a Mount does not wait for the lease's dropping", f"{AGENT}+Lease.swift",
+             "volume.leaseDrop = task"),
+    Fault("unknown data is formatted", "VolumeCore/Decisions.swift", "case .unknownData:\n",
+          "case .unknownData where ON && !options.readOnly: self = .format\n"),
+    Fault("a running owner's lease is ignored", "VolumeCore/Takeover.swift",
+          "default:\n            throw unusable", "case .running where ON: self = .detach\n        "),
+    Fault("the lease of an owner that is stopping is broken", "VolumeCore/Takeover.swift",
+          "case .stopping, .shuttingDown: self = .wait",
+          "case .stopping where ON, .shuttingDown where ON: self = .detach\n        "),
+    Fault("an owner that EC2 does not know is detached by force", "VolumeCore/Takeover.swift",
+          "state == .stopped || state == .terminated", "ON && state == nil || "),
+    Fault("a detachment is forced however old its look is", f"{AGENT}+Takeover.swift",
+          "min(deadline, now + Limit.forcedDetachTimeMax)", "ON ? deadline : "),
+    instead("an ID is counted once", "VolumeCore/VolumeRecord.swift",
+            "counts[id, default: 0] += 1", "counts[id] = 1"),
+]
