@@ -34,10 +34,11 @@ extension LifeWorld {
 
     /// Whether the host would know if it had looked since EC2 tells of it.
     private func isMultiAttachKnowable(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
-        guard let look = cloud.looks(at: volume, by: host, until: scheduler.now).last else {
-            return true
-        }
-        return look.told >= volume.multiAttachVersion || look.newest < volume.multiAttachVersion
+        let looks = cloud.looks(at: volume, by: host, until: scheduler.now)
+        guard let look = looks.last else { return true }
+        return look.isWild
+            ? false
+            : look.told >= volume.multiAttachVersion || look.newest < volume.multiAttachVersion
     }
 
     /// Called before a step that writes to a volume, whatever is mounted.
@@ -126,7 +127,8 @@ extension LifeWorld {
             trace.broke("no volume is taken where takeover is never", what)
         }
         // An owner may come up between the look at it and the call that follows.
-        let isNew = hosts[owner].bootedAt.map { scheduler.now <= $0 + .seconds(5) } ?? false
+        let isNew =
+            hosts[owner].bootedAt.map { scheduler.now <= $0 + .milliseconds(3500) } ?? false
         if force, !isNew {
             trace.broke("only the volumes of instances that are down are detached by force", what)
         }
@@ -165,6 +167,7 @@ extension LifeWorld {
         guard let last = looks.popLast(), last.at >= since else { return true }
         let holder = volume.tags[LifeCloud.lease]
         if last.lease == holder { return true }
+        if last.isWild || looks.contains(where: \.isWild) { return false }
         if looks.contains(where: { $0.lease == holder }) { return false }
         return looks.last { $0.at + .seconds(2) <= last.at }.map { $0.at >= since } ?? true
     }
@@ -269,6 +272,13 @@ extension LifeWorld {
             !cloud.volumes[volume].isDeleted
         {
             trace.broke("a volume that was created is known", "host \(host), volume \(volume)")
+        }
+        if error.found.hasPrefix("EC2 accepted the attachment, and now says"),
+            let attachment = cloud.volumes[volume].attachment(on: host), !attachment.isLeaving,
+            attachment.since + .seconds(4) < scheduler.now
+        {
+            trace.broke(
+                "no attachment is given up for an old look", "host \(host), volume \(volume)")
         }
         if error.found.hasSuffix("device names are taken") {
             trace.broke("no device name leaks", "host \(host), volume \(volume)")

@@ -46,6 +46,8 @@ final class LifeCloud: @unchecked Sendable {
         let newest: Int
         /// The host whose lease it showed.
         let lease: String?
+        /// Whether it was older than looks are.
+        let isWild: Bool
     }
 
     final class Volume {
@@ -201,13 +203,18 @@ final class LifeCloud: @unchecked Sendable {
     /// It is never older than what the host was told before, and tells everything that was written
     /// before a look of the same host that came `lagSeen` earlier.
     func told(_ volume: Volume, to host: Int) -> VolumeDescription {
-        let version = max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
+        let isWild =
+            faultsAreOn && plan.lagMax > .zero && scheduler.random.chance(Self.wildLooks)
+        let version =
+            isWild
+            ? wildVersion(of: volume)
+            : max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
         var description = volume.history[version - volume.forgotten].description
         if volume.looks[host].count == 8 { volume.looks[host].removeFirst() }
         volume.looks[host].append(
             Look(
                 at: scheduler.now, told: version, newest: volume.version,
-                lease: description.tags[Self.lease]))
+                lease: description.tags[Self.lease], isWild: isWild))
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description
@@ -221,6 +228,14 @@ final class LifeCloud: @unchecked Sendable {
     /// How much later all is seen that a look might have missed.
     private static let lagSeen: Duration = .seconds(2)
 
+    /// How many of a thousand looks are older than all that is said of them.
+    private static let wildLooks = 4
+
+    private func wildVersion(of volume: Volume) -> Int {
+        let seen = volume.history.lastIndex { $0.at + .seconds(10) <= scheduler.now } ?? 0
+        return volume.forgotten + seen + scheduler.random.below(volume.history.count - seen)
+    }
+
     private func laggingVersion(of volume: Volume) -> Int {
         let isLate = scheduler.random.chance(faultsAreOn && plan.lagMax > .zero ? 250 : 0)
         guard isLate else { return volume.version }
@@ -231,7 +246,7 @@ final class LifeCloud: @unchecked Sendable {
 
     private func oldestVersion(of volume: Volume, for host: Int) -> Int {
         if world.fault == .looksGoBack { return volume.forgotten }
-        let looks = volume.looks[host]
+        let looks = volume.looks[host].filter { !$0.isWild }
         let settled = looks.last { $0.at + Self.lagSeen <= scheduler.now }
         return max(looks.last?.told ?? 0, settled?.newest ?? 0, volume.forgotten)
     }
@@ -309,7 +324,7 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func waitForTurn(of process: SimulatedProcess, by deadline: Instant) async throws {
-        let turn = scheduler.now + scheduler.random.duration(20...8000)
+        let turn = scheduler.now + scheduler.random.duration(20...15_000)
         guard turn < deadline else {
             throw EC2Failure.unanswered(reason: "no turn by the deadline", mayHaveApplied: false)
         }
@@ -527,6 +542,9 @@ final class LifeCloud: @unchecked Sendable {
         let stranger = addStranger()
         trace.note(.byHand, host: host, volume: volume.index, 3, "\(stranger.id)")
         free(volume, attachment)
+        // It was some time ago.
+        volume.forgotten = volume.version
+        volume.history.removeFirst(volume.history.count - 1)
         guard case .success = attach(stranger, to: host, as: attachment.name, byHand: true) else {
             return
         }

@@ -226,6 +226,9 @@ final class LifeDocker: @unchecked Sendable {
         let name = name(volume)
         trace.note(.mount, host: host.index, volume: volume, 0, id)
         let sentAt = scheduler.now
+        if world.cloud.volumes[volume].attachment.map({ $0.host != host.index }) == true {
+            meetRival(volume, 1900...2500)
+        }
         do {
             if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
                 ledger[volume, default: [:]][id, default: 0] += 1
@@ -237,12 +240,30 @@ final class LifeDocker: @unchecked Sendable {
             ledger[volume, default: [:]][id, default: 0] += 1
             trace.note(.mounted, host: host.index, volume: volume, 0, id)
             host.used(volume)
+            meetRival(volume, 100...2500)
             world.checkMountAnswer(of: volume, on: host.index, at: path, sentAt: sentAt)
         } catch {
             trace.note(.refused, host: host.index, volume: volume, 0, "\(error)")
             world.checkRefusal(error, of: volume, on: host.index)
             throw error
         }
+    }
+
+    /// Has another host want the volume a little later.
+    private func meetRival(_ volume: Int, _ pause: ClosedRange<Int>) {
+        guard !isClosing, scheduler.random.chance(world.plan.rivals),
+            let rival = scheduler.random.pick(world.hosts.filter { $0 !== host })
+        else { return }
+        scheduler.after(scheduler.random.duration(pause)) { rival.docker.runSoon(volume) }
+    }
+
+    /// Has a container come that uses the volume.
+    func runSoon(_ volume: Int) {
+        guard process.isAlive, !process.isFrozen, !isClosing, host.isRunning, containers.count < 4,
+            operationsLeft > 0
+        else { return }
+        operationsLeft -= 1
+        spawn { [self] in _ = await run(volume, tries: 1) }
     }
 
     private func unmount(_ volume: Int, _ id: String) async {
@@ -293,7 +314,11 @@ final class LifeDocker: @unchecked Sendable {
                 }
                 try await begin(container)
                 return container
-            } catch is ProcessEnded { return nil } catch {}
+            } catch is ProcessEnded { return nil } catch CallFailure.cut {
+                host.cut(volume)
+                // Its user may create it anew, otherwise.
+                if scheduler.random.chance(300) { await remove(volume) }
+            } catch {}
         }
         containers.removeAll { $0 === container }
         return nil
@@ -394,15 +419,19 @@ final class LifeDocker: @unchecked Sendable {
             if let container { write(container) }
         default:
             let volume = scheduler.random.below(world.cloud.volumes.count)
-            let name = name(volume)
             if containers.contains(where: { $0.volume == volume }) {
                 _ = try? await call(volume, bound: callTimeout) { $0.list() }
             } else {
-                try? await call(volume, bound: callTimeout) { [host] in
-                    host.removing(volume)
-                    try await $0.remove(name)
-                }
+                await remove(volume)
             }
+        }
+    }
+
+    private func remove(_ volume: Int) async {
+        let name = name(volume)
+        try? await call(volume, bound: callTimeout) { [host] in
+            host.removing(volume)
+            try await $0.remove(name)
         }
     }
 

@@ -59,6 +59,7 @@ final class LifeHost: @unchecked Sendable {
     private var everReadOnly: Set<Int> = []
     /// The options of the last Create, and since when.
     private var inForce: [Int: (readOnly: Bool, since: Instant)] = [:]
+    private var cutAt: [Int: Instant] = [:]
     private var attachSentAt: [Int: Instant] = [:]
     /// When the daemon was killed before it can have noted that it asked for an attachment.
     private(set) var cutAttachments: [Int: Instant] = [:]
@@ -80,7 +81,7 @@ final class LifeHost: @unchecked Sendable {
     init(index: Int, world: LifeWorld) {
         self.index = index
         self.world = world
-        isXen = world.scheduler.random.chance(200)
+        isXen = world.scheduler.random.chance(250)
         tagsForbidden = world.plan.tagsForbidden || world.scheduler.random.chance(60)
         kernel = LifeKernel(host: index, world: world)
     }
@@ -109,6 +110,15 @@ final class LifeHost: @unchecked Sendable {
     func isLongReadOnly(_ volume: Int) -> Bool {
         guard let options = inForce[volume] else { return false }
         return options.readOnly && options.since + .seconds(150) < world.scheduler.now
+    }
+
+    /// A Mount was cut, which may go on for as long as Mounts do.
+    func cut(_ volume: Int) { cutAt[volume] = world.scheduler.now }
+
+    /// Whether a Mount of the volume may be under way.
+    func mayBeMounting(_ volume: Int) -> Bool {
+        if let cut = cutAt[volume], cut + .seconds(130) > world.scheduler.now { return true }
+        return daemon?.calls.values.contains { $0.volume == volume } ?? false
     }
 
     func mayBeReadOnly(_ volume: Int) -> Bool {

@@ -147,7 +147,8 @@ final class LifeKernel: @unchecked Sendable {
     ) -> Bool {
         guard mounts[mountpoint] == nil else { return false }
         let shared = superBlocks.first { $0.device === device }
-        if shared?.isShutDown == true { return false }
+        // The kernel takes what is mounted already in the same mode alone.
+        if let shared, shared.isShutDown || shared.readOnly != readOnly { return false }
         let superBlock = shared ?? SuperBlock(device: device, node: node, readOnly: readOnly)
         if shared == nil { superBlocks.append(superBlock) }
         mounts[mountpoint] = superBlock

@@ -17,6 +17,8 @@ struct LifePlan {
     /// How many of a thousand calls have to wait in the client before they go out. A quarter as many
     /// of those whose lateness hurts are on their way for long.
     let slowCalls: Int
+    /// How many of a thousand Mounts are met by another host's of the same volume.
+    let rivals: Int
     /// How many of a thousand Mounts are cut by their client.
     let cuts: Int
     /// No host may write tags.
@@ -42,7 +44,8 @@ struct LifePlan {
         callTimeout = random.chance(600) ? .seconds(30) : .seconds(120)
         takeover =
             random.chance(650) ? .unlessMounted : random.pick(TakeoverPolicy.allCases) ?? .never
-        slowCalls = random.pick([0, 0, 20, 100]) ?? 0
+        slowCalls = random.pick([0, 0, 0, 20, 100, 300]) ?? 0
+        rivals = random.pick([0, 100, 400]) ?? 0
         cuts = random.pick([0, 0, 100]) ?? 0
         tagsForbidden = random.chance(60)
         namesAreScarce = random.chance(200)

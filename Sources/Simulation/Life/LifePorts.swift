@@ -373,6 +373,8 @@ extension LifePorts: FileSystemPort {
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         let fails = kernelFails()
         if fault == .unmountDropped { return }
+        // What makes it fail may be the loss of the device.
+        if fails, scheduler.random.chance(200) { world.flap(cloud.volume(volume)) }
         do {
             let _: Bool = try await step(2...60, at: volume) { [self] in
                 let index = cloud.volume(volume).index

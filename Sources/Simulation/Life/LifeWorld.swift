@@ -153,7 +153,7 @@ package final class LifeWorld: @unchecked Sendable {
         guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning,
             cloud.states[host.index] == .running
         else { return }
-        switch scheduler.random.below(27) {
+        switch scheduler.random.below(29) {
         case 0...4: crashSoon(host)
         case 5: host.killPlugin(thenAfter: scheduler.random.duration(200...9000))
         case 6:
@@ -181,7 +181,7 @@ package final class LifeWorld: @unchecked Sendable {
         case 21: hibernate(host)
         case 22: cloud.unknownUntil[host.index] = scheduler.now + .seconds(60)
         case 23: makeImage(host)
-        case 24: replace(on: host)
+        case 24, 26, 27, 28: for host in hosts where host.isRunning { replace(on: host) }
         case 25: hang(on: host)
         case 20: scheduler.random.pick(cloud.volumes).map(cloud.enableMultiAttach)
         default: outsideDetach()
@@ -252,9 +252,11 @@ package final class LifeWorld: @unchecked Sendable {
     private func replace(on host: LifeHost) {
         let unheld = cloud.volumes.filter {
             $0.attachment(on: host.index) != nil && !host.kernel.isHeld($0)
+                && !host.mayBeMounting($0.index)
         }
         guard host.isXen, let volume = scheduler.random.pick(unheld) else { return }
         cloud.replace(volume, on: host.index)
+        scheduler.after(scheduler.random.duration(0...4000)) { host.docker.runSoon(volume.index) }
     }
 
     /// docker plugin disable --force, and enable: the plugin's mounts go, the containers' stay.
@@ -271,9 +273,10 @@ package final class LifeWorld: @unchecked Sendable {
     }
 
     /// A device goes, and comes again under another number.
-    private func flap() {
-        guard let volume = scheduler.random.pick(cloud.volumes), let attachment = volume.attachment
-        else { return }
+    private func flap() { scheduler.random.pick(cloud.volumes).map(flap) }
+
+    func flap(_ volume: LifeCloud.Volume) {
+        guard let attachment = volume.attachment else { return }
         hosts[attachment.host].kernel.unplug(volume)
         scheduler.after(scheduler.random.duration(1...2000)) { [self] in
             guard volume.attachment(on: attachment.host) === attachment, !attachment.isLeaving,
