@@ -89,7 +89,7 @@ private func openBlank(
     let shared = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
     let content = try ProvenDevice.open(
         device, of: volume, in: tree, exclusive: true, doing: doing
-    ).anyContent()
+    ).content()
     // mkfs opens it exclusively itself.
     ChildProcess.awaitStarts()
     guard content == .blank || orUnfinished && content == .unfinished(type: "xfs") else {
@@ -151,6 +151,7 @@ extension DeviceContent {
         case .fileSystem(let type, let label, _):
             "a file system of type \(type)" + (label.map { ", labelled '\($0)'" } ?? "")
         case .signature(let name): "the signature of \(name)"
+        case .several(let names): names.joined(separator: " and ")
         case .unfinished(let type): "an unfinished \(type)"
         case .unknownData: "data of an unknown kind"
         case .blank: "nothing"
