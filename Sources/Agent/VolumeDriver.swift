@@ -194,6 +194,11 @@ extension VolumeManager.Info {
                     $0.member("mounts", String(mounts))
                     if let device { $0.member("device", device) }
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
+                    if mayBeOutdated {
+                        $0.member(
+                            "contents",
+                            "may be older than what was written: the journal was not replayed")
+                    }
                 }
             }
         }

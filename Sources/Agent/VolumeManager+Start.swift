@@ -32,6 +32,7 @@ extension VolumeManager {
             volumes[id] = volume
             let device = BlockDevice(path: mount.source, number: mount.device)
             volume.phase = .mounted(device)
+            volume.mayBeOutdated = mount.mayBeOutdated
             volume.isHere = true
             watchForLoss(of: volume, device)
         }

@@ -66,6 +66,8 @@ package actor VolumeManager {
         package var device: String?
         /// `/dev/sdf`, while it is attached as far as is known.
         package var attachedAs: String?
+        /// Whether it is mounted without a replay of its journal, which holds more.
+        package var mayBeOutdated = false
     }
 
     package typealias Executor = any SerialExecutor & TaskExecutor
@@ -133,7 +135,8 @@ extension VolumeManager {
             createdAt: volume.record.createdAt, volume: volume.id, phase: volume.phaseName,
             mounts: volume.record.mounts.total,
             device: volume.isLost ? "lost" : volume.device?.path,
-            attachedAs: volume.record.deviceName)
+            attachedAs: volume.record.deviceName,
+            mayBeOutdated: volume.device != nil && volume.mayBeOutdated)
     }
 }
 

@@ -32,45 +32,11 @@ extension FileSystems {
             found: "\(program.text(on: device)) \(result.ending): \(result.output)",
             advice: "the volume may hold a part of a file system and is not formatted again then")
     }
-
-    /// Runs e2fsck -p on an ext2, ext3 or ext4 that asks for it, and returns what it said; nil
-    /// where it does not ask, is mounted in any mount namespace, or is another file system: an xfs
-    /// is mended by the kernel, which replays its log.
-    package func repair(
-        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
-    ) async throws -> String? {
-        guard ["ext2", "ext3", "ext4"].contains(type) else { return nil }
-        let doing = "check the \(type) of \(volume) on \(device.path) before mounting it"
-        let tree = tree
-        let asking = try await RingActor.ring.blocking { () throws(OperationError) -> HeldDevice? in
-            let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
-            let superblock = try proven.extSuperblock()
-            guard superblock.asksForCheck(unixSeconds: Int64(time(nil))) else { return nil }
-            // While it is mounted it looks as if it had not been unmounted.
-            let isMounted = try explaining("open", .device, doing: doing) { () throws(Errno) in
-                try isClaimed(device)
-            }
-            if isMounted { return nil }
-            return HeldDevice(proven.descriptor, device)
-        }
-        guard let asking else { return nil }
-        let program = Program(path: "\(toolPath)/e2fsck", arguments: ["-p"])
-        let result = try await program.run(
-            on: asking, doing: doing, by: deadline,
-            adviceIfLate: "run 'e2fsck -p' on it by hand, which may take long")
-        // e2fsck(8): 1 is "errors corrected", 2 is "reboot", meant for a mounted file system.
-        if case .exited(let code) = result.end, code & ~3 == 0 { return result.output }
-        throw OperationError(
-            .content, doing: doing,
-            found: "\(program.text(on: device)) \(result.ending): \(result.output)",
-            advice: "the file system is not mounted as it is; take a snapshot of the volume, then "
-                + "run 'e2fsck' on it by hand")
-    }
 }
 
 /// An open device that outlives the worker's call. While it is open, the kernel gives the device's
 /// number to no other device.
-private final class HeldDevice: Sendable {
+final class HeldDevice: Sendable {
     let descriptor: Descriptor
     let device: BlockDevice
 
@@ -101,7 +67,7 @@ private func openBlank(
 }
 
 /// A program that works on a device.
-private struct Program {
+struct Program {
     var path: String
     var arguments: [String]
 
@@ -113,13 +79,15 @@ private struct Program {
     /// meanwhile. The result's output is one line, and names the device by its path.
     @RingActor
     func run(
-        on held: HeldDevice, doing: String, by deadline: Instant, adviceIfLate: String
+        on held: HeldDevice, doing: String, by deadline: Instant, adviceIfLate: String,
+        takesLine: (@RingActor (String) -> Bool)? = nil
     ) async throws -> ChildResult {
         defer { withExtendedLifetime(held) {} }
         let target = "/proc/\(getpid())/fd/\(held.descriptor.rawValue)"
         let text = text(on: held.device)
         do {
-            var result = try await ChildProcess.run(path, arguments + [target], by: deadline)
+            var result = try await ChildProcess.run(
+                path, arguments + [target], by: deadline, takesLine: takesLine)
             result.output = result.output.replacingAll(target, by: held.device.path)
                 .split(whereSeparator: \.isNewline).joined(separator: " / ")
             return result
@@ -136,7 +104,7 @@ private struct Program {
 }
 
 extension ChildResult {
-    fileprivate var ending: String {
+    var ending: String {
         switch end {
         case .exited(let code): "failed with exit status \(code)"
         case .signaled(let number): "was ended by signal \(number)"

@@ -23,15 +23,20 @@ package enum ChildProcess {
     /// Runs the program at `path`, without a shell and with a minimal environment, to its end.
     /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile.
     ///
+    /// `takesLine` is given each whole line of the output as it comes, and returns whether it is to
+    /// be left out of the result's.
+    ///
     /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
     /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
     /// a device any more.
     @RingActor
     package static func run(
-        _ path: String, _ arguments: [String], by deadline: Instant
+        _ path: String, _ arguments: [String], by deadline: Instant,
+        takesLine: (@RingActor (String) -> Bool)? = nil
     ) async throws -> ChildResult {
         try await RingActor.ring.withDeadline(deadline) {
             let child = try await Child.start(path, arguments)
+            child.takesLine = takesLine
             return try await child.finish()
         }
     }
@@ -50,6 +55,9 @@ private final class Child {
     private let end: Descriptor
     private let pipe: Descriptor
     private var output: [UInt8] = []
+    var takesLine: (@RingActor (String) -> Bool)?
+    /// What came after the last whole line.
+    private var line: [UInt8] = []
 
     private init(pid: pid_t, end: consuming Descriptor, pipe: consuming Descriptor) {
         self.pid = pid
@@ -75,6 +83,7 @@ private final class Child {
         await reading.value
         let end = reap()
         if let failure { throw failure == .canceled ? CancellationError() : failure }
+        keep(line[...])
         return ChildResult(end: end, output: String(decoding: output, as: UTF8.self))
     }
 
@@ -112,9 +121,23 @@ private final class Child {
         withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in
             let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
             if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
-            output += buffer.prefix(min(count, Limit.childOutputMax - output.count))
+            take(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             return true
         }
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer) {
+        guard let takesLine else { return keep(bytes[...]) }
+        for byte in bytes {
+            line.append(byte)
+            guard byte == UInt8(ascii: "\n") || line.count >= Limit.childOutputMax else { continue }
+            if !takesLine(String(decoding: line.dropLast(), as: UTF8.self)) { keep(line[...]) }
+            line = []
+        }
+    }
+
+    private func keep(_ bytes: some Collection<UInt8>) {
+        output += bytes.prefix(Limit.childOutputMax - output.count)
     }
 
     private func reap() -> ChildResult.End {
