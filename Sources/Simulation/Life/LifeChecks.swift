@@ -141,6 +141,11 @@ extension LifeWorld {
         if hosts[caller].tagsForbidden, !isNew {
             trace.broke("who may not write tags takes nothing from who runs", what)
         }
+        if plan.takeover.rawValue == "if-released", !isNew, !isDisturbed(volume),
+            volume.tags[LifeCloud.mark] != "\(cloud.instances[owner]) \(volume.id)"
+        {
+            trace.broke("if-released takes what the plugin has released", what)
+        }
         // A lease that was taken away need not be back yet.
         if isDisturbed(volume) { volume.attachment(on: owner)?.isJudged = true }
         guard hosts[owner].kernel.isHeld(volume), let since = volume.leaseSince,

@@ -229,7 +229,7 @@ final class LifeCloud: @unchecked Sendable {
     private static let lagSeen: Duration = .seconds(2)
 
     /// How many of a thousand looks are older than all that is said of them.
-    private static let wildLooks = 4
+    private static let wildLooks = 8
 
     private func wildVersion(of volume: Volume) -> Int {
         let seen = volume.history.lastIndex { $0.at + .seconds(10) <= scheduler.now } ?? 0
@@ -440,6 +440,8 @@ final class LifeCloud: @unchecked Sendable {
             case 1: device = nil
             default: device = scheduler.random.duration(5_000...40_000)
             }
+        } else if faultsAreOn, scheduler.random.chance(30) {
+            device = scheduler.random.duration(5_000...20_000)
         }
         if !attachment.isStuck {
             scheduler.after(scheduler.random.duration(300...2500)) { [self] in

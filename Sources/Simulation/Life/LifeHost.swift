@@ -94,11 +94,11 @@ final class LifeHost: @unchecked Sendable {
         inForce[volume] = (readOnly, world.scheduler.now)
     }
     /// The next Create may have other options.
-    func removing(_ volume: Int) {
+    func removing(_ volume: Int, changing: Int) {
         known.remove(volume)
         inForce[volume] = nil
         removed[volume, default: 0] += 1
-        guard world.scheduler.random.chance(200) else { return }
+        guard world.scheduler.random.chance(changing) else { return }
         wantsReadOnly.formSymmetricDifference([volume])
     }
 
