@@ -44,10 +44,6 @@ package struct SigV4: Sendable {
         package var text: String { "\(day)/\(region)/\(service)/aws4_request" }
     }
 
-    /// When the session token is put into the request: before it is signed (EC2 and most
-    /// services), or after, unsigned.
-    package enum TokenOrder: Sendable { case beforeSigning, afterSigning }
-
     private static let algorithm = "AWS4-HMAC-SHA256"
 
     private let sha256: @Sendable (_ message: [UInt8]) -> [UInt8]
@@ -65,22 +61,22 @@ package struct SigV4: Sendable {
     /// Authorization added.
     package func sign(
         _ request: Request, with credentials: Credentials, region: String, service: String,
-        at unixSeconds: Int64, token order: TokenOrder = .beforeSigning
+        at unixSeconds: Int64
     ) -> Request {
         var signed = request
         let timestamp = CivilTime(unixSeconds: unixSeconds).basic
         if !signed.headers.contains(where: { $0.name.lowercased() == "x-amz-date" }) {
             signed.headers.append(("X-Amz-Date", timestamp))
         }
-        let token = credentials.sessionToken.map { Header("X-Amz-Security-Token", $0) }
-        if let token, order == .beforeSigning { signed.headers.append(token) }
+        if let token = credentials.sessionToken {
+            signed.headers.append(("X-Amz-Security-Token", token))
+        }
 
         let scope = Scope(day: String(timestamp.prefix(8)), region: region, service: service)
         let names = Set(signed.headers.map { $0.name.lowercased() })
         let signature = signature(
             of: signed, signedHeaders: names, timestamp: timestamp, scope: scope,
             secretAccessKey: credentials.secretAccessKey)
-        if let token, order == .afterSigning { signed.headers.append(token) }
         let authorization = Authorization(
             accessKeyID: credentials.accessKeyID, scope: scope, signedHeaders: names.sorted(),
             signature: signature)

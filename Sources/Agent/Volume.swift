@@ -14,8 +14,15 @@ final class Volume {
         case detaching(Task<Void, any Error>)
     }
 
-    var record: VolumeRecord
-    var phase = Phase.unmounted
+    var record: VolumeRecord {
+        didSet { table?.noteChange(of: self, from: oldValue, isSaved: isPublishing) }
+    }
+    var phase = Phase.unmounted { didSet { table?.noteActivity(of: self) } }
+    /// The table that it is in.
+    weak var table: VolumeTable?
+    /// The names that Docker is to know it by once they are on the disk.
+    var proposal: NamesProposal?
+    private var isPublishing = false
     /// Whether its detachment was asked for here, and EC2 has not said since that it is attached.
     var isLeaving = false
     /// Whether the lease is surely there: written here, seen by a look after that, and no dropping begun
@@ -41,11 +48,13 @@ final class Volume {
     /// Notices when the device of a mounted volume goes.
     var lossWatch: Task<Void, Never>?
     /// Whether it is attached to this instance, or being attached or detached, as far as is known.
-    var isHere = false
+    var isHere = false { didSet { table?.noteActivity(of: self) } }
+    /// Whether only the record of an earlier run says that it is here.
+    var isPresumed = false
     /// What EC2 said last, brought up to date by what was done here since.
     var description: VolumeDescription?
     /// Mount calls that are under way. While there are any the volume is not given back.
-    var mountsUnderWay = 0
+    var mountsUnderWay = 0 { didSet { table?.noteActivity(of: self) } }
     /// When the linger began.
     var unusedSince = Instant(nanoseconds: 0)
     /// Waits out the linger, then unmounts what nobody uses and detaches.
@@ -55,9 +64,38 @@ final class Volume {
 
     var id: VolumeID { record.id }
     var isKnown: Bool { !record.isRemoved }
-    /// Whether Docker knows it, or something is still to be given back.
-    var isRemembered: Bool { isKnown || isHere && record.isOurs || record.hasLease }
+    /// Whether Docker knows it or is about to, or something is still to be given back.
+    var isRemembered: Bool {
+        isKnown || proposal != nil || record.isOurs || record.hasLease
+    }
     var isUsed: Bool { !record.mounts.isEmpty || mountsUnderWay > 0 }
+
+    /// Whether nothing of it is on this instance but its names, and nothing is being done for it.
+    var isAtRest: Bool {
+        guard case .unmounted = phase else { return false }
+        return !isHere && mountsUnderWay == 0 && record.isAtRest
+    }
+
+    /// The record as it is to be on the disk; nil where it is to be forgotten.
+    var toBeSaved: VolumeRecord? {
+        var saved = record
+        if let proposal { saved.propose(proposal) }
+        return saved.isRemoved && !saved.isOurs && !saved.hasLease ? nil : saved
+    }
+
+    /// Lets Docker know the names that are on the disk by now.
+    func publish(_ proposal: NamesProposal) {
+        self.proposal = nil
+        isPublishing = true
+        record.propose(proposal)
+        isPublishing = false
+        proposal.outcome = .success(())
+    }
+
+    func withdraw(_ proposal: NamesProposal, after error: any Error) {
+        self.proposal = nil
+        proposal.outcome = .failure(error)
+    }
 
     /// Whether it is attached here for the next Mount alone, or being detached.
     var isLingering: Bool {
@@ -106,5 +144,21 @@ final class Volume {
         case .unmounting: "unmounting"
         case .detaching: "detaching"
         }
+    }
+}
+
+/// Names of a volume that are being saved, and what came of it. Until they are on the disk Docker is
+/// told of the former ones: so no answer is contradicted by the next start.
+final class NamesProposal {
+    let names: [VolumeNaming]
+    var outcome: Result<Void, any Error>?
+
+    init(_ names: [VolumeNaming]) { self.names = names }
+}
+
+extension VolumeRecord {
+    fileprivate mutating func propose(_ proposal: NamesProposal) {
+        names = proposal.names
+        if names.isEmpty { verbatim = nil }
     }
 }

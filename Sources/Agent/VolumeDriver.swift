@@ -211,6 +211,7 @@ extension VolumeManager.Info {
                     if let device { $0.member("device", device) }
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
                     if isDeletedWithInstance { $0.member("deleteOnTermination", "true") }
+                    if let problem { $0.member("problem", problem) }
                 }
             }
         }

@@ -165,7 +165,7 @@ extension VolumeManager {
         case .here(let name?):
             // An earlier run may have written them.
             if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
-            noteOrigin(of: volume, seen, on: host)
+            noteMark(of: volume, seen, on: host)
             claim(name, for: volume)
             return .attached(Attachment(name: name, isAccepted: false))
         case .here(nil):
@@ -209,8 +209,12 @@ extension VolumeManager {
     }
 
     /// Notes whether it was this plugin that attached the volume here: then it is its to detach.
-    func noteOrigin(of volume: Volume, _ seen: VolumeDescription, on host: Host) {
-        if AttachmentMark.isBorne(by: seen, for: host.instance) { volume.record.isOurs = true }
+    func noteMark(of volume: Volume, _ seen: VolumeDescription, on host: Host) {
+        guard !volume.record.isOurs, AttachmentMark.isBorne(by: seen, for: host.instance),
+            Situation.isHere(seen, on: host)
+        else { return }
+        volume.record.isOurs = true
+        saveInBackground()
     }
 
     private enum AttachOutcome {
@@ -227,7 +231,7 @@ extension VolumeManager {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
         for _ in DeviceNames.all {
-            guard let name = deviceNames.take() else { break }
+            guard let name = takeDeviceName() else { break }
             let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
@@ -254,6 +258,9 @@ extension VolumeManager {
                 volume.record.deviceName = nil
                 throw error
             }
+        }
+        if await makePlace(on: host, by: deadline) {
+            return .lookAgain("all device names were in use")
         }
         throw OperationError(
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
@@ -326,6 +333,7 @@ extension VolumeManager {
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
+        volume.isPresumed = false
         volume.isLeaving = false
         if isNew { saveInBackground() }
     }
@@ -395,7 +403,7 @@ extension VolumeManager {
                     try await refuseRoot(id, own, by: deadline)
                 }
                 warnOfDeletion(with: description)
-                noteOrigin(of: volume, description, on: host)
+                noteMark(of: volume, description, on: host)
                 claim(name, for: volume)
                 return description
             }

@@ -24,7 +24,9 @@ extension VolumeManager {
         let canGrow = try await ports.fileSystems.mount(
             device, of: volume.id, type: type, at: mountpoint, readOnly: options.readOnly,
             options: mountOptions)
-        if volume.record.isFormatting && !options.readOnly { try await finishFormat(of: volume) }
+        if volume.record.isFormatting || volume.record.isOwnershipDue, !options.readOnly {
+            try await finishFormat(of: volume)
+        }
         timeline.mark(.mount, at: ports.time.now)
         if canGrow, !options.readOnly { await grow(volume, on: device, type: type) }
         return type
@@ -63,6 +65,8 @@ extension VolumeManager {
         plan.overwritesUnfinished = volume.record.isFormatting
         // Should this process die, its mkfs dies with it, and leaves what nothing mounts.
         volume.record.isFormatting = true
+        volume.record.isOwnershipDue =
+            options.uid != nil || options.gid != nil || options.mode != nil
         try await save()
         log.notice(
             "the volume is blank: making a file system",
@@ -102,13 +106,13 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "fs": "\(type)", "result": "\(done)"])
     }
 
-    /// Sets owner and permissions of a new file system, also of one whose making an earlier run of
-    /// the daemon did not see to its end. What users change later stays: that it is done is on the
-    /// disk before the first of them has it.
+    /// Sets owner and permissions of a file system that was made here and has not been away since, also
+    /// where an earlier run of the daemon did not come to that. What users change later stays: that it
+    /// is done is on the disk before the first of them has it.
     private func finishFormat(of volume: Volume) async throws {
         let options = volume.record.options
-        guard options.uid != nil || options.gid != nil || options.mode != nil else {
-            volume.record.isFormatting = false
+        volume.record.isFormatting = false
+        guard volume.record.isOwnershipDue else {
             saveInBackground()
             return
         }
@@ -117,7 +121,7 @@ extension VolumeManager {
             try await ports.fileSystems.setOwnership(
                 of: mountpoint, volume: volume.id, uid: options.uid, gid: options.gid,
                 mode: options.mode)
-            volume.record.isFormatting = false
+            volume.record.isOwnershipDue = false
             try await save()
         } catch {
             try? await ports.fileSystems.unmount(mountpoint, of: volume.id)

@@ -9,7 +9,8 @@ extension VolumeManager {
     func giveBackWhenUnused(_ volume: Volume, since lastUse: Instant? = nil) {
         stopGivingBack(volume)
         forgetIfDone(volume)
-        guard volumes[volume.id] != nil else { return }
+        // While it is not known whose the records are, nothing is done for them.
+        guard volumes[volume.id] != nil, origin.isConfirmed || volume.device != nil else { return }
         startGivingBack(volume, since: lastUse ?? ports.time.now)
         if !stalledReleases.isEmpty { resumeStalledReleases() }
     }
@@ -110,6 +111,11 @@ extension VolumeManager {
     private func take(
         _ step: GiveBackStep, for volume: Volume, by deadline: Instant
     ) async throws {
+        if step != .unmount {
+            await confirmOrigin(try await ports.host.host(by: deadline))
+            // What was another instance's is not given back.
+            guard volume.isHere || volume.record.hasLease else { return }
+        }
         switch step {
         case .unmount: try await becomeUnmounted(volume)
         case .dropLease: try await dropLease(of: volume, by: deadline)
@@ -158,6 +164,7 @@ extension VolumeManager {
     func noteDetached(_ volume: Volume) {
         releaseDeviceName(of: volume)
         volume.isHere = false
+        volume.isPresumed = false
         volume.isLeaving = false
         volume.record.isOurs = false
         volume.attachedAt = nil

@@ -113,7 +113,8 @@ extension VolumeManager {
         let here = volumes.values.filter { $0.isHere && !$0.isLost }.map(\.id)
         var own = attachmentFacts.reserved.union(attachmentFacts.leaving).union(here)
         own.remove(id)
-        return AttachmentUse(of: limit, on: instance, own: own, known: Set(volumes.keys))
+        let known = instance.mappings.compactMap(\.volume).filter { volumes.contains($0) }
+        return AttachmentUse(of: limit, on: instance, own: own, known: Set(known))
     }
 
     private func lookAtInstance(_ host: Host, by deadline: Instant) async -> Bool {

@@ -49,5 +49,17 @@ extension VolumeManager {
     func releaseDeviceName(of volume: Volume) {
         if let name = volume.record.deviceName { deviceNames.release(name) }
         volume.record.deviceName = nil
+        dropOwnership(of: volume)
+    }
+
+    /// Once a volume is detached, another host may have used it before it comes back.
+    private func dropOwnership(of volume: Volume) {
+        guard volume.record.isOwnershipDue else { return }
+        volume.record.isOwnershipDue = false
+        log.warning(
+            "the new file system was detached before its owner and mode were set: they stay as they are",
+            metadata: [
+                "volume": "\(volume.id)", "advice": "set them by chown and chmod in a container",
+            ])
     }
 }

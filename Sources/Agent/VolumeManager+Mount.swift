@@ -10,18 +10,18 @@ extension VolumeManager {
     /// Returns the mountpoint. When the calling task was cancelled, because the client has gone,
     /// the mount goes on and the ID is not counted: Docker sends no Unmount for it.
     package func mount(_ name: String, id mountID: String) async throws -> String {
-        let volume = try known(name)
         guard mountID.utf8.count <= Limit.mountIDMax else {
             throw OperationError(
-                .invalidInput, doing: "mount \(volume.id)",
+                .invalidInput, doing: "mount \(quoted(name))",
                 found: "the mount ID is longer than \(Limit.mountIDMax) bytes")
         }
-        let id = volume.id
+        let id = try known(name).id
         let mountpoint = try await answered(
             within: Limit.mountTimeMax, doing: "mount \(id)", about: id
         ) { try await $0.mountCounted(name, id: mountID, by: $1) }
         guard Task.isCancelled else { return mountpoint }
         // The client has gone since: it takes no count back.
+        let volume = try known(name)
         if volume.record.mounts.remove(mountID) { await saveCounts() }
         if !volume.isUsed { giveBackWhenUnused(volume) }
         throw CancellationError()
@@ -30,14 +30,15 @@ extension VolumeManager {
     private func mountCounted(
         _ name: String, id mountID: String, by deadline: Instant
     ) async throws -> String {
-        let volume = try known(name)
+        if !origin.isConfirmed { await confirmOrigin(try await ports.host.host(by: deadline)) }
+        let volume = try await agreedVolume(name)
         volume.mountsUnderWay += 1
         defer { volume.mountsUnderWay -= 1 }
         stopGivingBack(volume)
         do {
             try await becomeMounted(volume, by: deadline)
             try Task.checkCancellation()
-            try await count(mountID, for: volume)
+            try await count(mountID, by: name, for: volume)
         } catch {
             if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
             throw error
@@ -46,8 +47,10 @@ extension VolumeManager {
     }
 
     /// Counts the ID, on the disk too, before the answer goes out.
-    private func count(_ mountID: String, for volume: Volume) async throws {
-        try volume.record.mounts.add(mountID)
+    private func count(
+        _ mountID: String, by name: String, for volume: Volume
+    ) async throws {
+        try volume.record.mounts.add(mountID, by: name)
         await saveCounts()
         guard !Task.isCancelled else {
             _ = volume.record.mounts.remove(mountID)

@@ -10,6 +10,8 @@ enum SavedPart { case volumes, counts }
 struct Saves {
     var volumes = SaveProgress()
     var counts = SaveProgress()
+    /// Saves again and again what could not be saved.
+    var repeating: Task<Void, Never>?
 
     subscript(part: SavedPart) -> SaveProgress {
         get {
@@ -39,19 +41,8 @@ extension VolumeManager {
     /// Returns when everything that the table holds now is on the disk.
     package func save() async throws { try await save(.volumes) }
 
-    /// Returns when everything that is to be saved is on the disk; writes nothing where it is.
-    func finishSaving() async throws {
-        if saves.volumes.written < saves.volumes.asked { try await save() }
-    }
-
-    /// Saves without keeping anybody waiting; a failure is logged.
-    func saveInBackground() {
-        Task(executorPreference: executor) {
-            do { try await self.save() } catch {
-                self.log.error("the state could not be saved", metadata: ["error": "\(error)"])
-            }
-        }
-    }
+    /// Saves without keeping anybody waiting. What cannot be saved is told, and saved later.
+    func saveInBackground() { Task(executorPreference: executor) { try? await self.save() } }
 
     /// Returns when the counts survive the process, for Docker takes an answer for a promise. A
     /// count that cannot be saved is told, and no reason to refuse a container its data.
@@ -81,12 +72,59 @@ extension VolumeManager {
         // One that has ended is nothing to wait for: whoever found it running would find it for ever.
         defer { saves[part].running = nil }
         let covered = saves[part].asked
-        let records = volumes.values.filter(\.isRemembered)
-            .sorted { $0.id.description < $1.id.description }.map(\.record)
         switch part {
-        case .volumes: try await ports.state.save(records)
-        case .counts: try await ports.state.saveCounts(records)
+        case .volumes: try await writeChanges()
+        case .counts:
+            try await ports.state.saveCounts(
+                volumes.values.map(\.record).filter { !$0.mounts.isEmpty }, of: origin.owner)
         }
         saves[part].written = covered
+    }
+
+    /// Writes what has changed, and lets Docker know the names that are on the disk then.
+    private func writeChanges() async throws {
+        guard !volumes.isSaved || !origin.isSaved else { return }
+        let ids = volumes.takeUnsaved()
+        let changes = ids.map { id in
+            volumes.awakened(id)?.toBeSaved.map { SavedChange.put($0) } ?? .forget(id)
+        }
+        let proposed = ids.compactMap { volumes.awakened($0) }
+            .compactMap { volume in volume.proposal.map { (volume, $0) } }
+        let owner = origin.owner
+        do { try await ports.state.save(changes, of: owner) } catch {
+            // The disk may hold them or not: what holds now is written again.
+            volumes.noteUnsaved(ids)
+            for (volume, proposal) in proposed { volume.withdraw(proposal, after: error) }
+            repeatSaving(after: error)
+            throw error
+        }
+        origin.saved = owner
+        for (volume, proposal) in proposed { volume.publish(proposal) }
+    }
+
+    private func repeatSaving(after error: any Error) {
+        guard saves.repeating == nil else { return }
+        log.error(
+            "the state could not be saved; it is tried again until it is",
+            metadata: ["error": "\(error)"])
+        saves.repeating = Task(executorPreference: executor) { await self.saveUntilSaved() }
+    }
+
+    private func saveUntilSaved() async {
+        defer { saves.repeating = nil }
+        var pause = Limit.saveRetryMin
+        while true {
+            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            if (try? await save()) != nil { break }
+            pause = min(pause * 2, Limit.saveRetryMax)
+        }
+        log.notice("the state is saved again")
+    }
+
+    /// Saves all, in the form that every version reads: a daemon that follows may be an older one.
+    package func conclude() async throws {
+        saves.repeating?.cancel()
+        try await save()
+        try await ports.state.conclude(of: origin.owner)
     }
 }

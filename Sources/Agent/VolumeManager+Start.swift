@@ -10,11 +10,13 @@ extension VolumeManager {
     /// force or replaced. A container that lives on all the same holds the device, which is not given
     /// back before it ends. A mount without a count lingers and is given back.
     package func start() async throws {
-        for record in try await ports.state.load() { volumes[record.id] = Volume(record) }
+        let saved = try await ports.state.load(inBoot: origin.owner.boot)
+        origin.take(saved.owner)
+        volumes.take(saved)
         try await adoptMounts()
         try await dropCountsWithoutMount()
-        // In one order, so that a simulated start is the same each time.
-        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description }) {
+        // What another boot, or another instance, has left waits until it is known whose it is.
+        for volume in volumes.values where origin.isConfirmed || volume.device != nil {
             await takeUp(volume)
         }
     }
@@ -29,7 +31,7 @@ extension VolumeManager {
                 volumes[id]
                 ?? Volume(
                     VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
-            volumes[id] = volume
+            if !volumes.contains(id) { volumes[id] = volume }
             let device = BlockDevice(path: mount.source, number: mount.device)
             volume.phase = .mounted(device)
             volume.isHere = true
@@ -39,15 +41,19 @@ extension VolumeManager {
     }
 
     /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
-    private func takeUp(_ volume: Volume) async {
+    func takeUp(_ volume: Volume) async {
         // Nobody promised that such a mount bears a lease: the next Mount begins anew.
         volume.needsRemount = volume.device != nil && volume.record.mounts.isEmpty
-        if let name = volume.record.deviceName { deviceNames.claim(name) }
+        let isPresent = if volume.device == nil { await isPresent(volume) } else { true }
+        if let name = volume.record.deviceName {
+            if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
+            volume.isPresumed = !isPresent
+        }
         // The run before may have ended before EC2 had answered.
         if volume.record.isOurs || volume.record.deviceName != nil { volume.isHere = true }
         tellWhatIsKnown(of: volume)
+        if isPresent { volume.isHere = true } else { volume.record.isOwnershipDue = false }
         if volume.device == nil {
-            if await isPresent(volume) { volume.isHere = true }
             // Its folder may be there still.
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
@@ -91,7 +97,7 @@ extension VolumeManager {
 
     /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
     /// tells later.
-    private func isPresent(_ volume: Volume) async -> Bool {
+    func isPresent(_ volume: Volume) async -> Bool {
         let name = volume.record.deviceName
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
@@ -103,7 +109,7 @@ extension VolumeManager {
     /// that is in use, and another is tried, so a Mount need not wait for this.
     package func learnAttachments() async throws {
         let unknown = try await lookAtAttachments()
-        guard !unknown.isEmpty || volumes.isEmpty else { return }
+        guard !unknown.isEmpty || volumes.nameCount == 0 else { return }
         // What EC2 told may be older than what the run before did last.
         Task(executorPreference: executor) { await self.lookAtAttachmentsAgain() }
     }
@@ -128,6 +134,7 @@ extension VolumeManager {
     private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
+        await confirmOrigin(host)
         let lookedAt = ports.time.now
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
         let mappings = instance?.mappings ?? []
@@ -166,8 +173,7 @@ extension VolumeManager {
         besides listed: Set<VolumeID>, lookedAt: Instant
     ) async -> [VolumeID] {
         var doubtful: [VolumeID] = []
-        for volume in volumes.values.sorted(by: { $0.id.description < $1.id.description })
-        where volume.isHere && volume.record.isOurs {
+        for volume in volumes.values where volume.isHere {
             guard !listed.contains(volume.id), volume.attachedAt == nil,
                 case .unmounted = volume.phase
             else {
@@ -183,6 +189,10 @@ extension VolumeManager {
             }
             guard case .unmounted = volume.phase, volume.attachedAt == nil else { continue }
             noteDetached(volume)
+            log.notice(
+                "a volume that an earlier run had attached is attached here no more",
+                metadata: ["volume": "\(volume.id)"])
+            forgetIfDone(volume)
         }
         return doubtful
     }

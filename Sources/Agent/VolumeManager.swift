@@ -68,6 +68,8 @@ package actor VolumeManager {
         package var attachedAs: String?
         /// Whether EC2 deletes it together with this instance.
         package var isDeletedWithInstance: Bool
+        /// Why it cannot be used; nil as a rule.
+        package var problem: String?
     }
 
     package typealias Executor = any SerialExecutor & TaskExecutor
@@ -76,7 +78,11 @@ package actor VolumeManager {
     let settings: Settings
     let log: Logger
     nonisolated let executor: Executor
-    var volumes: [VolumeID: Volume] = [:]
+    let volumes = VolumeTable()
+    /// The Creates and Removes that are under way, by the names and by the volumes' ids that they are
+    /// about.
+    var definitions: [String: Task<Void, any Error>] = [:]
+    var origin: StateOrigin
     var deviceNames = DeviceNames()
     /// Volumes whose lease EC2 has refused to write.
     var refusedLeases: Set<VolumeID> = []
@@ -97,173 +103,56 @@ package actor VolumeManager {
         self.settings = settings
         self.executor = executor
         self.log = log
+        origin = StateOrigin(boot: ports.host.boot)
     }
 
     func mountpoint(of id: VolumeID) -> String { "\(settings.mountRoot)/\(id)" }
 
     /// The volume of that name, an id or an alias.
     func known(_ name: String) throws(OperationError) -> Volume {
-        if let volume = volume(named: name) { return volume }
-        try VolumeName.check(name)
-        throw OperationError(
-            .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
-            advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
+        if let volume = volumes[name: name] { return volume }
+        throw unknown(name)
     }
 
-    private func volume(named name: String) -> Volume? {
-        let volume =
-            VolumeID(name).flatMap { volumes[$0] }
-            ?? volumes.values.first { $0.record.name == name }
-        return volume?.isKnown == true && volume?.record.name == name ? volume : nil
+    private func unknown(_ name: String) -> OperationError {
+        do { try VolumeName.check(name) } catch { return error }
+        return OperationError(
+            .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
+            advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
     }
 }
 
 // MARK: Calls that ask EC2 nothing
 
 extension VolumeManager {
-    package func get(_ name: String) throws(OperationError) -> Info { info(try known(name)) }
+    package func get(_ name: String) throws(OperationError) -> Info {
+        guard let id = volumes.id(named: name), let record = volumes.record(of: id),
+            let naming = record.naming(name)
+        else { throw unknown(name) }
+        return info(naming, record)
+    }
 
     package func list() -> [Info] {
-        volumes.values.filter(\.isKnown).map(info).sorted { $0.name < $1.name }
+        volumes.ids.flatMap { id in
+            volumes.record(of: id).map { record in record.names.map { info($0, record) } } ?? []
+        }.sorted { $0.name < $1.name }
     }
 
     /// Nil while the volume is not mounted.
     package func path(_ name: String) throws(OperationError) -> String? {
-        info(try known(name)).mountpoint
+        try get(name).mountpoint
     }
 
-    private func info(_ volume: Volume) -> Info {
-        Info(
-            name: volume.record.name,
-            mountpoint: volume.device == nil ? nil : mountpoint(of: volume.id),
-            createdAt: volume.record.createdAt, volume: volume.id, phase: volume.phaseName,
-            mounts: volume.record.mounts.total,
-            device: volume.isLost ? "lost" : volume.device?.path,
-            attachedAs: volume.record.deviceName,
-            isDeletedWithInstance: volume.isHere && volume.isDeletedWithInstance)
-    }
-}
-
-// MARK: Create and Remove
-
-extension VolumeManager {
-    /// Remembers a volume that exists and can be used from here. Does nothing for one that is
-    /// known with these options.
-    package func create(_ name: String, options: [String: String]) async throws {
-        let options = try VolumeOptions(options)
-        let id = try VolumeName.volume(name, options)
-        try await answered(within: Limit.createTimeMax, doing: "create \(id)", about: id) {
-            try await $0.create(name, for: id, options, by: $1)
-        }
-    }
-
-    private func create(
-        _ name: String, for id: VolumeID, _ options: VolumeOptions, by deadline: Instant
-    ) async throws {
-        // Another Create's record may not be on the disk yet, or its save have failed.
-        if try isCreated(name, for: id, options) { return try await finishSaving() }
-        let (description, host) = try await usableDescription(
-            of: id, options: options, by: deadline)
-        // The table may have changed meanwhile.
-        if try isCreated(name, for: id, options) { return try await finishSaving() }
-        if let volume = volumes[id] {
-            // A cut call's mount is kept for its retry, as that asked for it.
-            if volume.record.options != options { volume.needsRemount = true }
-            volume.record.isRemoved = false
-            volume.record.name = name
-            volume.record.options = options
-            volume.description = volume.description ?? description
-        } else {
-            guard volumes.count < Limit.volumesMax else {
-                throw OperationError(
-                    .limitReached, doing: "create \(id)",
-                    found: "\(volumes.count) volumes are known, as many as are allowed",
-                    advice: "remove some with docker volume rm, which keeps their data")
-            }
-            let volume = Volume(
-                VolumeRecord(
-                    id: id, name: name, options: options, createdAt: ports.time.unixSeconds))
-            volume.description = description
-            volumes[id] = volume
-        }
-        if let volume = volumes[id] { noteOrigin(of: volume, description, on: host) }
-        warnOfDeletion(with: description)
-        try await save()
-        log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
-    }
-
-    /// Whether there is nothing to do. Throws where name or volume are taken, or in use otherwise.
-    private func isCreated(
-        _ name: String, for id: VolumeID, _ options: VolumeOptions
-    ) throws(OperationError) -> Bool {
-        if let volume = volumes[id], volume.isKnown {
-            guard volume.record.name == name else {
-                throw OperationError(
-                    .invalidInput, doing: "create \(name) for \(id)",
-                    found: "that volume is known as \(volume.record.name)",
-                    advice: "use that name, or docker volume rm it first, which keeps its data")
-            }
-            if volume.record.options == options { return true }
-            try refuseWhileUsed(volume, doing: "change the options of \(name)")
-        } else if let other = volume(named: name) {
-            throw OperationError(
-                .invalidInput, doing: "create \(name) for \(id)",
-                found: "it is the name of \(other.id)", advice: "use another name")
-        }
-        return false
-    }
-
-    private func usableDescription(
-        of id: VolumeID, options: VolumeOptions, by deadline: Instant
-    ) async throws -> (VolumeDescription, Host) {
-        let host = try await ports.host.host(by: deadline)
-        let description = try await describe(id, by: deadline)
-        _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
-        for attachment in description.attachments {
-            try await refuseRoot(id, attachment, by: deadline)
-        }
-        return (description, host)
-    }
-
-    /// Throws for a volume that an instance boots from. A name that this plugin gives is no root
-    /// device's, and costs no question.
-    func refuseRoot(
-        _ id: VolumeID, _ attachment: VolumeAttachment, by deadline: Instant
-    ) async throws {
-        guard let name = attachment.device, let instance = attachment.instance,
-            !DeviceNames.isGiven(name)
-        else { return }
-        try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
-    }
-
-    /// Forgets a volume. Its data stays, and it is given back after the linger.
-    package func remove(_ name: String) async throws {
-        let id = try known(name).id
-        try await answered(within: Limit.createTimeMax, doing: "remove \(id)", about: id) {
-            volumes, _ in try await volumes.forget(name)
-        }
-    }
-
-    private func forget(_ name: String) async throws {
-        let volume = try known(name)
-        try refuseWhileUsed(volume, doing: "remove \(volume.id)")
-        volume.record.isRemoved = true
-        forgetIfDone(volume)
-        try await save()
-        log.info("removed, its data is kept", metadata: ["volume": "\(volume.id)"])
-    }
-
-    private func refuseWhileUsed(_ volume: Volume, doing: String) throws(OperationError) {
-        guard volume.isUsed else { return }
-        throw OperationError(
-            .invalidInput, doing: doing,
-            found: "it is in use, by \(volume.record.mounts.total) mounts",
-            advice: "stop the containers that use it first")
-    }
-
-    /// Drops a removed volume from the table once nothing of it is left here.
-    func forgetIfDone(_ volume: Volume) {
-        guard !volume.isRemembered, case .unmounted = volume.phase else { return }
-        volumes[volume.id] = nil
+    private func info(_ naming: VolumeNaming, _ record: VolumeRecord) -> Info {
+        let volume = volumes.awakened(record.id)
+        return Info(
+            name: naming.name,
+            mountpoint: volume?.device == nil ? nil : mountpoint(of: record.id),
+            createdAt: naming.createdAt, volume: record.id, phase: volume?.phaseName ?? "detached",
+            mounts: record.mounts.total,
+            device: volume?.isLost == true ? "lost" : volume?.device?.path,
+            attachedAs: origin.isConfirmed ? record.deviceName : nil,
+            isDeletedWithInstance: volume?.isHere == true && volume?.isDeletedWithInstance == true,
+            problem: naming.flaw)
     }
 }

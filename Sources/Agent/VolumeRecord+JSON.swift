@@ -2,95 +2,174 @@ import Base
 package import JSON
 package import VolumeCore
 
-// The state files' documents: `{"version":1,"volumes":[{"id":…,"options":{…},…}]}`.
-
-/// Why a state file's document is none that this version wrote.
-package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
-    package let description: String
-}
-
-package func stateDocument(of records: [VolumeRecord]) -> JSONValue {
-    ["version": 1, "volumes": .array(records.map(\.json))]
-}
-
-/// The same of what is mounted alone, with its counts: `"counts":{"ID":2},"unanswered":["ID"]`.
-package func mountsDocument(of records: [VolumeRecord]) -> JSONValue {
-    let mounted = records.filter { !$0.mounts.isEmpty }
-    return ["version": 1, "volumes": .array(mounted.map(\.jsonWithCounts))]
-}
-
-/// The records of both documents together. `saved` is nil where it could not be understood: then
-/// what is mounted is known all the same, with its options.
-package func merged(_ saved: [VolumeRecord]?, mounted: [VolumeRecord]) -> [VolumeRecord] {
-    guard var records = saved else { return mounted }
-    let counts = Dictionary(mounted.map { ($0.id, $0.mounts) }, uniquingKeysWith: { $1 })
-    for index in records.indices {
-        records[index].mounts = counts[records[index].id] ?? MountCounts()
-    }
-    return records
-}
-
-package func records(from document: JSONValue) throws(StateError) -> [VolumeRecord] {
-    guard let version = document["version"]?.integer else {
-        throw StateError(description: "it has no version")
-    }
-    guard version == 1 else {
-        throw StateError(description: "it is of version \(version), and this program reads 1")
-    }
-    guard let volumes = document["volumes"]?.array else {
-        throw StateError(description: "it has no volumes")
-    }
-    var records: [VolumeRecord] = []
-    for volume in volumes { records.append(try VolumeRecord(json: volume)) }
-    return records
-}
+// A record as JSON: `{"id":…,"name":…,"options":{…},…}`, its first name's options beside its own
+// members, as they have been since a volume had one name, and its other names in `otherNames`.
 
 extension VolumeRecord {
-    fileprivate var json: JSONValue {
-        var members: JSONObject = [
-            "id": .string("\(id)"),
-            "name": .string(name),
-            "options": .object(JSONObject(options.dictionary.mapValues { .string($0) })),
-            "createdAt": .integer(createdAt),
-            "hasLease": .bool(hasLease),
-            "isOurs": .bool(isOurs),
-            "isFormatting": .bool(isFormatting),
-            "isRemoved": .bool(isRemoved),
-        ]
-        members["deviceName"] = deviceName.map { .string($0) }
-        return .object(members)
+    /// As it is saved. What is in the record besides what this version knows comes back as it was.
+    package var savedText: [UInt8] {
+        verbatim.map { Array($0.utf8) } ?? JSONValue.object(saved(names)).serialised()
     }
 
-    fileprivate var jsonWithCounts: JSONValue {
-        var members = json.object ?? [:]
+    /// The same with the counts, and the name that it is mounted by first: its options stand where
+    /// every version reads them.
+    package var savedTextWithCounts: [UInt8] {
+        let order = names.filter { $0.name == name } + names.filter { $0.name != name }
+        var members = saved(order)
+        members["mountedAs"] = .string(name)
         members["counts"] = .object(
             JSONObject(mounts.counts.mapValues { .integer(Int64($0)) }))
         members["unanswered"] = .array(mounts.unanswered.sorted().map { .string($0) })
-        return .object(members)
+        members["mountedNames"] = .array(mounts.names.sorted().map { .string($0) })
+        return JSONValue.object(members).serialised()
+    }
+
+    private func saved(_ names: [VolumeNaming]) -> JSONObject {
+        var members: JSONObject = ["id": .string("\(id)")]
+        let first = names.first ?? VolumeNaming(name: name, options: options, createdAt: 0)
+        members.merge(first.members)
+        members["hasLease"] = .bool(hasLease)
+        members["isFormatting"] = .bool(isFormatting)
+        members["isRemoved"] = .bool(isRemoved)
+        members["deviceName"] = deviceName.map { .string($0) }
+        if isOurs || deviceName != nil { members["isOurs"] = .bool(isOurs) }
+        if isOwnershipDue { members["isOwnershipDue"] = true }
+        if names.count > 1 {
+            members["otherNames"] = .array(
+                names.dropFirst().map { .object($0.members.merged(with: $0.kept)) })
+        }
+        return members.merged(with: first.kept).merged(with: others)
+    }
+
+    private static let known: Set<String> = [
+        "id", "name", "options", "createdAt", "hasLease", "isFormatting", "isRemoved", "deviceName",
+        "isOurs", "isOwnershipDue", "otherNames", "mountedAs", "counts", "unanswered", "mountedNames",
+    ]
+
+    /// A saved record. One that is not understood is kept as it is, under the name that it gives, and
+    /// cannot be used; nil where it does not even tell which volume it is of.
+    package init?(saved json: JSONValue) {
+        guard let members = json.object, let id = json["id"]?.string.flatMap({ VolumeID($0) })
+        else { return nil }
+        do { try self.init(id, understanding: members) } catch {
+            let named = json["name"]?.string.flatMap { VolumeName.isValid($0) ? $0 : nil }
+            self.init(
+                id: id,
+                names: [
+                    VolumeNaming(
+                        name: named ?? "\(id)", options: VolumeOptions(),
+                        createdAt: json["createdAt"]?.integer ?? 0, flaw: "\(error)")
+                ])
+            verbatim = text(of: members)
+        }
+        mounts = Self.counts(in: json)
+        if let name = json["mountedAs"]?.string, let naming = naming(name) {
+            self.name = name
+            options = naming.options
+        }
+    }
+
+    private init(_ id: VolumeID, understanding json: JSONObject) throws(StateError) {
+        guard let hasLease = json["hasLease"]?.bool else { throw Self.lacks("hasLease") }
+        guard let isRemoved = json["isRemoved"]?.bool else { throw Self.lacks("isRemoved") }
+        var names = [try VolumeNaming(understanding: json, keeping: ["options"])]
+        let others = json["otherNames"] ?? []
+        guard let others = others.array else { throw Self.lacks("otherNames") }
+        for other in others {
+            guard let members = other.object else { throw Self.lacks("otherNames") }
+            names.append(try VolumeNaming(understanding: members, keeping: members.names))
+        }
+        self.init(id: id, names: isRemoved ? [] : names)
+        self.hasLease = hasLease
+        deviceName = json["deviceName"]?.string
+        // Versions that did not tell apart noted a name of what they attached, as a rule.
+        isOurs = json["isOurs"]?.bool ?? (deviceName != nil)
+        isFormatting = json["isFormatting"]?.bool ?? false
+        isOwnershipDue = json["isOwnershipDue"]?.bool ?? false
+        let unknown = json.names.filter { !Self.known.contains($0) }
+        self.others = unknown.isEmpty ? nil : text(of: json.only(unknown))
+    }
+
+    private static func lacks(_ member: String) -> StateError {
+        StateError(description: "its \(member) is missing or of another kind")
     }
 
     private static func counts(in json: JSONValue) -> MountCounts {
         let counts = json["counts"]?.object?.compactMapValues { $0.integer.map { Int($0) } }
         let unanswered = json["unanswered"]?.array?.compactMap(\.string)
-        return MountCounts(counts ?? [:], unanswered: Set(unanswered ?? []))
+        let names = json["mountedNames"]?.array?.compactMap(\.string)
+        return MountCounts(
+            counts ?? [:], unanswered: Set(unanswered ?? []), names: Set(names ?? []))
+    }
+}
+
+extension VolumeNaming {
+    fileprivate var members: JSONObject {
+        [
+            "name": .string(name),
+            "options": .object(JSONObject(options.dictionary.mapValues { .string($0) })),
+            "createdAt": .integer(createdAt),
+        ]
     }
 
-    fileprivate init(json: JSONValue) throws(StateError) {
-        guard let id = json["id"]?.string.flatMap({ VolumeID($0) }) else {
-            throw StateError(description: "a volume has no id")
+    /// - Parameter kept: the members to keep where the options are not understood. Where they are,
+    ///   those that this version does not know are kept.
+    fileprivate init(
+        understanding json: JSONObject, keeping kept: [String]
+    ) throws(StateError) {
+        guard let name = json["name"]?.string, VolumeName.isValid(name) else {
+            throw StateError(description: "its name is missing or none")
         }
-        guard let name = json["name"]?.string, let hasLease = json["hasLease"]?.bool,
-            let isRemoved = json["isRemoved"]?.bool, let createdAt = json["createdAt"]?.integer,
-            let options = json["options"]?.object?.compactMapValues(\.string)
-        else { throw StateError(description: "the entry of \(id) is incomplete") }
+        guard let createdAt = json["createdAt"]?.integer else {
+            throw StateError(description: "its createdAt is missing or of another kind")
+        }
+        self.init(name: name, options: VolumeOptions(), createdAt: createdAt)
         do {
-            self.init(
-                id: id, name: name, options: try VolumeOptions(options), createdAt: createdAt,
-                mounts: Self.counts(in: json), deviceName: json["deviceName"]?.string,
-                hasLease: hasLease, isRemoved: isRemoved)
-            // Versions that did not tell apart noted a name of what they attached, as a rule.
-            isOurs = json["isOurs"]?.bool ?? (deviceName != nil)
-            isFormatting = json["isFormatting"]?.bool ?? false
-        } catch { throw StateError(description: "the options of \(id): \(error)") }
+            options = try VolumeOptions(saved: json["options"])
+            let unknown = kept.filter { !["name", "options", "createdAt"].contains($0) }
+            if !unknown.isEmpty { self.kept = text(of: json.only(unknown)) }
+        } catch {
+            flaw = "\(error)"
+            self.kept = text(of: json.only(kept))
+        }
+    }
+}
+
+extension VolumeOptions {
+    fileprivate init(saved json: JSONValue?) throws {
+        guard let members = json?.object else {
+            throw StateError(description: "its options are missing or of another kind")
+        }
+        let options = try members.mapValues { value throws(StateError) in
+            if let text = value.string { return text }
+            throw StateError(description: "an option's value is no string")
+        }
+        try self.init(options)
+    }
+}
+
+private func text(of members: JSONObject) -> String {
+    String(decoding: JSONValue.object(members).serialised(), as: UTF8.self)
+}
+
+extension JSONObject {
+    fileprivate func only(_ names: [String]) -> JSONObject {
+        var some: JSONObject = [:]
+        for name in names { some[name] = self[name] }
+        return some
+    }
+
+    fileprivate mutating func merge(_ other: JSONObject) {
+        for (name, value) in other.members { self[name] = value }
+    }
+
+    /// With the members of an object that was kept as text in place of its own.
+    fileprivate func merged(with text: String?) -> JSONObject {
+        guard let text, let kept = try? JSONValue.parse(Array(text.utf8)).object else {
+            return self
+        }
+        var all = self
+        all.merge(kept)
+        return all
     }
 }

@@ -133,14 +133,24 @@ package enum Limit {
     package static let attachmentLimitTriesMax = 10
 
     // Volumes.
-    package static let volumesMax = 1024
+    /// Names of volumes that are remembered, those of one volume each counted.
+    package static let volumeNamesMax = 100_000
+    package static let namesPerVolumeMax = 64
     package static let volumeNameMax = 255
+    /// All of one name's options together, names and values.
+    package static let volumeOptionsMax = 2 * 1024
     package static let mountIDsMax = 4096
     package static let mountIDMax = 256
     /// The whole of one Mount; Docker's own bound is 2 minutes.
     package static let mountTimeMax: Duration = .seconds(110)
     package static let unmountTimeMax: Duration = .seconds(50)
-    package static let stateFileMax = 16 * 1024 * 1024
+    /// Beyond what all names with the longest options take.
+    package static let stateFileMax = 256 * 1024 * 1024
+    /// A state of up to this size is written as a whole each time; of a larger one, what has changed.
+    package static let stateRewriteMax = 64 * 1024
+    /// Between two attempts to save what could not be saved.
+    package static let saveRetryMin: Duration = .seconds(1)
+    package static let saveRetryMax: Duration = .seconds(30)
     /// What the holder of the state folder says of itself.
     package static let lockHolderMax = 1024
     package static let createTimeMax: Duration = .seconds(50)

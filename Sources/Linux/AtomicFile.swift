@@ -26,11 +26,11 @@ package struct AtomicFile: Sendable {
             let descriptor = open(path, O_RDONLY | O_CLOEXEC)
             guard descriptor >= 0 else {
                 if errno == ENOENT { return nil }
-                throw failure("read \(path)", "open")
+                throw stateFailure("read \(path)", "open")
             }
             defer { close(descriptor) }
             var status = stat()
-            if fstat(descriptor, &status) != 0 { throw failure("read \(path)", "fstat") }
+            if fstat(descriptor, &status) != 0 { throw stateFailure("read \(path)", "fstat") }
             guard status.st_size <= sizeMax else {
                 throw OperationError(
                     .limitReached, doing: "read \(path)", found: "it has more than \(sizeMax) bytes"
@@ -40,7 +40,7 @@ package struct AtomicFile: Sendable {
             let count = bytes.withUnsafeMutableBytes {
                 Glibc.read(descriptor, $0.baseAddress, $0.count)
             }
-            if count < 0 { throw failure("read \(path)", "read") }
+            if count < 0 { throw stateFailure("read \(path)", "read") }
             return Array(bytes.prefix(count))
         }
     }
@@ -53,16 +53,12 @@ package struct AtomicFile: Sendable {
             () throws(OperationError) in
             let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             if mkdir(folder, 0o700) != 0 && errno != EEXIST {
-                throw failure("make the folder \(folder)", "mkdir")
+                throw stateFailure("make the folder \(folder)", "mkdir")
             }
             let new = path + ".new"
             try write(bytes, to: new, syncing: syncing)
-            if rename(new, path) != 0 { throw failure("replace \(path)", "rename") }
-            guard syncing else { return }
-            let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            guard descriptor >= 0 else { throw failure("sync \(folder)", "open") }
-            defer { close(descriptor) }
-            if fsync(descriptor) != 0 { throw failure("sync \(folder)", "fsync") }
+            if rename(new, path) != 0 { throw stateFailure("replace \(path)", "rename") }
+            if syncing { try syncFolder(of: path) }
         }
     }
 
@@ -72,27 +68,31 @@ package struct AtomicFile: Sendable {
         try await RingActor.ring.blocking(for: .state, doing: "keep \(path) aside") {
             () throws(OperationError) in
             let aside = path + ".unreadable"
-            if rename(path, aside) != 0 { throw failure("keep \(path) aside", "rename") }
+            if rename(path, aside) != 0 { throw stateFailure("keep \(path) aside", "rename") }
             return aside
         }
     }
 
+    /// Keeps these contents beside the file, which stays. Returns where.
+    @RingActor
+    package func keepCopy(
+        of bytes: [UInt8], named suffix: String = "unreadable"
+    ) async throws -> String {
+        let copy = AtomicFile(path: "\(path).\(suffix)", sizeMax: sizeMax)
+        try await copy.replace(with: bytes)
+        return copy.path
+    }
+
     private func write(_ bytes: [UInt8], to new: String, syncing: Bool) throws(OperationError) {
         let descriptor = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw failure("write \(new)", "open") }
+        guard descriptor >= 0 else { throw stateFailure("write \(new)", "open") }
         defer { close(descriptor) }
         var rest = bytes[...]
         while !rest.isEmpty {
             let written = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
-            if written < 0 { throw failure("write \(new)", "write") }
+            if written < 0 { throw stateFailure("write \(new)", "write") }
             rest = rest.dropFirst(written)
         }
-        if syncing, fsync(descriptor) != 0 { throw failure("sync \(new)", "fsync") }
-    }
-
-    private func failure(_ doing: String, _ call: String) -> OperationError {
-        OperationError(
-            .system, doing: doing, found: refusal(of: call, Errno(rawValue: errno)),
-            advice: "see that its file system is writable and has room")
+        if syncing, fsync(descriptor) != 0 { throw stateFailure("sync \(new)", "fsync") }
     }
 }

@@ -44,7 +44,11 @@ package final class SimulatedCloud: @unchecked Sendable {
     /// The device names that the host uses for what is not in `volumes`.
     package var otherDeviceNames: [String] = []
 
-    package let host: Host
+    package var host: Host
+    /// What a call for the host fails with.
+    package var hostError: OperationError?
+    /// The host's boot.
+    package var boot = "first"
     let time: SimulatedExecutor
     private var present: [VolumeID: BlockDevice] = [:]
     private var nextMinor: UInt32 = 1
@@ -242,5 +246,8 @@ extension SimulatedCloud: EC2Port {
 }
 
 extension SimulatedCloud: HostPort {
-    package func host(by deadline: Instant) async throws -> Host { host }
+    package func host(by deadline: Instant) async throws -> Host {
+        if let hostError { throw hostError }
+        return host
+    }
 }

@@ -197,37 +197,73 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 /// A state file that is memory.
 package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
+    package var owner: StateOwner?
     package private(set) var saves = 0
     /// What a save fails with.
     package var saveError: (any Error)?
     /// Whether the disk that it lies on answers; nil for one that always does.
     package var hang: SimulatedHang?
+    /// Whether a save that fails has been written all the same.
+    package var writesBeforeItFails = false
+    package private(set) var copies: [String] = []
 
     package init() {}
 
     package func workUnderWay() async -> WorkUnderWay? { hang?.workUnderWay }
 
-    package func load() async throws -> [VolumeRecord] { records }
-
-    package func save(_ records: [VolumeRecord]) async throws {
-        await hang?.pass("save the records")
-        if let saveError { throw saveError }
-        let counts = self.records.reduce(into: [:]) { $0[$1.id] = $1.mounts }
-        self.records = records.map { record in
-            var record = record
-            record.mounts = counts[record.id] ?? MountCounts()
-            return record
+    package func load(inBoot boot: String) async throws -> SavedState {
+        var records = records
+        if let owner, owner.boot != boot {
+            for index in records.indices { records[index].mounts = MountCounts() }
         }
+        return SavedState(owner: owner, records: records)
+    }
+
+    package func save(_ changes: [SavedChange], of owner: StateOwner) async throws {
+        await hang?.pass("save the records")
+        if let saveError {
+            if writesBeforeItFails { records.apply(changes) }
+            throw saveError
+        }
+        records.apply(changes)
+        self.owner = owner
         saves += 1
     }
 
-    package func saveCounts(_ records: [VolumeRecord]) async throws {
+    package func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws {
         await hang?.pass("save the counts")
-        for record in records {
-            guard let index = self.records.firstIndex(where: { $0.id == record.id }) else {
-                continue
+        self.records.takeCounts(of: records)
+    }
+
+    package func keepCopy(named suffix: String) async throws -> String {
+        copies.append(suffix)
+        return suffix
+    }
+
+    package func conclude(of owner: StateOwner) async throws {}
+}
+
+extension [VolumeRecord] {
+    /// As a state file would: the counts lie in another.
+    mutating func apply(_ changes: [SavedChange]) {
+        for change in changes {
+            let place = firstIndex { $0.id == change.id }
+            switch change {
+            case .forget: if let place { remove(at: place) }
+            case .put(var record):
+                record.mounts = place.map { self[$0].mounts } ?? MountCounts()
+                if let place { self[place] = record } else { append(record) }
             }
-            self.records[index].mounts = record.mounts
+        }
+    }
+
+    mutating func takeCounts(of records: [VolumeRecord]) {
+        for index in indices {
+            let counted = records.first { $0.id == self[index].id }
+            self[index].mounts = counted?.mounts ?? MountCounts()
+            guard let counted else { continue }
+            self[index].name = counted.name
+            self[index].options = counted.options
         }
     }
 }

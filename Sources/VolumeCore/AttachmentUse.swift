@@ -13,7 +13,8 @@ package struct AttachmentUse: Sendable, Equatable {
     /// - Parameters:
     ///   - instance: What EC2 said last of this instance.
     ///   - own: The plugin's volumes that are here or on their way here, whatever EC2 said.
-    ///   - known: All that the plugin knows, and so whether they are here or not.
+    ///   - known: Those of the instance's volumes that the plugin knows, and so whether they are here or
+    ///     not.
     package init(
         of limit: AttachmentLimit, on instance: InstanceDescription, own: Set<VolumeID>,
         known: Set<VolumeID>

@@ -18,6 +18,8 @@ package struct DeviceNames: Sendable {
     /// Names that EC2 says are in use though nothing here took them, where another disk's node is, or
     /// whose attachment was stuck.
     private var quarantined: Set<String> = []
+    /// Names that nothing but a record of an earlier run says are taken.
+    private var presumed: Set<String> = []
 
     package init() {}
 
@@ -27,6 +29,10 @@ package struct DeviceNames: Sendable {
             // Nothing is lost by asking EC2 again for names that it refused before.
             free = Self.all.filter { quarantined.contains($0) }
             quarantined = []
+        }
+        if free.isEmpty {
+            free = Self.all.filter { presumed.contains($0) }
+            presumed = []
         }
         guard !free.isEmpty else { return nil }
         let name = free.removeFirst()
@@ -42,14 +48,23 @@ package struct DeviceNames: Sendable {
         let name = Self.spelling(of: name)
         if let index = free.firstIndex(of: name) {
             taken.insert(free.remove(at: index))
-        } else if let name = quarantined.remove(name) {
+        } else if let name = quarantined.remove(name) ?? presumed.remove(name) {
             taken.insert(name)
         }
     }
 
+    /// Marks a free name as taken as long as there is another: a record says so, and neither EC2 nor a
+    /// device.
+    package mutating func presume(_ name: String) {
+        let name = Self.spelling(of: name)
+        guard let index = free.firstIndex(of: name) else { return }
+        presumed.insert(free.remove(at: index))
+    }
+
     /// Gives a name back.
     package mutating func release(_ name: String) {
-        if let name = taken.remove(Self.spelling(of: name)) { free.append(name) }
+        let name = Self.spelling(of: name)
+        if let name = taken.remove(name) ?? presumed.remove(name) { free.append(name) }
     }
 
     /// Sets a name aside that did not serve.

@@ -141,15 +141,22 @@ extension FileSystemPort {
 
 /// What must outlive the process.
 package protocol StatePort: Sendable {
-    /// The records as last saved; empty where nothing was saved yet.
-    func load() async throws -> [VolumeRecord]
+    /// What was saved last; without counts that were saved in another boot than this one.
+    func load(inBoot boot: String) async throws -> SavedState
 
-    /// Returns when the records are on the disk; their counts need not be.
-    func save(_ records: [VolumeRecord]) async throws
+    /// Returns when the changes are on the disk; the records' counts need not be. Where it throws,
+    /// the disk may hold any of the changes, until they or others of the same volumes are saved.
+    func save(_ changes: [SavedChange], of owner: StateOwner) async throws
 
-    /// Returns when the records' counts survive the process. They are of no use after a restart of
-    /// the machine, and need not survive that.
-    func saveCounts(_ records: [VolumeRecord]) async throws
+    /// Returns when the counts of these records, of all that have some, survive the process. They are
+    /// of no use after a restart of the machine, and need not survive that.
+    func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws
+
+    /// Keeps a copy of what is saved, for people. Returns where.
+    func keepCopy(named suffix: String) async throws -> String
+
+    /// Leaves all that is saved in the form that every version reads.
+    func conclude(of owner: StateOwner) async throws
 
     /// The save that has been under way for longest; nil where there is none. Never waits for it.
     func workUnderWay() async -> WorkUnderWay?
@@ -173,4 +180,7 @@ package struct Host: Sendable, Equatable {
 package protocol HostPort: Sendable {
     /// Throws `OperationError` when the metadata service has not told by the deadline.
     func host(by deadline: Instant) async throws -> Host
+
+    /// The kernel's random id of this boot.
+    var boot: String { get }
 }

@@ -4,13 +4,15 @@ package import Base
 package enum VolumeName {
     /// Throws for what is neither: a name is refused before it is looked up.
     package static func check(_ name: String) throws(OperationError) {
-        guard VolumeID(name) == nil, !isAlias(name) else { return }
+        guard !isValid(name) else { return }
         throw OperationError(
             .invalidInput, doing: "use the volume name \(quoted(name))",
             found: "it is no EBS volume id",
             advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits; "
                 + "for another name, of letters, digits, _ . and -, give the id by -o volume-id")
     }
+
+    package static func isValid(_ name: String) -> Bool { isAlias(name) || VolumeID(name) != nil }
 
     /// The volume that a Create of this name is about.
     package static func volume(

@@ -57,6 +57,33 @@ package struct VolumeOptions: Sendable, Equatable {
         }
     }
 
+    /// The options that two names of a volume cannot differ in while it is mounted by both: the first
+    /// one that does, with either value. Nil where there is none.
+    ///
+    /// - Parameter fileSystem: what options stand for that name none.
+    package func conflict(
+        with other: VolumeOptions, fileSystem standard: FileSystemType
+    ) -> (option: String, own: String, others: String)? {
+        let pairs = [
+            (
+                "fs-type", (fileSystem ?? standard).rawValue,
+                (other.fileSystem ?? standard).rawValue
+            ),
+            ("partition", Self.told(partition), Self.told(other.partition)),
+            ("read-only", "\(readOnly)", "\(other.readOnly)"),
+            ("mount-options", Self.told(mountOptions), Self.told(other.mountOptions)),
+        ]
+        return pairs.first { $0.1 != $0.2 }
+    }
+
+    private static func told(_ partition: Int?) -> String {
+        partition.map { "\($0)" } ?? "none"
+    }
+
+    private static func told(_ mountOptions: [String]) -> String {
+        mountOptions.isEmpty ? "none" : mountOptions.sorted().joined(separator: ",")
+    }
+
     /// The options as `-o` would give them; what is as it is by default is left out.
     package var dictionary: [String: String] {
         var options: [String: String] = [:]

@@ -46,7 +46,8 @@ final class Daemon {
                 state: try StateFiles(
                     folder: settings.statePath, version: settings.version,
                     commit: settings.commit, log: log),
-                host: HostIdentity(settings: settings, metadata: metadata), time: ring),
+                host: HostIdentity(settings: settings, metadata: metadata, boot: try bootID()),
+                time: ring),
             settings: VolumeManager.Settings(
                 mountRoot: settings.mountPath, detachAfter: settings.detachAfter,
                 fileSystem: settings.fileSystem,
@@ -101,7 +102,7 @@ final class Daemon {
         reaching?.cancel()
         await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
         await serving.value
-        do { try await volumes.save() } catch {
+        do { try await volumes.conclude() } catch {
             log.error("the state could not be saved", metadata: ["error": "\(error)"])
         }
         log.info("ended")

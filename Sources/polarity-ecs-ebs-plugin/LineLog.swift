@@ -49,7 +49,8 @@ struct LineLog: LogHandler {
                     LineLog.line(
                         format, time: LineLog.now, level: .warning,
                         message: "the log's file cannot be written: it lacks lines",
-                        fields: ["file": "\(file)", "error": "\(String(cString: strerror(error)))"]))
+                        fields: ["file": "\(file)", "error": "\(String(cString: strerror(error)))"])
+                )
             }
             // Without O_NONBLOCK a FIFO that nobody reads would be waited for.
             let flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK

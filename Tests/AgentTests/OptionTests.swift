@@ -63,6 +63,49 @@ import VolumeCore
         #expect(fixture.host.formatted == [Fixture.id])
     }
 
+    /// What another host's users have set meanwhile is theirs.
+    @Test(arguments: [false, true])
+    func `an owner that could not be set is not set once the volume has been away`(
+        hasRestarted: Bool
+    ) throws {
+        let fixture = Fixture(.blank)
+        fixture.host.failOwnership = true
+        _ = try expectMountError(fixture, ["uid": "999"])
+        try fixture.run { manager in
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        }
+        if hasRestarted { fixture.restart() }
+        try fixture.run { manager in
+            if hasRestarted { try await manager.start() }
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.deeds.isEmpty && fixture.host.formatted == [Fixture.id])
+    }
+
+    /// While the daemon or its machine was down the volume may have been anywhere.
+    @Test(arguments: [false, true])
+    func `an owner that could not be set is not set after the volume went unseen`(
+        isReboot: Bool
+    ) throws {
+        let fixture = Fixture(.blank)
+        fixture.host.failOwnership = true
+        _ = try expectMountError(fixture, ["uid": "999"])
+        if isReboot { fixture.cloud.boot = "second" }
+        fixture.restart()
+        try fixture.run { manager in
+            if !isReboot {
+                let end = fixture.executor.now + .seconds(10)
+                _ = try await fixture.cloud.detach(
+                    Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+                try await fixture.executor.sleep(until: end)
+            }
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.deeds.isEmpty)
+    }
+
     @Test func `an ext4 that asks for it is repaired, and one that is too small grown`() throws {
         let fixture = Fixture(Self.ext4)
         fixture.host.unclean = [Fixture.id]

@@ -5,50 +5,193 @@ import Testing
 import VolumeCore
 
 @Suite struct StateDocumentTests {
-    @Test func `records come back from the disk as they were`() throws {
-        let kept = [
-            VolumeRecord(
-                id: Fixture.id, options: VolumeOptions(readOnly: true), createdAt: 7,
-                deviceName: "/dev/sdf", hasLease: true, isRemoved: true),
-            VolumeRecord(id: .init(literal: "vol-1a2b3c4d"), createdAt: 8),
-        ]
-        let bytes = stateDocument(of: kept).serialised()
-        #expect(try records(from: JSONValue.parse(bytes)) == kept)
+    private static let owner = StateOwner(instance: Fixture.here, boot: "b")
+    private static let small = VolumeID(literal: "vol-1a2b3c4d")
+    private static let mounted: VolumeRecord = {
+        var record = VolumeRecord(
+            id: Fixture.id, name: "data", options: VolumeOptions(readOnly: true), createdAt: 7,
+            mounts: MountCounts(["a": 2, "b": 1], unanswered: ["b"], names: ["data"]),
+            deviceName: "/dev/sdf", hasLease: true)
+        record.names.append(
+            VolumeNaming(name: Fixture.name, options: VolumeOptions(), createdAt: 9))
+        return record
+    }()
+    private static let idle = VolumeRecord(id: small, createdAt: 8)
+
+    private func document(of records: [VolumeRecord]) -> StateDocument {
+        var document = StateDocument()
+        document.owner = Self.owner
+        document.generation = "1"
+        document.apply(records.map { .put($0) })
+        return document
     }
 
-    private static let mounted = VolumeRecord(
-        id: Fixture.id, name: "data", options: VolumeOptions(readOnly: true), createdAt: 7,
-        mounts: MountCounts(["a": 2, "b": 1], unanswered: ["b"]))
-    private static let idle = VolumeRecord(id: .init(literal: "vol-1a2b3c4d"), createdAt: 8)
-
-    private func written(_ document: JSONValue) throws -> [VolumeRecord] {
-        try records(from: JSONValue.parse(document.serialised()))
+    private func all(_ state: SavedState) -> [VolumeRecord] {
+        state.records + state.resting.map(VolumeRecord.init)
     }
 
-    @Test func `counts come back beside what they are of`() throws {
-        let all = [Self.mounted, Self.idle]
-        let saved = try written(stateDocument(of: all))
-        #expect(merged(saved, mounted: try written(mountsDocument(of: all))) == all)
+    private func parsed(_ text: String) throws -> StateDocument {
+        try StateDocument(parsing: Array(text.utf8))
+    }
+
+    @Test func `records come back from the disk as they were, and whose they are`() throws {
+        let removed = VolumeRecord(
+            id: Fixture.id, createdAt: 0, deviceName: "/dev/sdf", hasLease: true, isRemoved: true)
+        let state = try StateDocument(parsing: document(of: [removed, Self.idle]).bytes).state
+        #expect(all(state) == [removed, Self.idle] && state.owner == Self.owner)
+        #expect(state.resting.map(\.name) == ["\(Self.small)"])
+    }
+
+    @Test func `the document is JSON that the first version of it reads`() throws {
+        var document = document(of: [Self.mounted, Self.idle])
+        document.owner = nil
+        let json = try JSONValue.parse(document.bytes)
+        #expect(json["version"] == 1)
+        #expect(json["volumes"]?.array?.map { $0["name"] } == ["data", .string("\(Self.small)")])
+        for volume in json["volumes"]?.array ?? [] {
+            #expect(volume["options"]?.object != nil && volume["createdAt"]?.integer != nil)
+            #expect(volume["hasLease"]?.bool != nil && volume["isRemoved"]?.bool != nil)
+        }
+    }
+
+    @Test func `a document of one line, as earlier versions wrote it, is read`() throws {
+        let document = try parsed(
+            #"{"version":1,"volumes":[{"id":"vol-1a2b3c4d","name":"vol-1a2b3c4d","options":{},"#
+                + #""createdAt":8,"hasLease":false,"isFormatting":false,"isRemoved":false}]}"#)
+        #expect(all(document.state) == [Self.idle] && document.state.owner == nil)
+    }
+
+    @Test func `counts come back beside what they are of, and the name it is mounted by`() throws {
+        var mounted = Self.mounted
+        mounted.name = Fixture.name
+        mounted.options = VolumeOptions()
+        let counted = try StateDocument(
+            parsing: mountsDocument(of: [mounted, Self.idle], owner: Self.owner))
+        let saved = try StateDocument(parsing: document(of: [mounted, Self.idle]).bytes)
+        let state = SavedState(saved.state, mounted: counted.state, boot: "b")
+        #expect(state.records == [mounted] && state.resting.count == 1)
+        // After a restart of the machine there is no such mount any more.
+        let later = SavedState(saved.state, mounted: counted.state, boot: "c")
+        #expect(later.records.map(\.mounts) == [MountCounts()])
     }
 
     @Test func `without the one file what is mounted is known, with its options and counts`() throws
     {
-        let all = [Self.mounted, Self.idle]
-        #expect(merged(nil, mounted: try written(mountsDocument(of: all))) == [Self.mounted])
+        let counted = try StateDocument(
+            parsing: mountsDocument(of: [Self.mounted, Self.idle], owner: Self.owner))
+        let state = SavedState(nil, mounted: counted.state, boot: "b")
+        #expect(all(state) == [Self.mounted] && state.owner == Self.owner)
     }
 
     @Test func `counts of what has been forgotten bring it not back`() throws {
-        let mounted = try written(mountsDocument(of: [Self.mounted]))
-        #expect(merged([Self.idle], mounted: mounted) == [Self.idle])
+        let counted = try StateDocument(
+            parsing: mountsDocument(of: [Self.mounted], owner: Self.owner))
+        let saved = document(of: [Self.idle]).state
+        #expect(all(SavedState(saved, mounted: counted.state, boot: "b")) == [Self.idle])
     }
 
     @Test(arguments: [
-        "{}", "[]", #"{"version":2,"volumes":[]}"#, #"{"version":1}"#,
-        #"{"version":1,"volumes":[{}]}"#, #"{"version":1,"volumes":[{"id":"../x"}]}"#,
-        #"{"version":1,"volumes":[{"id":"vol-1a2b3c4d"}]}"#,
+        "", "{", "[]", "{}", #"{"version":2,"volumes":[]}"#, #"{"version":1}"#,
+        "{\"version\":1,\"volumes\":[\n{\"id\":\"vol-1a2b3c4d\"}\n",
     ])
-    func `a document that this version did not write is refused`(text: String) throws {
-        let document = try JSONValue.parse(Array(text.utf8))
-        #expect(throws: StateError.self) { try records(from: document) }
+    func `a text that is no state of this version is refused`(text: String) throws {
+        #expect(throws: (any Error).self) { try parsed(text) }
+    }
+
+    // MARK: What is not understood
+
+    private static let kept: [String] = [
+        // A newer version's option, alone and beside what is known.
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{"colour":"red","read-only":"true"},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
+        // A member that this version does not know.
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":true,"isFormatting":false,"isRemoved":false,"colour":{"of":["red",1.5,null]}}"#,
+        // Members of another kind, or none.
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":"maybe","isRemoved":false,"more":7}"#,
+        #"{"id":"vol-1a2b3c4d"}"#,
+        #"{"id":"vol-1a2b3c4d","name":"../x","options":7}"#,
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{"uid":5},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
+        // Of another name.
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false,"otherNames":[{"name":"y","options":{"colour":"red"},"createdAt":2,"since":3}]}"#,
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false,"otherNames":[{"name":"y","options":{},"createdAt":2,"since":3}]}"#,
+        // Not even a volume.
+        #"{"id":"../x","colour":"red"}"#, #"7"#,
+    ]
+
+    @Test(arguments: kept)
+    func `what is not understood is written back as it came, and hides no other`(
+        text: String
+    ) throws {
+        let json = try JSONValue.parse(Array(text.utf8))
+        let other = String(
+            decoding: VolumeRecord(id: Fixture.id, createdAt: 1).savedText, as: UTF8.self)
+        var read = try parsed(#"{"version":1,"new":[1],"volumes":[\#(text),\#(other)]}"#)
+        #expect(all(read.state).map(\.id).contains(Fixture.id))
+        // Also where it is saved because something about it has changed.
+        for record in all(read.state) { read.apply([.put(record)]) }
+        let written = try JSONValue.parse(read.bytes)
+        #expect(written["volumes"]?.array?.first == json && written["new"] == [1])
+        let again = try StateDocument(parsing: read.bytes)
+        #expect(again.bytes == read.bytes && again.state.owner == read.state.owner)
+    }
+
+    @Test(arguments: [0, 2, 3, 4, 5])
+    func `a name whose record is not understood is listed with the reason`(index: Int) throws {
+        let json = try JSONValue.parse(Array(Self.kept[index].utf8))
+        let record = try #require(VolumeRecord(saved: json))
+        #expect(record.names.count == 1 && record.names[0].flaw != nil)
+        #expect(record.names[0].name == (index == 3 || index == 4 ? "vol-1a2b3c4d" : "x"))
+    }
+
+    @Test func `of a volume's names only the one that is not understood cannot be used`() throws {
+        let record = try #require(VolumeRecord(saved: JSONValue.parse(Array(Self.kept[6].utf8))))
+        #expect(record.names.map { $0.flaw == nil } == [true, false])
+    }
+
+    @Test func `a line that is no JSON costs no other its record`() throws {
+        let bytes = document(of: [Self.mounted, Self.idle]).bytes
+        var lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map { "\($0)" }
+        lines[1] = #"{"id":"vol-0123"\#u{fffd}"# + ","
+        let read = try parsed(lines.joined(separator: "\n") + "\n")
+        #expect(all(read.state) == [Self.idle] && read.damaged.count == 1)
+    }
+
+    // MARK: The journal
+
+    private var journal: [UInt8] {
+        StateDocument.journalHead("1")
+            + StateDocument.journal(
+                of: [.put(Self.mounted)], owner: StateOwner(instance: nil, boot: "c"))
+            + StateDocument.journal(of: [.forget(Self.small)], owner: nil)
+    }
+
+    @Test func `a journal's changes hold, and those alone that are whole`() throws {
+        var mounted = Self.mounted
+        mounted.mounts = MountCounts()
+        let bytes = journal
+        for size in 0...bytes.count {
+            var document = document(of: [Self.idle])
+            let whole = document.apply(journal: Array(bytes.prefix(size)))
+            let records = all(document.state)
+            switch bytes.prefix(size).count(where: { $0 == UInt8(ascii: "\n") }) {
+            case 0: #expect(whole == nil && records == [Self.idle])
+            case 1: #expect(records == [Self.idle] && document.owner == Self.owner)
+            case 2: #expect(records == [Self.idle] && document.owner?.boot == "c")
+            case 3: #expect(Set(records.map(\.id)) == [Fixture.id, Self.small])
+            default: #expect(records == [mounted] && whole == size)
+            }
+        }
+    }
+
+    @Test func `what a disk makes of a line that was not synced is no line`() throws {
+        var document = document(of: [Self.idle])
+        let torn = journal + [UInt8](repeating: 0, count: 4000) + [UInt8(ascii: "\n")]
+        #expect(document.apply(journal: torn) == journal.count)
+    }
+
+    @Test func `a journal of another document changes nothing`() throws {
+        var document = document(of: [Self.idle])
+        document.generation = "2"
+        #expect(document.apply(journal: journal) == nil)
+        #expect(all(document.state) == [Self.idle])
     }
 }

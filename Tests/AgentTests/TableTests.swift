@@ -32,6 +32,112 @@ import VolumeCore
         #expect(fixture.state.records.map(\.id) == [Fixture.id] && fixture.state.saves == 1)
     }
 
+    // MARK: What cannot be saved
+
+    private static let full = OperationError(.system, doing: "write volumes.json", found: "ENOSPC")
+
+    /// What a daemon that starts now would tell of each name.
+    private func nextStart(_ fixture: Fixture) throws -> [VolumeManager.Info] {
+        fixture.restart()
+        return try fixture.run { manager in
+            try await manager.start()
+            return await manager.list()
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `a Create that could not be saved has not been, now and after the next start`(
+        isWritten: Bool
+    ) throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            fixture.state.saveError = Self.full
+            fixture.state.writesBeforeItFails = isWritten
+            await #expect(throws: Self.full) {
+                try await manager.create("a", options: ["volume-id": Fixture.name])
+            }
+            #expect(await manager.list().isEmpty)
+            await #expect(throws: OperationError.self) { try await manager.mount("a", id: "x") }
+            fixture.state.saveError = nil
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(try nextStart(fixture).isEmpty)
+    }
+
+    @Test(arguments: [false, true])
+    func `options whose change could not be saved are as they were`(isWritten: Bool) throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            fixture.state.saveError = Self.full
+            fixture.state.writesBeforeItFails = isWritten
+            await #expect(throws: Self.full) {
+                try await manager.create(Fixture.name, options: [:])
+            }
+            fixture.state.saveError = nil
+            try await fixture.sleep(.seconds(60))
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "x")
+            #expect(fixture.host.mounts[Fixture.mountpoint]?.readOnly == true)
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func `a Remove that could not be saved has not been, now and after the next start`(
+        isWritten: Bool
+    ) throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.state.saveError = Self.full
+            fixture.state.writesBeforeItFails = isWritten
+            await #expect(throws: Self.full) { try await manager.remove(Fixture.name) }
+            #expect(await manager.list().map(\.name) == [Fixture.name])
+            fixture.state.saveError = nil
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(try nextStart(fixture).map(\.name) == [Fixture.name])
+    }
+
+    @Test func `Creates at once each have the outcome of their own save`() throws {
+        let fixture = Fixture()
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, .blank)
+        try fixture.run { manager in
+            fixture.state.saveError = Self.full
+            let first = fixture.start { try await $0.create(Fixture.name, options: [:]) }
+            let same = fixture.start { try await $0.create(Fixture.name, options: [:]) }
+            let second = fixture.start { try await $0.create("\(other)", options: [:]) }
+            var refused = 0
+            for call in [first, same, second] {
+                do { try await call.value } catch { refused += 1 }
+            }
+            #expect(await manager.list().count == 0 && refused == 3)
+            fixture.state.saveError = nil
+            let again = fixture.start { try await $0.create(Fixture.name, options: [:]) }
+            try await manager.create("\(other)", options: [:])
+            try await again.value
+        }
+        #expect(try nextStart(fixture).count == 2)
+    }
+
+    @Test func `what could not be saved in the background is saved later`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.state.saveError = Self.full
+            _ = try? await manager.mount(Fixture.name, id: "x")
+            try await fixture.sleep(.seconds(100))
+            fixture.state.saveError = nil
+            try await fixture.sleep(.seconds(40))
+            let name = try await manager.get(Fixture.name).attachedAs
+            #expect(fixture.state.records.map(\.deviceName) == [name])
+        }
+    }
+
     @Test(arguments: ["", "../x", "vol-x", "vol-0123456789abcdef0/../x", "v\u{0}", "*"])
     func `a name that is no volume id changes nothing`(name: String) throws {
         let fixture = Fixture()
@@ -57,9 +163,6 @@ import VolumeCore
             #expect(try await manager.mount("data.db", id: "a") == Fixture.mountpoint)
             #expect(await manager.list().map(\.name) == ["data.db"])
             await #expect(throws: OperationError.self) { try await manager.get(Fixture.name) }
-            await #expect(throws: OperationError.self) {
-                try await manager.create("other", options: option)
-            }
             try await manager.unmount("data.db", id: "a")
             try await manager.remove("data.db")
             try await manager.create(Fixture.name, options: [:])

@@ -124,7 +124,8 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
         #expect(lines.count + missing == 11 && missing >= 1)
     }
 
-    @Test func `up to notice goes to standard output, the rest to standard error, all to the file`() {
+    @Test func `up to notice goes to standard output, the rest to standard error, all to the file`()
+    {
         let (output, error, file) = (LinePipe(), LinePipe(), LinePipe())
         let sinks = LineLog.Sinks(
             output: sink(output.writeEnd), error: sink(error.writeEnd), file: sink(file.writeEnd))

@@ -7,6 +7,8 @@ import re
 import subprocess
 import tarfile
 
+import pytest
+
 import engine
 from host import PLUGIN, ROOT, TARBALL, adapting_commands, readme_commands
 
@@ -125,6 +127,26 @@ def test_volumes_survive_disabling_and_enabling_the_plugin(host, new_volume):
     host.engine.docker("plugin", "enable", "--timeout", "120", PLUGIN)
     assert host.run(volume, "cat /data/file") == "kept\n"
     assert volume in host.engine.docker("volume", "ls", "--quiet").stdout.split()
+
+
+def test_docker_logs_errors_as_errors_and_the_rest_as_information(host, new_volume):
+    volume = new_volume()
+    host.create(volume)
+    host.simulator.fault("AttachVolume", "error", code="UnauthorizedOperation", status=403)
+    with pytest.raises(engine.DockerError):
+        host.run(volume, "true")
+    host.simulator.clear_faults()
+    assert host.run(volume, "echo fine") == "fine\n"
+
+    def said(words):
+        """Docker's level of the lines in which the plugin says that."""
+        lines = [line for line in host.engine.log.read_text().splitlines()
+                 if words in line and volume in line and "plugin=" in line]
+        return {re.search(r"level=(\w+)", line)[1] for line in lines}
+
+    host.simulator.wait_until(
+        lambda _: said("info mounted") and said("error mount failed"), what="the log's lines")
+    assert said("info mounted") == {"info"} and said("error mount failed") == {"error"}
 
 
 def test_no_secret_reaches_the_log(host, new_volume):

@@ -11,6 +11,7 @@ import engine
 from conftest import HERE
 from daemon import PluginError, executable
 from simulator import SECRET_KEY
+from test_loop import BARRING
 
 
 def test_it_has_one_thread_before_the_first_mount_and_after_the_last(daemon, new_volume):
@@ -216,3 +217,39 @@ def test_a_client_that_stalls_does_not_keep_others_waiting(daemon):
     with pytest.raises(BlockingIOError):
         stalled.recv(1)
     stalled.close()
+
+
+@pytest.mark.parametrize("backend", ["io_uring", "epoll"])
+def test_a_client_that_has_finished_sending_is_answered(simulator, start, new_volume, backend):
+    barring = [*BARRING, "EPERM"]
+    daemon = start(wrapper=barring if backend == "epoll" else [])
+    assert daemon.health()["loop"] == backend
+    volume = new_volume()
+    daemon.create(volume)
+    # As `nc -N` does, which shuts its sending side down after the request.
+    body = json.dumps({"Name": volume, "ID": "a"}).encode()
+    head = f"POST /VolumeDriver.Mount HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(daemon.socket))
+        client.sendall(head.encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+        "Mountpoint": str(daemon.mount_path / volume), "Err": ""}
+    assert daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]["mounts"] == "1"
+    daemon.unmount(volume, "a")
+
+
+def test_a_client_that_hangs_up_after_it_has_finished_sending_is_not_counted(
+        simulator, daemon, new_volume):
+    volume = new_volume()
+    daemon.create(volume)
+    simulator.fault("Device", "deviceLate", milliseconds=1000, volume=volume)
+    connection = daemon.start_call("VolumeDriver.Mount", Name=volume, ID="gone")
+    daemon.wait_until(lambda d: d.phase(volume) == "mounting")
+    connection.sock.shutdown(socket.SHUT_WR)
+    connection.close()
+    daemon.mount(volume, "stays")
+    status = daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]
+    assert status["mounts"] == "1"

@@ -112,8 +112,13 @@ def test_a_mount_whose_mkfs_hangs_is_answered_and_goes_on_when_the_volume_answer
     daemon.wait_until(lambda d: d.status("Threads") == 1)
 
 
-def test_sixteen_volumes_that_hang_delay_no_other(simulator, daemon, disk, new_volume):
-    sick = sick_volumes(simulator, disk, new_volume, 16)
+@pytest.mark.parametrize("content, is_stuck", [
+    ("blank", lambda d: programs(d).count("mkfs.xfs") == 16),
+    ("xfs", lambda d: d.status("Threads") > 16),
+], ids=["in mkfs", "in mount(2)"])
+def test_sixteen_volumes_that_hang_delay_no_other(
+        simulator, daemon, disk, new_volume, content, is_stuck):
+    sick = sick_volumes(simulator, disk, new_volume, 16, content=content)
     healthy, mounted, blank = new_volume(content="xfs"), new_volume(content="xfs"), new_volume()
     for volume in [*sick, mounted, blank]:
         daemon.create(volume)
@@ -121,7 +126,7 @@ def test_sixteen_volumes_that_hang_delay_no_other(simulator, daemon, disk, new_v
     disk.freeze()
     calls = [daemon.start_call("VolumeDriver.Mount", Name=volume, ID="x") for volume in sick]
     try:
-        daemon.wait_until(lambda d: programs(d).count("mkfs.xfs") == len(sick))
+        daemon.wait_until(is_stuck)
         slowest = 0
         for round in range(3):
             for call in [lambda: daemon.create(healthy), lambda: daemon.mount(healthy, f"{round}"),
@@ -142,7 +147,7 @@ def test_sixteen_volumes_that_hang_delay_no_other(simulator, daemon, disk, new_v
         assert os.path.ismount(daemon.mount(volume, "y"))
 
 
-def test_volumes_whose_mount_hangs_in_the_kernel_delay_no_other(
+def test_more_unmounts_that_hang_than_there_are_workers_delay_no_other(
         simulator, daemon, disk, new_volume):
     """More than there are workers: each keeps one, in a system call that nothing ends."""
     sick = sick_volumes(simulator, disk, new_volume, 20, content="xfs")

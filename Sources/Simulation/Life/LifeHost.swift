@@ -37,6 +37,7 @@ final class LifeHost: @unchecked Sendable {
     private(set) var daemon: Daemon?
     /// The state file.
     var disk: [VolumeRecord] = []
+    var diskOwner: StateOwner?
     /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
     var uncertain: Set<Int> = []
     /// When dockerd had the answer to its last Unmount of a volume.
@@ -320,6 +321,7 @@ final class LifeHost: @unchecked Sendable {
     func becomeImage(of other: LifeHost) {
         stop(terminated: false)
         disk = other.disk
+        diskOwner = other.diskOwner
         known = []
         inForce = [:]
         asked = []

@@ -429,34 +429,34 @@ extension LifePorts: FileSystemPort {
 // MARK: State and host
 
 extension LifePorts: StatePort, HostPort {
-    func load() async throws -> [VolumeRecord] {
+    func load(inBoot boot: String) async throws -> SavedState {
         try await step(1...3) { [self] in
-            .success(fault == .nothingLoaded ? [] : host.disk)
+            var records = fault == .nothingLoaded ? [] : host.disk
+            if let owner = host.diskOwner, owner.boot != boot {
+                for index in records.indices { records[index].mounts = MountCounts() }
+            }
+            return .success(SavedState(owner: host.diskOwner, records: records))
         }
     }
 
-    func save(_ records: [VolumeRecord]) async throws {
+    func save(_ changes: [SavedChange], of owner: StateOwner) async throws {
         if fault == .nothingSaved { return }
         if fault == .saveAcknowledgedEarly {
-            process.spawn { [self] in try? await reallySave(records) }
+            process.spawn { [self] in try? await reallySave(changes, owner) }
         } else {
-            try await reallySave(records)
+            try await reallySave(changes, owner)
         }
     }
 
-    private func reallySave(_ records: [VolumeRecord]) async throws {
+    private func reallySave(_ changes: [SavedChange], _ owner: StateOwner) async throws {
         let _: Bool = try await step(1...30) { [self] in
-            host.disk = records.map { record in
-                var record = record
-                record.mounts =
-                    host.disk.first { $0.id == record.id }?.mounts ?? MountCounts()
-                return record
-            }
+            host.disk.apply(changes)
+            host.diskOwner = owner
             return .success(true)
         }
     }
 
-    func saveCounts(_ records: [VolumeRecord]) async throws {
+    func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws {
         if fault == .nothingSaved { return }
         if fault == .saveAcknowledgedEarly {
             process.spawn { [self] in try? await reallySaveCounts(records) }
@@ -467,17 +467,18 @@ extension LifePorts: StatePort, HostPort {
 
     private func reallySaveCounts(_ records: [VolumeRecord]) async throws {
         let _: Bool = try await step(1...2) { [self] in
-            for record in records {
-                guard let index = host.disk.firstIndex(where: { $0.id == record.id }) else {
-                    continue
-                }
-                host.disk[index].mounts = record.mounts
-            }
+            host.disk.takeCounts(of: records)
             return .success(true)
         }
     }
 
+    func keepCopy(named suffix: String) async throws -> String { suffix }
+
+    func conclude(of owner: StateOwner) async throws {}
+
     func host(by deadline: Instant) async throws -> Host {
         Host(instance: cloud.instances[host.index], availabilityZone: LifeCloud.zone)
     }
+
+    var boot: String { "\(host.index) \(host.bootedAt?.nanoseconds ?? 0)" }
 }

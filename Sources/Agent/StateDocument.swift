@@ -1,0 +1,329 @@
+package import Base
+package import JSON
+package import VolumeCore
+
+// The state files' documents. One is
+//
+//     {"version":1,"instance":"i-…","boot":"…","generation":"…","volumes":[
+//     {"id":…},
+//     {"id":…}
+//     ]}
+//
+// JSON, and a record a line, so that each can be taken, kept or replaced without a look at the others.
+// The journal has the same lines, without commas: first `{"follows":"…"}`, the generation of the
+// document that it follows, then records in place of those of the same volume, `{"forget":"vol-…"}`,
+// and `{"instance":…,"boot":…}` where these have changed.
+
+/// Why a text is no state.
+package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let description: String
+}
+
+/// A state file's contents, not looked into beyond what its lines are found by.
+package struct StateDocument: Sendable {
+    /// All members but `volumes`: those of a newer version are written back as they came.
+    package var header: JSONObject
+    /// The records' texts, in the file's order; nil where one was replaced or forgotten.
+    private var lines: [ArraySlice<UInt8>?] = []
+    private var places: [VolumeID: Int] = [:]
+    /// Texts that are no JSON: they are not written back, so whoever reads the file keeps a copy.
+    package private(set) var damaged: [ArraySlice<UInt8>] = []
+
+    package init() { header = ["version": 1] }
+
+    package init(parsing bytes: [UInt8]) throws {
+        if let (head, lines) = Self.lines(of: bytes) {
+            header = head
+            for line in lines { add(line) }
+        } else {
+            guard var members = try JSONValue.parse(bytes).object else {
+                throw StateError(description: "it is no JSON object")
+            }
+            guard let volumes = members["volumes"]?.array else {
+                throw StateError(description: "it has no volumes")
+            }
+            members["volumes"] = nil
+            header = members
+            for volume in volumes { add(volume.serialised()[...]) }
+        }
+        guard let version = header["version"]?.integer else {
+            throw StateError(description: "it has no version")
+        }
+        guard version == 1 else {
+            throw StateError(description: "it is of version \(version), and this program reads 1")
+        }
+    }
+
+    /// Nil where the document is not laid out in lines.
+    private static func lines(
+        of bytes: [UInt8]
+    ) -> (header: JSONObject, lines: [ArraySlice<UInt8>])? {
+        var lines = bytes.split(separator: newline)
+        guard lines.count >= 2, lines.last?.elementsEqual("]}".utf8) == true,
+            lines[0].suffix(opening.count).elementsEqual(opening),
+            var header = try? JSONValue.parse(lines[0] + Array("]}".utf8)).object
+        else { return nil }
+        header["volumes"] = nil
+        lines.removeLast()
+        lines.removeFirst()
+        return (header, lines.map { $0.last == UInt8(ascii: ",") ? $0.dropLast() : $0 })
+    }
+
+    private static let newline = UInt8(ascii: "\n")
+    private static let opening = Array(#""volumes":["#.utf8)
+
+    private mutating func add(_ line: ArraySlice<UInt8>) {
+        if let id = RecordText(line)?.id {
+            put(line, of: id)
+        } else if let json = try? JSONValue.parse(Array(line)) {
+            if let id = json["id"]?.string.flatMap({ VolumeID($0) }) {
+                put(line, of: id)
+            } else {
+                lines.append(line)
+            }
+        } else {
+            damaged.append(line)
+        }
+    }
+
+    package mutating func put(_ line: ArraySlice<UInt8>, of id: VolumeID) {
+        if let place = places[id] {
+            lines[place] = line
+        } else {
+            places[id] = lines.count
+            lines.append(line)
+        }
+    }
+
+    package mutating func forget(_ id: VolumeID) {
+        if let place = places.removeValue(forKey: id) { lines[place] = nil }
+    }
+
+    package mutating func apply(_ changes: [SavedChange]) {
+        for change in changes {
+            switch change {
+            case .put(let record): put(record.savedText[...], of: record.id)
+            case .forget(let id): forget(id)
+            }
+        }
+    }
+
+    /// The whole document.
+    package var bytes: [UInt8] {
+        var bytes = JSONValue.object(header).serialised()
+        bytes.removeLast()
+        bytes += Array(",".utf8) + Self.opening
+        var isFirst = true
+        for case let line? in lines {
+            if !isFirst { bytes.append(UInt8(ascii: ",")) }
+            isFirst = false
+            bytes.append(Self.newline)
+            bytes += line
+        }
+        return bytes + Array("\n]}\n".utf8)
+    }
+
+    package var owner: StateOwner? {
+        get {
+            header["boot"]?.string.map {
+                StateOwner(
+                    instance: header["instance"]?.string.flatMap { InstanceID($0) }, boot: $0)
+            }
+        }
+        set {
+            header["boot"] = newValue.map { .string($0.boot) }
+            header["instance"] = newValue?.instance.map { .string("\($0)") }
+        }
+    }
+
+    /// What a journal must name to follow this document.
+    package var generation: String? {
+        get { header["generation"]?.string }
+        set { header["generation"] = newValue.map { .string($0) } }
+    }
+
+    /// The records. Those that tell no volume are left out.
+    package var state: SavedState {
+        var state = SavedState(owner: owner)
+        for case let line? in lines {
+            if let text = RecordText(line), text.isAtRest {
+                state.resting.append(RestingRecord(id: text.id, name: text.name, text: line))
+            } else if let json = try? JSONValue.parse(Array(line)),
+                let record = VolumeRecord(saved: json)
+            {
+                state.records.append(record)
+            }
+        }
+        return state
+    }
+
+    /// How many records there are that do not tell which volume they are of.
+    package var nameless: Int { lines.count { $0 != nil } - places.count }
+}
+
+// MARK: The journal
+
+extension StateDocument {
+    /// The first line of a journal that follows a document.
+    package static func journalHead(_ generation: String) -> [UInt8] {
+        line(["follows": .string(generation)])
+    }
+
+    package static func journal(
+        of changes: [SavedChange], owner: StateOwner?
+    ) -> [UInt8] {
+        var bytes: [UInt8] = []
+        if let owner {
+            var members: JSONObject = ["boot": .string(owner.boot)]
+            members["instance"] = owner.instance.map { .string("\($0)") }
+            bytes += line(members)
+        }
+        for change in changes {
+            switch change {
+            case .put(let record): bytes += record.savedText + [newline]
+            case .forget(let id): bytes += line(["forget": .string("\(id)")])
+            }
+        }
+        return bytes
+    }
+
+    private static func line(_ members: JSONObject) -> [UInt8] {
+        JSONValue.object(members).serialised() + [newline]
+    }
+
+    /// Takes over what a journal says. Returns how many of its bytes are whole lines: what comes
+    /// behind was not written to its end. Nil where it follows another document.
+    package mutating func apply(journal bytes: [UInt8]) -> Int? {
+        var lines = bytes.split(separator: Self.newline, omittingEmptySubsequences: false)
+        // Behind the last line's end there is nothing, or a part of a line.
+        lines.removeLast()
+        guard let generation, let head = lines.first,
+            head.elementsEqual(Self.journalHead(generation).dropLast())
+        else { return nil }
+        var whole = head.count + 1
+        for line in lines.dropFirst() {
+            guard applyLine(line) else { break }
+            whole += line.count + 1
+        }
+        return whole
+    }
+
+    private mutating func applyLine(_ line: ArraySlice<UInt8>) -> Bool {
+        if let id = RecordText(line)?.id {
+            put(line, of: id)
+            return true
+        }
+        guard let json = try? JSONValue.parse(Array(line)), json.object != nil else { return false }
+        if let id = json["id"]?.string.flatMap({ VolumeID($0) }) {
+            put(line, of: id)
+        } else if let id = json["forget"]?.string.flatMap({ VolumeID($0) }) {
+            forget(id)
+        } else if json["boot"] != nil {
+            header["boot"] = json["boot"]
+            header["instance"] = json["instance"]
+        }
+        return true
+    }
+}
+
+/// What the beginning and the end of a record's text tell, as this program writes it: to parse all of
+/// it takes fifty times as long.
+struct RecordText {
+    let id: VolumeID
+    let name: String
+    /// Whether it is all that is known: no device, no lease, no other name, nothing of a newer version.
+    let isAtRest: Bool
+
+    /// Nil where the text is laid out in another way.
+    init?(_ text: ArraySlice<UInt8>) {
+        var rest = text
+        guard let id = Self.string(after: Self.beforeID, in: &rest).flatMap({ VolumeID($0) }),
+            let name = Self.string(after: Self.beforeName, in: &rest), VolumeName.isValid(name),
+            rest.starts(with: Self.behindName), text.last == UInt8(ascii: "}")
+        else { return nil }
+        self.id = id
+        self.name = name
+        isAtRest = text.suffix(Self.ending.count).elementsEqual(Self.ending)
+    }
+
+    private static let beforeID = Array(#"{"id":""#.utf8)
+    private static let beforeName = Array(#","name":""#.utf8)
+    private static let behindName = Array(#","options":{"#.utf8)
+    private static let ending = Array(
+        #","hasLease":false,"isFormatting":false,"isRemoved":false}"#.utf8)
+
+    /// The string that follows `head`, and takes both off.
+    private static func string(after head: [UInt8], in rest: inout ArraySlice<UInt8>) -> String? {
+        guard rest.starts(with: head) else { return nil }
+        rest = rest.dropFirst(head.count)
+        guard let end = rest.prefix(Limit.volumeNameMax + 1).firstIndex(of: UInt8(ascii: "\""))
+        else { return nil }
+        let text = String(decoding: rest[..<end], as: UTF8.self)
+        rest = rest[(end + 1)...]
+        return text
+    }
+}
+
+// MARK: What is mounted
+
+/// The records of what is mounted, with its counts.
+package func mountsDocument(of records: [VolumeRecord], owner: StateOwner) -> [UInt8] {
+    var document = StateDocument()
+    document.owner = owner
+    for record in records where !record.mounts.isEmpty {
+        document.put(record.savedTextWithCounts[...], of: record.id)
+    }
+    return document.bytes
+}
+
+extension SavedState {
+    /// Adds what the other file says of what is mounted. `saved` is nil where the first could not be
+    /// understood: then what is mounted is known all the same, with its options.
+    ///
+    /// Counts of another boot than this one are of mounts that are no more.
+    package init(_ saved: SavedState?, mounted: SavedState?, boot: String) {
+        let counted = mounted?.records ?? []
+        self = saved ?? SavedState(owner: mounted?.owner, records: counted)
+        guard let mounted, mounted.owner == nil || mounted.owner?.boot == boot else {
+            for index in records.indices { records[index].mounts = MountCounts() }
+            return
+        }
+        // It is written first after a boot.
+        if let owner = mounted.owner { self.owner = owner }
+        let counts = Dictionary(counted.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
+        guard !counts.isEmpty else { return }
+        wake { counts[$0] != nil }
+        for index in records.indices {
+            guard let mounted = counts[records[index].id] else { continue }
+            records[index].mounts = mounted.mounts
+            guard records[index].naming(mounted.name) != nil else { continue }
+            records[index].name = mounted.name
+            records[index].options = mounted.options
+        }
+    }
+
+    /// Reads the resting records that are meant.
+    private mutating func wake(_ isMeant: (VolumeID) -> Bool) {
+        records += resting.filter { isMeant($0.id) }.map(VolumeRecord.init)
+        resting.removeAll { isMeant($0.id) }
+    }
+}
+
+extension VolumeRecord {
+    /// A record that nobody looked into so far. What cannot be understood is kept, and cannot be used.
+    package init(_ resting: RestingRecord) {
+        let bytes = Array(resting.text)
+        if let json = try? JSONValue.parse(bytes), let record = VolumeRecord(saved: json) {
+            self = record
+        } else {
+            self.init(
+                id: resting.id,
+                names: [
+                    VolumeNaming(
+                        name: resting.name, options: VolumeOptions(), createdAt: 0,
+                        flaw: "it is no valid JSON")
+                ])
+            verbatim = String(decoding: bytes, as: UTF8.self)
+        }
+    }
+}

@@ -1,0 +1,260 @@
+import Base
+import Logging
+import VolumeCore
+
+// Create and Remove: by which names Docker knows which volumes, and with which options.
+//
+// A change is on the disk before anybody is told of it. One that cannot be saved has not been: Docker
+// hears of the failure, and what is known is what was known before, now and after the next start.
+
+extension VolumeManager {
+    /// Remembers a volume that exists and can be used from here, by one name more or with other
+    /// options. Does nothing for a name that is known with these options.
+    package func create(_ name: String, options given: [String: String]) async throws {
+        try refuseLong(given, of: name)
+        let options = try VolumeOptions(given)
+        let id = try VolumeName.volume(name, options)
+        try await answered(within: Limit.createTimeMax, doing: "create \(id)", about: id) {
+            try await $0.create(name, for: id, options, by: $1)
+        }
+    }
+
+    private func create(
+        _ name: String, for id: VolumeID, _ options: VolumeOptions, by deadline: Instant
+    ) async throws {
+        try await definitionsEnd(of: name, id)
+        if try isCreated(name, for: id, options) { return }
+        let (description, host) = try await usableDescription(
+            of: id, options: options, by: deadline)
+        // The table may have changed meanwhile.
+        try await definitionsEnd(of: name, id)
+        if try isCreated(name, for: id, options) { return }
+        let old = volumes[id]?.record.names ?? []
+        let naming = VolumeNaming(
+            name: name, options: options,
+            createdAt: old.first { $0.name == name }?.createdAt ?? ports.time.unixSeconds)
+        warnOfDeletion(with: description)
+        try await define(
+            id, by: old.filter { $0.name != name } + [naming], for: name, description)
+        if let volume = volumes[id] { noteMark(of: volume, description, on: host) }
+        log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
+    }
+
+    /// Forgets a name, and the volume with its last one. The data stays, and it is given back after
+    /// the linger.
+    package func remove(_ name: String) async throws {
+        let id = try known(name).id
+        try await answered(within: Limit.createTimeMax, doing: "remove \(id)", about: id) {
+            volumes, _ in try await volumes.forget(name)
+        }
+    }
+
+    private func forget(_ name: String) async throws {
+        while let running = definitions[name] { _ = try? await running.value }
+        var volume = try known(name)
+        try await definitionsEnd(of: name, volume.id)
+        volume = try known(name)
+        try refuseWhileUsed(volume, by: name, doing: "remove \(name)")
+        let names = volume.record.names.filter { $0.name != name }
+        try await define(volume.id, by: names, for: name, nil)
+        log.info(
+            "removed, its data is kept", metadata: ["volume": "\(volume.id)", "name": "\(name)"])
+    }
+
+    /// Returns when nothing is being changed about the name or the volume.
+    private func definitionsEnd(of name: String, _ id: VolumeID) async throws {
+        while let running = definitions[name] ?? definitions["\(id)"] {
+            _ = try? await running.value
+            try Task.checkCancellation()
+        }
+    }
+
+    /// Gives a volume these names, on the disk first. Goes on when the call that asked for it is cut.
+    private func define(
+        _ id: VolumeID, by names: [VolumeNaming], for name: String,
+        _ description: VolumeDescription?
+    ) async throws {
+        let proposal = NamesProposal(names)
+        let volume =
+            volumes[id]
+            ?? Volume(VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
+        volume.proposal = proposal
+        volume.description = volume.description ?? description
+        if !volumes.contains(id) { volumes[id] = volume }
+        volumes.noteUnsaved([id])
+        let task = Task(executorPreference: executor) {
+            try await self.saveDefinition(of: id, for: name)
+        }
+        definitions[name] = task
+        definitions["\(id)"] = task
+        try await task.value
+    }
+
+    private func saveDefinition(of id: VolumeID, for name: String) async throws {
+        guard let volume = volumes[id], let proposal = volume.proposal else {
+            preconditionFailure("\(id) left the table being defined")
+        }
+        defer {
+            definitions[name] = nil
+            definitions["\(id)"] = nil
+            forgetIfDone(volume)
+        }
+        // Whose save wrote it, or failed to, is no matter.
+        do { try await save() } catch  where proposal.outcome == nil { throw error } catch {}
+        try proposal.outcome?.get()
+    }
+
+    private func refuseLong(
+        _ options: [String: String], of name: String
+    ) throws(OperationError) {
+        let size = options.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count }
+        guard size > Limit.volumeOptionsMax else { return }
+        throw OperationError(
+            .limitReached, doing: "create \(quoted(name))",
+            found: "its options have \(size) bytes, and \(Limit.volumeOptionsMax) are allowed")
+    }
+
+    /// Whether there is nothing to do. Throws where the name is taken, cannot be used, or is in use
+    /// with other options.
+    private func isCreated(
+        _ name: String, for id: VolumeID, _ options: VolumeOptions
+    ) throws(OperationError) -> Bool {
+        if let other = volumes.id(named: name), other != id {
+            throw OperationError(
+                .invalidInput, doing: "create \(name) for \(id)",
+                found: "it is the name of \(other)", advice: "use another name")
+        }
+        guard let volume = volumes[id] else {
+            try refuseMoreNames(doing: "create \(name)", of: nil)
+            return false
+        }
+        guard let naming = volume.record.naming(name) else {
+            if let flawed = volume.record.names.first, volume.record.verbatim != nil {
+                try refuseFlawed(flawed, of: id, doing: "create \(name)")
+            }
+            try refuseMoreNames(doing: "create \(name)", of: volume)
+            return false
+        }
+        try refuseFlawed(naming, of: id, doing: "create \(name)")
+        if naming.options == options { return true }
+        try refuseWhileUsed(volume, by: name, doing: "change the options of \(name)")
+        return false
+    }
+
+    /// Throws for a name whose options were saved by a newer version, or damaged.
+    func refuseFlawed(
+        _ naming: VolumeNaming, of id: VolumeID, doing: String
+    ) throws(OperationError) {
+        guard let flaw = naming.flaw else { return }
+        throw OperationError(
+            .invalidInput, doing: doing,
+            found: "what was saved of \(naming.name), \(id), is not understood: \(flaw)",
+            advice: "if a newer version of the plugin wrote it, use that one; else remove the "
+                + "volume with docker volume rm \(naming.name), which keeps its data, and create it "
+                + "again with its options")
+    }
+
+    private func refuseMoreNames(doing: String, of volume: Volume?) throws(OperationError) {
+        let own = volume?.record.names.count ?? 0
+        guard own >= Limit.namesPerVolumeMax || volumes.nameCount >= Limit.volumeNamesMax else {
+            return
+        }
+        let found =
+            own >= Limit.namesPerVolumeMax
+            ? "the volume has \(own) names, as many as are allowed"
+            : "\(volumes.nameCount) names of volumes are known, as many as are allowed"
+        throw OperationError(
+            .limitReached, doing: doing, found: found,
+            advice: "remove some with docker volume rm, which keeps the data")
+    }
+
+    private func usableDescription(
+        of id: VolumeID, options: VolumeOptions, by deadline: Instant
+    ) async throws -> (VolumeDescription, Host) {
+        let host = try await ports.host.host(by: deadline)
+        let description = try await describe(id, by: deadline)
+        _ = try Situation(of: description, seenFrom: host, readOnly: options.readOnly)
+        for attachment in description.attachments {
+            try await refuseRoot(id, attachment, by: deadline)
+        }
+        return (description, host)
+    }
+
+    /// Throws for a volume that an instance boots from. A name that this plugin gives is no root
+    /// device's, and costs no question.
+    func refuseRoot(
+        _ id: VolumeID, _ attachment: VolumeAttachment, by deadline: Instant
+    ) async throws {
+        guard let name = attachment.device, let instance = attachment.instance,
+            !DeviceNames.isGiven(name)
+        else { return }
+        try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
+    }
+
+    /// Throws where the name may be what a container has the volume by, or the volume's last one while
+    /// it is used.
+    private func refuseWhileUsed(
+        _ volume: Volume, by name: String, doing: String
+    ) throws(OperationError) {
+        let used = volume.record.mounts.names
+        let isSpared =
+            volume.mountsUnderWay == 0 && !used.isEmpty && !used.contains(name)
+        guard volume.isUsed, !isSpared else { return }
+        throw OperationError(
+            .invalidInput, doing: doing,
+            found: "\(volume.id) is in use, by \(volume.record.mounts.total) mounts",
+            advice: "stop the containers that use it first")
+    }
+
+    /// Drops a removed volume from the table once nothing of it is left here.
+    func forgetIfDone(_ volume: Volume) {
+        guard !volume.isRemembered, case .unmounted = volume.phase else { return }
+        releaseDeviceName(of: volume)
+        volumes[volume.id] = nil
+    }
+}
+
+// MARK: The options of a Mount
+
+extension VolumeManager {
+    /// The volume of that name, with the name's options in force from here on. Throws where others have
+    /// it mounted with options that these cannot stand beside.
+    func agreedVolume(_ name: String) async throws -> Volume {
+        while true {
+            if let running = definitions[name] {
+                _ = try? await running.value
+                continue
+            }
+            let volume = try known(name)
+            guard let naming = volume.record.naming(name) else {
+                preconditionFailure("\(name) is no name of \(volume.id)")
+            }
+            try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
+            if try hasAgreed(volume, on: naming) { return volume }
+            // A cut call's mount goes on with its options.
+            if case .mounting(let running) = volume.phase { _ = try? await running.value }
+        }
+    }
+
+    private func hasAgreed(
+        _ volume: Volume, on naming: VolumeNaming
+    ) throws(OperationError) -> Bool {
+        let conflict = volume.record.options.conflict(
+            with: naming.options, fileSystem: settings.fileSystem)
+        if volume.isUsed {
+            guard let conflict else { return true }
+            throw OperationError(
+                .invalidInput, doing: "mount \(naming.name)",
+                found: "\(volume.id) is mounted as \(volume.record.name) with \(conflict.option) "
+                    + "\(conflict.own), and \(naming.name) has \(conflict.option) "
+                    + "\(conflict.others)",
+                advice: "give both names the same \(conflict.option), or stop the containers that "
+                    + "use \(volume.record.name) first")
+        }
+        if case .mounting = volume.phase, volume.record.options != naming.options { return false }
+        if case .unmounted = volume.phase {} else if conflict != nil { volume.needsRemount = true }
+        volume.record.name = naming.name
+        volume.record.options = naming.options
+        return true
+    }
+}

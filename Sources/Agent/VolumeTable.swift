@@ -1,0 +1,115 @@
+import Base
+import VolumeCore
+
+/// The volumes that this instance knows, by their ids and by their names.
+///
+/// Most of them only have a name that Docker may ask for. Those rest as the text that they were saved
+/// as until somebody uses them, and no walk over the table meets them.
+final class VolumeTable {
+    private var awake: [VolumeID: Volume] = [:]
+    private var resting: [VolumeID: RestingRecord] = [:]
+    private var idsByName: [String: VolumeID] = [:]
+    /// Volumes of which something may be on this instance, and some that are at rest again.
+    private var possiblyActive: Set<VolumeID> = []
+    /// Volumes of which the disk may hold something else.
+    private var unsaved: Set<VolumeID> = []
+
+    /// What an earlier run has left. Nothing of it is unsaved.
+    func take(_ saved: SavedState) {
+        for record in saved.records { self[record.id] = Volume(record) }
+        resting.reserveCapacity(saved.resting.count)
+        idsByName.reserveCapacity(saved.resting.count)
+        for record in saved.resting where awake[record.id] == nil {
+            resting[record.id] = record
+            idsByName[record.name] = record.id
+        }
+        unsaved = []
+    }
+
+    /// How many names there are.
+    var nameCount: Int { idsByName.count }
+
+    subscript(id: VolumeID) -> Volume? {
+        get { awake[id] ?? wake(id) }
+        set {
+            if let old = awake.removeValue(forKey: id) {
+                old.table = nil
+                drop(old.record.names, of: id)
+            }
+            resting[id] = nil
+            unsaved.insert(id)
+            guard let volume = newValue else {
+                possiblyActive.remove(id)
+                return
+            }
+            awake[id] = volume
+            volume.table = self
+            for naming in volume.record.names { idsByName[naming.name] = id }
+            noteActivity(of: volume)
+        }
+    }
+
+    /// The volume that Docker knows by that name.
+    subscript(name name: String) -> Volume? { idsByName[name].flatMap { self[$0] } }
+
+    func id(named name: String) -> VolumeID? { idsByName[name] }
+
+    /// Whether the volume is in the table; it is not woken.
+    func contains(_ id: VolumeID) -> Bool { awake[id] != nil || resting[id] != nil }
+
+    /// What is known of the volume, which is not woken.
+    func record(of id: VolumeID) -> VolumeRecord? {
+        awake[id]?.record ?? resting[id].map { VolumeRecord($0) }
+    }
+
+    /// The volume if it does not rest.
+    func awakened(_ id: VolumeID) -> Volume? { awake[id] }
+
+    private func wake(_ id: VolumeID) -> Volume? {
+        guard let record = resting.removeValue(forKey: id) else { return nil }
+        let volume = Volume(VolumeRecord(record))
+        awake[id] = volume
+        volume.table = self
+        return volume
+    }
+
+    var ids: [VolumeID] { Array(awake.keys) + resting.keys }
+
+    /// The volumes of which something is on this instance, or is being done, in the order of their ids.
+    var values: [Volume] {
+        let active = possiblyActive.compactMap { awake[$0] }.filter { !$0.isAtRest }
+        possiblyActive = Set(active.map(\.id))
+        return active.sorted { $0.id.description < $1.id.description }
+    }
+
+    // MARK: What volumes tell of themselves
+
+    func noteActivity(of volume: Volume) {
+        if !volume.isAtRest { possiblyActive.insert(volume.id) }
+    }
+
+    func noteChange(of volume: Volume, from old: VolumeRecord, isSaved: Bool = false) {
+        if old.names != volume.record.names {
+            drop(old.names, of: volume.id)
+            for naming in volume.record.names { idsByName[naming.name] = volume.id }
+        }
+        if !isSaved, !old.isSavedLike(volume.record) { unsaved.insert(volume.id) }
+        noteActivity(of: volume)
+    }
+
+    private func drop(_ names: [VolumeNaming], of id: VolumeID) {
+        for naming in names where idsByName[naming.name] == id { idsByName[naming.name] = nil }
+    }
+
+    // MARK: What is to be saved
+
+    var isSaved: Bool { unsaved.isEmpty }
+
+    func noteUnsaved(_ ids: some Sequence<VolumeID>) { unsaved.formUnion(ids) }
+
+    /// The volumes to be saved now, in one order, which are taken for saved from here on.
+    func takeUnsaved() -> [VolumeID] {
+        defer { unsaved = [] }
+        return unsaved.sorted { $0.description < $1.description }
+    }
+}

@@ -1,0 +1,144 @@
+import Agent
+import Base
+import Glibc
+import JSON
+import Linux
+import Logging
+import Ring
+import VolumeCore
+
+/// The records in a JSON file; those of what is mounted, with their counts, in another. They lie in
+/// a folder that no other daemon uses meanwhile. One that cannot be understood is kept aside: the
+/// other, mounts and devices tell the rest.
+///
+/// A small document is replaced as a whole each time. Behind a large one what has changed goes into a
+/// journal, until that has become as large as the document: then both become one.
+@RingActor
+final class StateFiles {
+    private let lock: FolderLock
+    private let volumes: AtomicFile
+    private let journal: JournalFile
+    private let mounts: AtomicFile
+    private let log: Logger
+    /// What is on the disk, in the document and its journal.
+    private var document = StateDocument()
+    private var documentSize = 0
+    /// How many bytes of the journal are whole; 0 where there is none of this document.
+    private var journalSize = 0
+
+    /// Throws where another daemon has the folder.
+    init(folder: String, version: String, commit: String, log: Logger) throws(OperationError) {
+        var holder = "version \(version), commit \(commit)"
+        // A plugin is the first process of a PID namespace of its own.
+        if getpid() != 1 { holder += ", process \(getpid())" }
+        lock = try FolderLock(folder, holder: holder)
+        volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
+        journal = JournalFile(path: folder + "/volumes.journal")
+        mounts = AtomicFile(path: folder + "/mounts.json", sizeMax: Limit.stateFileMax)
+        self.log = log
+    }
+
+    // MARK: Loading
+
+    func load(inBoot boot: String) async throws -> SavedState {
+        let saved = try await load(volumes)
+        if let saved {
+            document = saved.document
+            documentSize = saved.size
+        }
+        try await loadJournal()
+        if document.nameless > 0 {
+            log.error(
+                "some saved records do not tell which volume they are of: they are kept unused",
+                metadata: ["records": "\(document.nameless)", "file": "\(volumes.path)"])
+        }
+        let mounted = try await load(mounts)?.document.state
+        return SavedState(saved.map { _ in document.state }, mounted: mounted, boot: boot)
+    }
+
+    /// Nil where there is no such file, or none that can be understood.
+    private func load(_ file: AtomicFile) async throws -> (document: StateDocument, size: Int)? {
+        guard let bytes = try await file.read() else { return nil }
+        do {
+            let document = try StateDocument(parsing: bytes)
+            if !document.damaged.isEmpty {
+                let copy = try await file.keepCopy(of: bytes)
+                log.error(
+                    "a state file has damaged lines: the volumes that they were of are forgotten",
+                    metadata: ["lines": "\(document.damaged.count)", "kept_as": "\(copy)"])
+            }
+            return (document, bytes.count)
+        } catch {
+            let aside = try await file.setAside()
+            log.error(
+                "a state file cannot be understood; what is mounted is found without it",
+                metadata: ["error": "\(error)", "kept_as": "\(aside)"])
+            return nil
+        }
+    }
+
+    private func loadJournal() async throws {
+        let file = AtomicFile(path: journal.path, sizeMax: Limit.stateFileMax)
+        guard let bytes = try await file.read(), !bytes.isEmpty else { return }
+        guard let whole = document.apply(journal: bytes) else {
+            let aside = try await file.setAside()
+            log.notice(
+                "a journal of another state file is not used", metadata: ["kept_as": "\(aside)"])
+            return
+        }
+        journalSize = whole
+        // A crash leaves at most a part of the last line.
+        guard bytes[whole...].contains(UInt8(ascii: "\n")) else { return }
+        let copy = try await file.keepCopy(of: bytes)
+        log.error(
+            "the state's journal is damaged: what it says behind that is not used",
+            metadata: ["byte": "\(whole)", "kept_as": "\(copy)"])
+    }
+
+    // MARK: Saving
+
+    func save(_ changes: [SavedChange], of owner: StateOwner) async throws {
+        guard let generation = document.generation,
+            documentSize > Limit.stateRewriteMax || journalSize > 0
+        else { return try await rewrite(with: changes, of: owner) }
+        var lines = StateDocument.journal(
+            of: changes, owner: document.owner == owner ? nil : owner)
+        if journalSize == 0 { lines = StateDocument.journalHead(generation) + lines }
+        guard journalSize + lines.count <= max(documentSize, Limit.stateRewriteMax) else {
+            return try await rewrite(with: changes, of: owner)
+        }
+        try await journal.append(lines, at: journalSize)
+        journalSize += lines.count
+        document.apply(changes)
+        document.owner = owner
+    }
+
+    private func rewrite(with changes: [SavedChange], of owner: StateOwner) async throws {
+        var next = document
+        next.apply(changes)
+        next.owner = owner
+        next.generation = String(UInt64.random(in: .min ... .max), radix: 16)
+        let bytes = try await RingActor.ring.blocking { [next] () throws(OperationError) in
+            next.bytes
+        }
+        try await volumes.replace(with: bytes)
+        document = next
+        documentSize = bytes.count
+        guard journalSize > 0 else { return }
+        journalSize = 0
+        // Left as it is, it would be of no use, and told of at the next start.
+        try? await journal.append([], at: 0)
+    }
+
+    func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws {
+        try await mounts.replace(with: mountsDocument(of: records, owner: owner), syncing: false)
+    }
+
+    func keepCopy(named suffix: String) async throws -> String {
+        try await volumes.keepCopy(of: document.bytes, named: suffix)
+    }
+
+    func conclude(of owner: StateOwner) async throws {
+        if journalSize > 0 { try await rewrite(with: [], of: owner) }
+    }
+}

@@ -1,0 +1,175 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// Whose the stored state is: in an image of an instance lies that instance's.
+@Suite struct OriginTests {
+    /// What an instance that has attached volumes by all names there are has saved.
+    private func full() -> [VolumeRecord] {
+        DeviceNames.all.enumerated().map { index, name in
+            var record = VolumeRecord(
+                id: Self.volume(index), name: "v\(index)", createdAt: 1,
+                mounts: MountCounts(["x": 1]), deviceName: name, hasLease: true)
+            record.isFormatting = true
+            record.isOurs = true
+            return record
+        }
+    }
+
+    private static func volume(_ index: Int) -> VolumeID {
+        let digits = String(index + 1, radix: 16)
+        return VolumeID("vol-" + String(repeating: "0", count: 17 - digits.count) + digits)
+            ?? Fixture.id
+    }
+
+    private func fixture(
+        of instance: InstanceID, detachAfter: Duration? = nil
+    ) -> Fixture {
+        let fixture = Fixture(detachAfter: detachAfter)
+        fixture.state.records = full()
+        fixture.state.owner = StateOwner(instance: instance, boot: "an earlier one")
+        return fixture
+    }
+
+    private func attachElsewhere(_ fixture: Fixture) {
+        for index in DeviceNames.all.indices {
+            fixture.cloud.add(Self.volume(index), Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Self.volume(index)]?.tags[Lease.tag] = "\(Fixture.other)"
+        }
+    }
+
+    @Test(arguments: [Duration.seconds(15), nil])
+    func `of another instance's state the names stay, and nothing is done for what it says`(
+        detachAfter: Duration?
+    ) throws {
+        let fixture = fixture(of: Fixture.other, detachAfter: detachAfter)
+        attachElsewhere(fixture)
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            #expect(await manager.list().count == 63)
+            #expect(await manager.list().allSatisfy { $0.mounts == 0 && $0.attachedAs == nil })
+            try await fixture.sleep(.seconds(100))
+            #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+            #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty)
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
+        #expect(fixture.state.copies == ["\(Fixture.other)"])
+        #expect(fixture.state.owner == StateOwner(instance: Fixture.here, boot: "first"))
+        #expect(fixture.state.records.count == 64)
+    }
+
+    /// As where the image was made by a machine that is like this one in all but its id.
+    @Test func `in the same boot too the instance's id decides`() throws {
+        let fixture = fixture(of: Fixture.other, detachAfter: .seconds(15))
+        fixture.state.owner?.boot = "first"
+        attachElsewhere(fixture)
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(100))
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty)
+    }
+
+    @Test func `until the metadata service tells whose it is, nothing is done`() throws {
+        let fixture = fixture(of: Fixture.other, detachAfter: .seconds(15))
+        attachElsewhere(fixture)
+        let away = OperationError(.cloud, doing: "find out which instance this is", found: "503")
+        fixture.cloud.hostError = away
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(await manager.list().count == 63)
+            try await fixture.sleep(.seconds(60))
+            await #expect(throws: away) { try await manager.mount("v0", id: "x") }
+            try await manager.unmount("v0", id: "x")
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.calls.isEmpty)
+            // What an earlier boot has saved is not lost meanwhile.
+            #expect(fixture.state.owner?.instance == Fixture.other)
+            #expect(fixture.state.records.allSatisfy { $0.deviceName != nil })
+            fixture.cloud.hostError = nil
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.state.owner?.instance == Fixture.here)
+    }
+
+    @Test func `after a stop and a start what is attached is given back, and counts are gone`()
+        throws
+    {
+        let fixture = fixture(of: Fixture.here, detachAfter: .seconds(15))
+        for index in DeviceNames.all.indices {
+            fixture.cloud.add(Self.volume(index), Fixture.xfs, attachedTo: Fixture.here)
+        }
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(await manager.list().allSatisfy { $0.mounts == 0 })
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(100))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 63)
+        #expect(fixture.state.records.allSatisfy { $0.deviceName == nil && !$0.hasLease })
+    }
+
+    @Test func `devices that have gone while the instance was stopped keep no name`() throws {
+        let fixture = fixture(of: Fixture.here)
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            // One look may be older than an attachment; a second one is not.
+            try await fixture.sleep(.seconds(10))
+            #expect(await manager.list().allSatisfy { $0.attachedAs == nil })
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    /// Without ec2:DescribeInstances, say.
+    @Test func `a name that only a record claims is released when a Mount needs it`() throws {
+        let fixture = fixture(of: Fixture.here)
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+            let name = try await manager.get(Fixture.name).attachedAs
+            #expect(await manager.list().filter { $0.attachedAs == name }.count == 1)
+        }
+    }
+
+    @Test func `when the names run out, the volume unused for longest gives way`() throws {
+        let fixture = Fixture(detachAfter: nil)
+        try fixture.run { manager in
+            for index in 0...DeviceNames.all.count {
+                fixture.cloud.add(Self.volume(index), Fixture.xfs)
+                let name = "\(Self.volume(index))"
+                try await manager.create(name, options: [:])
+                _ = try await manager.mount(name, id: "x")
+                try await manager.unmount(name, id: "x")
+            }
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+    }
+
+    @Test func `a state that does not tell whose it is is this instance's`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+            try await fixture.sleep(.seconds(1))
+        }
+        fixture.state.owner = nil
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(try await manager.get(Fixture.name).mounts == 1)
+        }
+    }
+}

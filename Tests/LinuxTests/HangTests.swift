@@ -1,0 +1,72 @@
+import Base
+import Glibc
+import Ring
+import Testing
+
+@testable import Linux
+
+/// A file system that is frozen: who writes to it waits in the kernel, and no signal ends that.
+@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+struct HangTests {
+    @Test func `a child that a kill does not end keeps nobody, is told of, and is reaped later`()
+        async throws
+    {
+        try await withFrozen(volume(8)) { bench, mountpoint in
+            let ring = RingActor.ring
+            let begin = ring.now
+            let outlived = await #expect(throws: ChildOutlivesKill.self) {
+                try await ChildProcess.run(
+                    "/bin/dd", ["if=/dev/zero", "of=\(mountpoint)/file", "count=1"],
+                    by: begin + .milliseconds(100), for: .volume(volume(8)), doing: "write")
+            }
+            #expect(ring.now - begin < Limit.killTimeMax + .seconds(10))
+            let hanging = try #require(ring.hangingWork.first { $0.owner == .volume(volume(8)) })
+            #expect(hanging.work.doing == "write" && hanging.work.since >= begin)
+            try await bench.run("/sbin/fsfreeze", "-u", mountpoint)
+            await outlived?.end()
+            #expect(!ring.hangingWork.contains { $0.owner == .volume(volume(8)) })
+        }
+    }
+
+    @Test func `a device that hangs holds up no other's calls`() async throws {
+        try await withFrozen(volume(9)) { bench, mountpoint in
+            let ring = RingActor.ring
+            let owning = RingActor.spawn {
+                try await bench.fileSystems.setOwnership(
+                    of: mountpoint, volume: volume(9), uid: 1, gid: nil, mode: nil)
+            }
+            let begin = ring.now
+            let other = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(7))
+            try await bench.run("/sbin/mkfs.xfs", "-q", other.path)
+            try await bench.fileSystems.mount(
+                other, of: volume(7), type: "xfs", at: "\(bench.path)/mnt/2", readOnly: false,
+                options: [])
+            #expect(await bench.fileSystems.mountState(of: other, at: mountpoint) == .notMounted)
+            #expect(ring.now - begin < .seconds(20))
+            let work = try #require(bench.fileSystems.workUnderWay(on: volume(9)))
+            #expect(work.doing.contains("set owner and permissions"))
+            try await bench.run("/sbin/fsfreeze", "-u", mountpoint)
+            try await owning.value
+            #expect(bench.fileSystems.workUnderWay(on: volume(9)) == nil)
+        }
+    }
+
+    /// Runs `body` with the volume mounted and frozen, which it thaws.
+    private func withFrozen(
+        _ id: VolumeID,
+        _ body: @escaping @RingActor @Sendable (Bench, String) async throws -> Void
+    ) async throws {
+        try await withBench { bench in
+            let mountpoint = "\(bench.path)/mnt/\(id)"
+            let device = bench.plugIn(try bench.disk(), as: "nvme1n1", of: id)
+            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
+            try await bench.fileSystems.mount(
+                device, of: id, type: "xfs", at: mountpoint, readOnly: false, options: [])
+            try await bench.run("/sbin/fsfreeze", "-f", mountpoint)
+            do { try await body(bench, mountpoint) } catch {
+                _ = try? await bench.run("/sbin/fsfreeze", "-u", mountpoint)
+                throw error
+            }
+        }
+    }
+}
