@@ -215,6 +215,7 @@ final class LifeDocker: @unchecked Sendable {
         let isReadOnly = host.wantsReadOnly.contains(volume)
         if isReadOnly { options["read-only"] = "true" }
         let removals = host.removals(of: volume)
+        host.creating(volume, readOnly: isReadOnly)
         try await call(volume, bound: callTimeout) {
             [options] in try await $0.create(name, options: options)
         }
