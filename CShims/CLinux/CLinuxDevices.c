@@ -31,6 +31,19 @@ int CLinux_device_size(int device, uint64_t *bytes) {
     return ioctl(device, BLKGETSIZE64, bytes) == 0 ? 0 : errno;
 }
 
+int CLinux_device_is_read_only(int device, bool *is_read_only) {
+    int answer = 0;
+    if (ioctl(device, BLKROGET, &answer) != 0)
+        return errno;
+    *is_read_only = answer != 0;
+    return 0;
+}
+
+int CLinux_set_device_read_only(int device, bool is_read_only) {
+    int value = is_read_only;
+    return ioctl(device, BLKROSET, &value) == 0 ? 0 : errno;
+}
+
 int CLinux_nvme_identify_controller(int device, uint8_t *answer) {
     enum { identify = 0x06, controller = 0x01, answer_size = 4096, timeout_ms = 5000 };
     struct nvme_admin_cmd command = {

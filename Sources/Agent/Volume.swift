@@ -34,6 +34,9 @@ final class Volume {
     /// taking the volume and it could not be unmounted again, nobody knows of the mount, its options
     /// have changed since, or its file system has shut down.
     var needsRemount = false
+    /// Whether its journal was not replayed when it was mounted last: the contents may be older than
+    /// what was written.
+    var mayBeOutdated = false
     /// Whether the device of a mounted volume has gone.
     var isLost = false
     /// When EC2 accepted the last attachment here, or may have.

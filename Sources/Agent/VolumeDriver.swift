@@ -212,6 +212,11 @@ extension VolumeManager.Info {
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
                     if isDeletedWithInstance { $0.member("deleteOnTermination", "true") }
                     if let problem { $0.member("problem", problem) }
+                    if mayBeOutdated {
+                        $0.member(
+                            "contents",
+                            "may be older than what was written: the journal was not replayed")
+                    }
                 }
             }
         }

@@ -9,7 +9,8 @@ extension VolumeManager {
     /// provably nothing, repaired where it asks for it, and grown where it is smaller than its
     /// device. Returns its type.
     ///
-    /// Read-only, none of these three is done.
+    /// Read-only, none of these three is done, and owner and permissions stay as they are; the kernel
+    /// alone writes, by replaying the journal, and not even that on a volume with Multi-Attach.
     func mountFileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
@@ -17,19 +18,29 @@ extension VolumeManager {
         let options = volume.record.options
         let type = try await fileSystem(of: volume, on: device, by: deadline, &timeline)
         let mountOptions = try options.mountOptions(for: type)
-        if !options.readOnly {
+        let access = options.access(to: try await currentDescription(of: volume, by: deadline))
+        if access == .writable {
             try await repair(volume, on: device, type: type, by: deadline)
         }
         let mountpoint = mountpoint(of: volume.id)
-        let canGrow = try await ports.fileSystems.mount(
-            device, of: volume.id, type: type, at: mountpoint, readOnly: options.readOnly,
+        let outcome = try await ports.fileSystems.mount(
+            device, of: volume.id, type: type, at: mountpoint, access: access,
             options: mountOptions)
-        if volume.record.isFormatting || volume.record.isOwnershipDue, !options.readOnly {
+        note(outcome, of: volume, type: type)
+        if volume.record.isFormatting || volume.record.isOwnershipDue, access == .writable {
             try await finishFormat(of: volume)
         }
         timeline.mark(.mount, at: ports.time.now)
-        if canGrow, !options.readOnly { await grow(volume, on: device, type: type) }
+        if outcome.canGrow, access == .writable { await grow(volume, on: device, type: type) }
         return type
+    }
+
+    private func note(_ outcome: MountOutcome, of volume: Volume, type: String) {
+        volume.mayBeOutdated = outcome.mayBeOutdated
+        guard outcome.mayBeOutdated else { return }
+        log.warning(
+            "the journal was not replayed: the contents may be older than what was written",
+            metadata: ["volume": "\(volume.id)", "fs": "\(type)"])
     }
 
     /// The device that bears the file system: the volume's own, or the partition that is asked for.

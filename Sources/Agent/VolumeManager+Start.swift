@@ -34,6 +34,7 @@ extension VolumeManager {
             if !volumes.contains(id) { volumes[id] = volume }
             let device = BlockDevice(path: mount.source, number: mount.device)
             volume.phase = .mounted(device)
+            volume.mayBeOutdated = mount.mayBeOutdated
             volume.isHere = true
             watchForLoss(of: volume, device)
             watchLease(of: volume)

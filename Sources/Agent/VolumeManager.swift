@@ -68,6 +68,8 @@ package actor VolumeManager {
         package var attachedAs: String?
         /// Whether EC2 deletes it together with this instance.
         package var isDeletedWithInstance: Bool
+        /// Whether it is mounted without a replay of its journal, which holds more.
+        package var mayBeOutdated: Bool
         /// Why it cannot be used; nil as a rule.
         package var problem: String?
     }
@@ -153,6 +155,7 @@ extension VolumeManager {
             device: volume?.isLost == true ? "lost" : volume?.device?.path,
             attachedAs: origin.isConfirmed ? record.deviceName : nil,
             isDeletedWithInstance: volume?.isHere == true && volume?.isDeletedWithInstance == true,
+            mayBeOutdated: volume?.device != nil && volume?.mayBeOutdated == true,
             problem: naming.flaw)
     }
 }

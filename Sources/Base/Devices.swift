@@ -33,9 +33,11 @@ package struct BlockDevice: Hashable, Sendable {
 package enum DeviceContent: Sendable, Equatable {
     /// A file system; `type` is libblkid's name for it (`xfs`, `ext4`).
     case fileSystem(type: String, label: String?, uuid: String?)
-    /// Something else that libblkid knows: a partition table (`dos`, `gpt`), `LVM2_member`,
-    /// `crypto_LUKS`, or several of them at once.
+    /// Something else that is known: a partition table (`dos`, `gpt`), `LVM2_member`,
+    /// `crypto_LUKS`.
     case signature(String)
+    /// Two things or more that claim the device, a file system under a partition table for instance.
+    case several([String])
     /// A file system whose making was interrupted: no kernel mounts it, and it never held a file.
     case unfinished(type: String)
     /// Nothing that libblkid knows, and yet not all zeros where it was read.
@@ -77,6 +79,29 @@ package struct Growth: Sendable, Equatable {
     }
 }
 
+/// What a mount may do to the volume.
+package enum MountAccess: Sendable, Equatable {
+    case writable
+    /// Nothing but replay the journal, as mount(8) does with `-o ro`: what was acknowledged is there.
+    case readOnly
+    /// Nothing, not even that, for others may be writing to it.
+    case withoutReplay
+}
+
+/// What became of a mount.
+package struct MountOutcome: Sendable, Equatable {
+    /// Whether the file system is smaller than its device, or its size could not be seen.
+    package var canGrow: Bool
+    /// Whether its journal holds what was not replayed: the contents may be older than what was
+    /// written.
+    package var mayBeOutdated: Bool
+
+    package init(canGrow: Bool = false, mayBeOutdated: Bool = false) {
+        self.canGrow = canGrow
+        self.mayBeOutdated = mayBeOutdated
+    }
+}
+
 /// A line of /proc/self/mountinfo, the fields that matter here.
 package struct MountedFileSystem: Sendable, Equatable {
     package var mountpoint: String
@@ -84,15 +109,19 @@ package struct MountedFileSystem: Sendable, Equatable {
     package var type: String
     package var source: String
     package var readOnly: Bool
+    /// Whether its journal holds what was not replayed.
+    package var mayBeOutdated: Bool
 
     package init(
-        mountpoint: String, device: DeviceNumber, type: String, source: String, readOnly: Bool
+        mountpoint: String, device: DeviceNumber, type: String, source: String, readOnly: Bool,
+        mayBeOutdated: Bool = false
     ) {
         self.mountpoint = mountpoint
         self.device = device
         self.type = type
         self.source = source
         self.readOnly = readOnly
+        self.mayBeOutdated = mayBeOutdated
     }
 }
 

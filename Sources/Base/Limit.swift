@@ -163,6 +163,9 @@ package enum Limit {
     /// How many calls about one volume may have been answered before their work has ended; others
     /// are then answered at once.
     package static let overdueCallsMax = 32
+    /// A check of a damaged file system, which goes on across Mounts; it reads all that says where
+    /// data is, of a full 16 TiB within hours.
+    package static let checkTimeMax: Duration = .seconds(24 * 3600)
 
     // Devices and file systems.
     /// How long a partition is waited for once its disk is there.
@@ -171,6 +174,9 @@ package enum Limit {
     package static let blankProofEdge = 1024 * 1024
     /// How many blocks between them have to be zeros too.
     package static let blankProofSamples = 64
+    /// How much is fetched ahead at each end of a device that is probed: a ZFS's labels are the
+    /// largest of what is looked for.
+    package static let probeEdge = 512 * 1024
     package static let signaturesNamedMax = 8
     package static let mountInfoMax = 16 * 1024 * 1024
     package static let holdersNamedMax = 8

@@ -16,8 +16,11 @@ struct DeviceTree: Sendable {
     struct Disk: Sendable, Equatable {
         /// `nvme1n1`.
         var name: String
-        /// Nil while the kernel shows none.
+        /// Nil where it cannot be read.
         var serial: String?
+        /// What tells that the kernel has given the namespace up, which whoever holds it keeps from
+        /// vanishing; nil while it works.
+        var death: String?
     }
 
     /// The NVMe namespaces that sysfs shows now, or why it shows none.
@@ -31,7 +34,9 @@ struct DeviceTree: Sendable {
         case present(BlockDevice)
         /// It is not, or not yet; the text says what is there in its place.
         case absent(String)
-        /// Two devices claim to be the volume: neither is to be trusted.
+        /// It is not seen, but a disk whose serial number cannot be read may be it.
+        case unclear(String)
+        /// Two devices that work claim to be the volume: neither is to be trusted.
         case ambiguous(String)
     }
 
@@ -39,7 +44,7 @@ struct DeviceTree: Sendable {
         let directory = "\(sysPath)/block"
         do {
             let disks = try names(in: directory).filter(isNVMe).sorted()
-            return Census(disks: disks.map { Disk(name: $0, serial: serial(of: $0)) })
+            return Census(disks: disks.compactMap(disk))
         } catch {
             return Census(trouble: "\(directory) cannot be read: \(refusal(of: "open", error))")
         }
@@ -47,7 +52,7 @@ struct DeviceTree: Sendable {
 
     /// Finds `volume` among `census`, or on Xen by the name it is attached as.
     func sighting(of volume: VolumeID, attachedAs name: String?, in census: Census) -> Sighting {
-        let bearers = census.disks.filter { $0.serial == volume.nvmeSerial }
+        let bearers = census.disks.filter { $0.serial == volume.nvmeSerial && $0.death == nil }
         if bearers.count > 1 {
             let names = bearers.map(\.name).joined(separator: " and ")
             return .ambiguous("\(names) both have the serial number \(volume.nvmeSerial)")
@@ -56,6 +61,12 @@ struct DeviceTree: Sendable {
         // Where volumes show as NVMe devices, a disk of that name is none of them.
         let isNitro = census.disks.contains { $0.serial?.hasPrefix("vol") == true }
         if !isNitro, let name, let device = xenDevice(attachedAs: name) { return .present(device) }
+        let unread = census.disks.filter { $0.serial == nil && $0.death == nil }.map(\.name)
+        if !unread.isEmpty {
+            return .unclear(
+                "the serial number of \(list(unread)) cannot be read in \(sysPath)/block, so it "
+                    + "may be the volume's device")
+        }
         return .absent(absence(of: volume, attachedAs: name, in: census))
     }
 
@@ -68,12 +79,13 @@ struct DeviceTree: Sendable {
             return error != .noSuchFileOrDirectory
         }
         let name = baseName(of: device.path)
-        guard isNVMe(diskName(of: name)) else { return true }
-        guard let serial = serial(of: name), let number = number(of: name) else {
-            let entry = "\(sysPath)/block/\(diskName(of: name))/device/serial"
+        let diskName = diskName(of: name)
+        guard isNVMe(diskName) else { return true }
+        guard let serial = serial(of: name), !serial.isEmpty, let number = number(of: name) else {
+            let entry = "\(sysPath)/block/\(diskName)/device/serial"
             return (try? Node(entry, following: true)) != nil
         }
-        return serial == volume.nvmeSerial && number == device.number
+        return serial == volume.nvmeSerial && number == device.number && death(of: diskName) == nil
     }
 
     /// The partition of that number of `disk`, which is `volume`'s.
@@ -98,10 +110,30 @@ struct DeviceTree: Sendable {
     }
 
     /// The serial number of the controller of an NVMe namespace or one of its partitions, without
-    /// the padding.
-    func serial(of name: String) -> String? {
-        let serial = attribute("\(diskName(of: name))/device/serial")
-        return serial?.isEmpty == false ? serial : nil
+    /// the padding; nil where it cannot be read.
+    func serial(of name: String) -> String? { attribute("\(diskName(of: name))/device/serial") }
+
+    /// Nil where the namespace has gone since it was listed.
+    private func disk(_ name: String) -> Disk? {
+        let disk = Disk(name: name, serial: serial(of: name), death: death(of: name))
+        guard disk.serial == nil else { return disk }
+        do throws(Errno) { _ = try Node("\(sysPath)/block/\(name)", following: true) } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+        }
+        return disk
+    }
+
+    /// What tells that the kernel has given a namespace up, as after a volume was detached while it
+    /// was mounted: an entry that stays for whoever holds it, beside which the volume may come again.
+    ///
+    /// Source: drivers/nvme/host: nvme_ns_remove and nvme_mark_namespaces_dead set the capacity to 0,
+    /// nvme_sysfs_show_state tells the controller's state. One that resets or connects comes back.
+    private func death(of name: String) -> String? {
+        if attribute("\(name)/size") == "0" { return "its size is 0" }
+        guard let state = attribute("\(name)/device/state"),
+            ["dead", "deleting", "deleting (no IO)"].contains(state)
+        else { return nil }
+        return "its controller is \(state)"
     }
 
     /// The number of a disk or a partition.
@@ -154,8 +186,11 @@ struct DeviceTree: Sendable {
     private func absence(
         of volume: VolumeID, attachedAs name: String?, in census: Census
     ) -> String {
-        let shown = census.disks.map { "\($0.name) \($0.serial ?? "without serial number")" }
-        var text = "no NVMe device has the serial number \(volume.nvmeSerial) "
+        let shown = census.disks.map { disk in
+            "\(disk.name) \(disk.serial ?? "without serial number")"
+                + (disk.death.map { ", which is dead: \($0)" } ?? "")
+        }
+        var text = "no NVMe device that works has the serial number \(volume.nvmeSerial) "
         text += census.trouble.map { "(\($0))" } ?? "(there are: \(list(shown)))"
         if let name, !xenNames(for: name).isEmpty {
             let paths = xenNames(for: name).map { "\(devPath)/\($0)" }

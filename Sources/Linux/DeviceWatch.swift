@@ -43,6 +43,12 @@ package final class DeviceWatch: Sendable {
         switch tree.sighting(of: volume, attachedAs: name, in: census) {
         case .present(let device): return device
         case .absent: return nil
+        case .unclear(let found):
+            // Whoever detaches the volume or drops its lease has to know that nobody holds it.
+            throw OperationError(
+                .device, doing: "find the device of \(volume)", found: found,
+                advice: "try again; if it persists, 'dmesg' on the instance tells what is wrong "
+                    + "with that disk")
         case .ambiguous(let found):
             throw OperationError(
                 .device, doing: "find the device of \(volume)", found: found,
@@ -70,7 +76,7 @@ package final class DeviceWatch: Sendable {
         } catch is DeadlineExceeded {
             switch tree.sighting(of: volume, attachedAs: name, in: tree.census()) {
             case .present(let device): return device
-            case .absent(let found), .ambiguous(let found):
+            case .absent(let found), .unclear(let found), .ambiguous(let found):
                 throw OperationError(
                     .deadline, doing: doing, found: "it did not come in time: \(found)",
                     advice: "see in EC2 whether the attachment is stuck in 'attaching'; detaching "
@@ -121,7 +127,7 @@ package final class DeviceWatch: Sendable {
         } catch is DeadlineExceeded {
             switch tree.partition(number, of: device, volume: volume) {
             case .present(let found): return found
-            case .absent(let found), .ambiguous(let found):
+            case .absent(let found), .unclear(let found), .ambiguous(let found):
                 throw OperationError(
                     .device, doing: doing, found: found,
                     advice: "see 'lsblk' on the instance, and create the volume with the number of "

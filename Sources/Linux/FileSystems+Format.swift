@@ -34,46 +34,11 @@ extension FileSystems {
             found: "\(program.text(on: device)) \(result.ending): \(result.output)",
             advice: "the volume may hold a part of a file system and is not formatted again then")
     }
-
-    /// Runs e2fsck -p on an ext2, ext3 or ext4 that asks for it, and returns what it said; nil
-    /// where it does not ask, is mounted in any mount namespace, or is another file system: an xfs
-    /// is mended by the kernel, which replays its log.
-    package func repair(
-        _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
-    ) async throws -> String? {
-        guard ["ext2", "ext3", "ext4"].contains(type) else { return nil }
-        let doing = "check the \(type) of \(volume) on \(device.path) before mounting it"
-        let tree = tree
-        let asking = try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
-            () throws(OperationError) -> HeldDevice? in
-            let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
-            let superblock = try proven.extSuperblock()
-            guard superblock.asksForCheck(unixSeconds: Int64(time(nil))) else { return nil }
-            // While it is mounted it looks as if it had not been unmounted.
-            let isMounted = try explaining("open", .device, doing: doing) { () throws(Errno) in
-                try isClaimed(device)
-            }
-            if isMounted { return nil }
-            return HeldDevice(proven.descriptor, device)
-        }
-        guard let asking else { return nil }
-        let program = Program(path: "\(toolPath)/e2fsck", arguments: ["-p"])
-        let result = try await program.run(
-            on: asking, of: volume, doing: doing, by: deadline,
-            adviceIfLate: "run 'e2fsck -p' on it by hand, which may take long")
-        // e2fsck(8): 1 is "errors corrected", 2 is "reboot", meant for a mounted file system.
-        if case .exited(let code) = result.end, code & ~3 == 0 { return result.output }
-        throw OperationError(
-            .content, doing: doing,
-            found: "\(program.text(on: device)) \(result.ending): \(result.output)",
-            advice: "the file system is not mounted as it is; take a snapshot of the volume, then "
-                + "run 'e2fsck' on it by hand")
-    }
 }
 
 /// An open device that outlives the worker's call. While it is open, the kernel gives the device's
 /// number to no other device.
-private final class HeldDevice: Sendable {
+final class HeldDevice: Sendable {
     let device: BlockDevice
     let number: Int32
     private let descriptor: Mutex<Descriptor?>
@@ -101,7 +66,7 @@ private func openBlank(
     let shared = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
     let content = try ProvenDevice.open(
         device, of: volume, in: tree, exclusive: true, doing: doing
-    ).anyContent()
+    ).content()
     // mkfs opens it exclusively itself.
     ChildProcess.awaitStarts()
     guard content == .blank || orUnfinished && content == .unfinished(type: "xfs") else {
@@ -113,7 +78,7 @@ private func openBlank(
 }
 
 /// A program that works on a device.
-private struct Program {
+struct Program {
     var path: String
     var arguments: [String]
 
@@ -130,12 +95,13 @@ private struct Program {
     @RingActor
     func run(
         on held: HeldDevice, of volume: VolumeID, doing: String, by deadline: Instant,
-        adviceIfLate: String
+        adviceIfLate: String, takesLine: (@RingActor (String) -> Bool)? = nil
     ) async throws -> ChildResult {
         let result: Result<ChildResult, any Error>
         do {
             result = .success(
-                try await end(on: held, of: volume, doing: doing, by: deadline, adviceIfLate))
+                try await end(
+                    on: held, of: volume, doing: doing, by: deadline, adviceIfLate, takesLine))
         } catch { result = .failure(error) }
         await held.close(for: volume)
         return try result.get()
@@ -144,13 +110,14 @@ private struct Program {
     @RingActor
     private func end(
         on held: HeldDevice, of volume: VolumeID, doing: String, by deadline: Instant,
-        _ adviceIfLate: String
+        _ adviceIfLate: String, _ takesLine: (@RingActor (String) -> Bool)?
     ) async throws -> ChildResult {
         let target = "/proc/\(getpid())/fd/\(held.number)"
         let text = text(on: held.device)
         do {
             var result = try await ChildProcess.run(
-                path, arguments + [target], by: deadline, for: .volume(volume), doing: text)
+                path, arguments + [target], by: deadline, for: .volume(volume), doing: text,
+                takesLine: takesLine)
             result.output = result.output.replacingAll(target, by: held.device.path)
                 .split(whereSeparator: \.isNewline).joined(separator: " / ")
             return result
@@ -174,7 +141,7 @@ private struct Program {
 }
 
 extension ChildResult {
-    fileprivate var ending: String {
+    var ending: String {
         switch end {
         case .exited(let code): "failed with exit status \(code)"
         case .signaled(let number): "was ended by signal \(number)"
@@ -189,6 +156,7 @@ extension DeviceContent {
         case .fileSystem(let type, let label, _):
             "a file system of type \(type)" + (label.map { ", labelled '\($0)'" } ?? "")
         case .signature(let name): "the signature of \(name)"
+        case .several(let names): names.joined(separator: " and ")
         case .unfinished(let type): "an unfinished \(type)"
         case .unknownData: "data of an unknown kind"
         case .blank: "nothing"

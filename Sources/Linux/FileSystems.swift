@@ -12,6 +12,15 @@ import SystemPackage
 package final class FileSystems: Sendable {
     let tree: DeviceTree
     let toolPath: String
+    /// The checks that are under way, or whose end no Mount has heard of yet.
+    var checks: [VolumeID: FileSystemCheck] = [:]
+    /// The devices that were made to refuse writes, by where they are mounted.
+    private var protected: [String: ProtectedDevice] = [:]
+
+    private struct ProtectedDevice {
+        var device: BlockDevice
+        var volume: VolumeID
+    }
 
     /// `toolPath` is the folder of mkfs.xfs, mkfs.ext4 and e2fsck.
     package init(
@@ -36,22 +45,35 @@ package final class FileSystems: Sendable {
     /// its parent must be there, and its path free of links. Refused where the mountpoint or the device is mounted already.
     /// `options` are as mount(8) has them; `nouuid` is added for xfs.
     ///
-    /// Returns whether `grow` has something to do; it would take another thread's time to learn.
+    /// Without a replay the kernel is told to refuse all writes to the device while it is mounted:
+    /// an ext4 that is mounted read-only, even with `norecovery`, still writes what it frees and the
+    /// errors that it finds. A device that accepts no writes by itself is mounted the same way.
+    ///
+    /// The outcome says whether `grow` has something to do; it would take another thread's time to
+    /// learn.
     @discardableResult
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
-        readOnly: Bool, options: [String]
-    ) async throws -> Bool {
+        access: MountAccess, options: [String]
+    ) async throws -> MountOutcome {
         let doing = "mount \(volume) (\(device.path)) at \(mountpoint)"
         let options = try MountOptions(
-            type: type, readOnly: readOnly, options: options, doing: doing)
+            type: type, readOnly: access != .writable, options: options, doing: doing)
         let tree = tree
-        return try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+        let (outcome, isProtected) = try await RingActor.ring.blocking(
+            for: .volume(volume), doing: doing
+        ) {
             () throws(OperationError) in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
-            try mountProven(proven, type: type, at: mountpoint, options: options)
-            return canGrow(proven, type: type, at: mountpoint)
+            guard access == .withoutReplay else {
+                return (try mountedPlainly(proven, type, at: mountpoint, options), false)
+            }
+            return try mountedWithoutWrites(proven, type, at: mountpoint, options)
         }
+        if isProtected {
+            protected[mountpoint] = ProtectedDevice(device: device, volume: volume)
+        }
+        return outcome
     }
 
     /// Unmounts, never lazily, and removes the directory where it is empty. Where nothing is
@@ -62,6 +84,14 @@ package final class FileSystems: Sendable {
         try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
             () throws(OperationError) in
             try unmountTop(at: mountpoint, doing: doing)
+        }
+        guard let used = protected.removeValue(forKey: mountpoint) else { return }
+        let tree = tree
+        // A device that has gone meanwhile needs it no more.
+        try? await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
+            () throws(OperationError) in
+            try ProvenDevice.open(used.device, of: used.volume, in: tree, doing: doing)
+                .refuseWrites(false)
         }
     }
 
@@ -120,10 +150,47 @@ package final class FileSystems: Sendable {
             try MountTable(doing: doing).lines.map {
                 MountedFileSystem(
                     mountpoint: $0.mountpoint, device: $0.device, type: $0.type,
-                    source: $0.source, readOnly: $0.readOnly)
+                    source: $0.source, readOnly: $0.readOnly,
+                    mayBeOutdated: $0.skipsReplay)
             }
         }
     }
 
     package nonisolated func kernelRelease() -> String { runningKernelRelease() }
+}
+
+private func mountedPlainly(
+    _ device: borrowing ProvenDevice, _ type: String, at mountpoint: String,
+    _ options: MountOptions
+) throws(OperationError) -> MountOutcome {
+    let isOutdated = try mountProven(device, type: type, at: mountpoint, options: options)
+    return MountOutcome(
+        canGrow: canGrow(device, type: type, at: mountpoint), mayBeOutdated: isOutdated)
+}
+
+/// Returns too whether the kernel was told to refuse writes to the device.
+private func mountedWithoutWrites(
+    _ device: borrowing ProvenDevice, _ type: String, at mountpoint: String,
+    _ options: MountOptions
+) throws(OperationError) -> (MountOutcome, isProtected: Bool) {
+    if device.acceptsNoWrites {
+        return (try mountedPlainly(device, type, at: mountpoint, options), false)
+    }
+    let isHeld = try explaining("open", .device, doing: device.doing) { () throws(Errno) in
+        try isClaimed(device.device)
+    }
+    guard !isHeld else {
+        // By a mount of another namespace, which may be writing: its writes are not to fail. The
+        // kernel shares a file system that is mounted read-only, and refuses a writable one.
+        var outcome = try mountedPlainly(device, type, at: mountpoint, options.withoutReplay)
+        outcome.mayBeOutdated = true
+        return (outcome, false)
+    }
+    try device.refuseWrites(true)
+    do throws(OperationError) {
+        return (try mountedPlainly(device, type, at: mountpoint, options), true)
+    } catch {
+        try? device.refuseWrites(false)
+        throw error
+    }
 }

@@ -17,6 +17,12 @@ struct MountInfoLine: Equatable {
         [options, superOptions].contains { $0.split(separator: ",").contains("ro") }
     }
 
+    /// Whether the journal was not replayed, which is asked for only where it holds something. The
+    /// kernel names that option norecovery for xfs, noload or norecovery for ext4.
+    var skipsReplay: Bool {
+        superOptions.split(separator: ",").contains { $0 == "norecovery" || $0 == "noload" }
+    }
+
     /// Nil where the line is not what the kernel writes.
     init?(_ line: some Collection<UInt8>) {
         let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)

@@ -11,8 +11,7 @@ struct MountOptions: Equatable {
     /// local driver, and its device nodes are barred by the container's own device rules.
     ///
     /// `nouuid` is added for xfs: a volume made from a snapshot has the UUID of its origin, and the
-    /// kernel refuses a UUID that is mounted already. Read-only, `norecovery` keeps the kernel from
-    /// replaying the journal: that writes, to a volume that another host may be writing to.
+    /// kernel refuses a UUID that is mounted already.
     init(type: String, readOnly: Bool, options: [String], doing: String) throws(OperationError) {
         var texts: [String] = []
         for option in options {
@@ -29,8 +28,16 @@ struct MountOptions: Equatable {
         }
         if readOnly { flags |= UInt(MS_RDONLY) }
         if type == "xfs", !texts.contains("nouuid") { texts.append("nouuid") }
-        if flags & UInt(MS_RDONLY) != 0, type != "ext2" { texts.append("norecovery") }
         data = texts.joined(separator: ",")
+    }
+
+    var isReadOnly: Bool { flags & UInt(MS_RDONLY) != 0 }
+
+    /// The same, but that the kernel leaves the journal as it is; xfs(5) and ext4(5).
+    var withoutReplay: MountOptions {
+        var options = self
+        options.data = (data.isEmpty ? "" : data + ",") + "norecovery"
+        return options
     }
 
     /// They change another mount, or how this one spreads.

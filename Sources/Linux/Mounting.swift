@@ -6,10 +6,12 @@ import SystemPackage
 
 /// Mounts a proven device's file system, and proves that it is this one that is mounted. Blocks.
 ///
-/// Afterwards either all is done, or nothing is left mounted and no directory left behind.
+/// Afterwards either all is done, or nothing is left mounted and no directory left behind. Returns
+/// whether the journal holds what was not replayed, which only happens on a device that accepts no
+/// writes.
 func mountProven(
     _ device: borrowing ProvenDevice, type: String, at mountpoint: String, options: MountOptions
-) throws(OperationError) {
+) throws(OperationError) -> Bool {
     let doing = device.doing
     precondition(mountpoint.hasPrefix("/"), "a mountpoint is absolute")
     guard type != "btrfs" else {
@@ -22,23 +24,45 @@ func mountProven(
     let isNew = try makeMountpoint(mountpoint, doing: doing)
     do {
         try refuseLinks(mountpoint, doing: doing)
-        try explaining(
-            "mount(2) as \(type)", .system, doing: doing, advice: mountAdvice
-        ) { () throws(Errno) in
-            let code = Glibc.mount(
-                device.device.path, mountpoint, type, options.flags, options.data)
-            if code != 0 { throw lastErrno }
-        }
+        let isOutdated = try mountOrSkipReplay(device, type: type, at: mountpoint, options)
         try proveMounted(device, at: mountpoint)
+        return isOutdated
     } catch {
         if isNew { rmdir(mountpoint) }
         throw error
     }
 }
 
-private let mountAdvice =
-    "'dmesg' on the instance has the kernel's reason; 'busy' means that another mount holds the "
-    + "device, 'structure needs cleaning' or 'invalid argument' that the file system wants repair"
+/// Returns whether the journal had to be replayed and was not.
+///
+/// On a device that accepts no writes the kernel answers EROFS just where there is something to
+/// replay: xlog_recover in fs/xfs/xfs_log_recover.c, ext4_load_journal in fs/ext4/super.c.
+private func mountOrSkipReplay(
+    _ device: borrowing ProvenDevice, type: String, at mountpoint: String, _ options: MountOptions
+) throws(OperationError) -> Bool {
+    do throws(Errno) {
+        try mountOnce(device.device, type: type, at: mountpoint, options)
+        return false
+    } catch {
+        guard error == .readOnlyFileSystem, options.isReadOnly, device.acceptsNoWrites else {
+            throw MountRefusal.error(
+                error, type: type, device, isWritable: !options.isReadOnly)
+        }
+    }
+    do throws(Errno) {
+        try mountOnce(device.device, type: type, at: mountpoint, options.withoutReplay)
+        return true
+    } catch {
+        throw MountRefusal.error(error, type: type, device, isWritable: false)
+    }
+}
+
+private func mountOnce(
+    _ device: BlockDevice, type: String, at mountpoint: String, _ options: MountOptions
+) throws(Errno) {
+    let code = Glibc.mount(device.path, mountpoint, type, options.flags, options.data)
+    if code != 0 { throw lastErrno }
+}
 
 private func refuseUsed(
     _ device: borrowing ProvenDevice, _ mountpoint: String

@@ -5,53 +5,91 @@ import Ring
 import SystemPackage
 
 extension ProvenDevice {
-    /// What is on the device. A device that cannot be read is an error, never blank: libblkid goes
-    /// on past some read errors, so the parts where signatures lie are also read here.
+    /// What is on the device: all that `blkid -p` sees, for a file system alone is not enough to be
+    /// mounted where a partition table or a second one claims the same blocks. A device that cannot
+    /// be read is an error, never blank: libblkid goes on past some read errors, so the parts where
+    /// signatures lie are also read here.
     func content() throws(OperationError) -> DeviceContent {
-        fetchEnds()
-        if let common = try commonFileSystem() { return common }
-        return try anyContent()
-    }
-
-    /// Has the kernel read at once what the usual probe looks at, both ends of the device: the probe
-    /// would wait for one block after the other, and for the network each time.
-    private func fetchEnds() {
-        guard let size = try? size(), size > 1 << 20 else { return }
-        for (offset, length) in [(0, 8192), (size - 65536, 4096), (size - 8192, 8192)] {
-            posix_fadvise(
-                descriptor.rawValue, off_t(offset), off_t(length), POSIX_FADV_WILLNEED)
-        }
-    }
-
-    /// mkfs.xfs sets sb_inprogress, byte 126 of the superblock, until all else is written, and the
-    /// kernel mounts no such file system. Source: struct xfs_dsb of the kernel's xfs_format.h.
-    private func unlessUnfinished(_ content: DeviceContent) throws(OperationError) -> DeviceContent
-    {
-        guard case .fileSystem(type: "xfs", _, _) = content else { return content }
-        var isInProgress: UInt8 = 0
-        guard pread(descriptor.rawValue, &isInProgress, 1, 126) == 1 else {
-            throw unreadable(at: 126, lastErrno)
-        }
-        return isInProgress == 0 ? content : .unfinished(type: "xfs")
-    }
-
-    /// As `content`, without the short cut: this one alone can say that a device is blank.
-    func anyContent() throws(OperationError) -> DeviceContent {
-        let edgesAreZero = try edgesAreZero()
-        let isZero = edgesAreZero ? try samplesAreZero() : false
+        let size = try size()
+        fetchAhead(size)
+        try readEnds(size)
+        let bcachefs = try bearsBcachefs()
         let probe = try BlkidProbe(self)
-        switch try probe.run([.superblocks, .partitions], doing: doing) {
-        case .nothing: return isZero ? .blank : .unknownData
-        case .several: return .signature("ambivalent: \(probe.everything())")
+        switch try probe.run(doing: doing) {
+        case .nothing where bcachefs: return .signature("bcachefs")
+        case .nothing: return try unrecognised()
+        case .several: return .several(probe.everything() + (bcachefs ? ["bcachefs"] : []))
+        case .one where bcachefs: return .several(probe.everything() + ["bcachefs"])
         case .one: return try unlessUnfinished(probe.content())
         }
     }
 
-    /// The file systems that nearly every volume has, found in a tenth of the time.
-    private func commonFileSystem() throws(OperationError) -> DeviceContent? {
+    /// Has the kernel read at once what the probe looks at: it would wait for one block after the
+    /// other, and for the network each time. Which blocks those are is libblkid's own affair; this
+    /// follows version 2.38, and what is missing here is merely read later.
+    private func fetchAhead(_ size: UInt64) {
+        let end = Int(clamping: size)
+        let parts = [
+            (0, Limit.probeEdge), (1 << 20, 4096), (2 << 20, 4096), (4 << 20, 4096),
+            (end - 1_580_544, 4096), (end - Limit.probeEdge, Limit.probeEdge),
+        ]
+        for (offset, length) in parts where offset >= 0 && offset + length <= end {
+            posix_fadvise(descriptor.rawValue, off_t(offset), off_t(length), POSIX_FADV_WILLNEED)
+        }
+    }
+
+    /// Throws where the blocks that bear most signatures cannot be read.
+    private func readEnds(_ size: UInt64) throws(OperationError) {
+        let edge = min(size, 4096)
+        for offset in [0, size - edge, size - min(size, 65536)] {
+            _ = try isZero(offset..<offset + edge)
+        }
+    }
+
+    /// What libblkid finds nothing on: blank, or damaged, or of a kind that nobody knows.
+    private func unrecognised() throws(OperationError) -> DeviceContent {
+        let edgesAreZero = try edgesAreZero()
+        let isZero = edgesAreZero ? try samplesAreZero() : false
+        if isZero { return .blank }
+        // With wrong checksums too: they name what was there.
         let probe = try BlkidProbe(self)
-        guard case .one = try probe.run([.commonSuperblocks], doing: doing) else { return nil }
-        return try unlessUnfinished(probe.content())
+        switch try probe.run(damaged: true, doing: doing) {
+        case .nothing: return .unknownData
+        case .several: return .several(probe.everything())
+        case .one: return probe.content()
+        }
+    }
+
+    /// Whether it bears a bcachefs, which libblkid knows only since version 2.39.
+    ///
+    /// Source: struct bch_sb, BCH_SB_SECTOR, BCHFS_MAGIC and BCACHE_MAGIC in the kernel's
+    /// fs/bcachefs/bcachefs_format.h; a bcache itself, of that magic too, is libblkid's to tell.
+    private func bearsBcachefs() throws(OperationError) -> Bool {
+        let magic = try bytes(at: 8 * 512 + 24, count: 16)
+        return magic == [
+            0xC6, 0x85, 0x73, 0xF6, 0x66, 0xCE, 0x90, 0xA9, 0xD9, 0x6A, 0x60, 0xCF, 0x80, 0x3D,
+            0xF7, 0xEF,
+        ]
+    }
+
+    /// mkfs.xfs sets sb_inprogress until all else is written, and the kernel mounts no such file
+    /// system.
+    private func unlessUnfinished(_ content: DeviceContent) throws(OperationError) -> DeviceContent
+    {
+        guard case .fileSystem(type: "xfs", _, _) = content, try xfsSuperblock().isInProgress else {
+            return content
+        }
+        return .unfinished(type: "xfs")
+    }
+
+    /// Throws where fewer are there.
+    func bytes(at offset: UInt64, count: Int) throws(OperationError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        let found = bytes.withUnsafeMutableBytes {
+            pread(descriptor.rawValue, $0.baseAddress, $0.count, off_t(offset))
+        }
+        guard found == count else { throw unreadable(at: offset, found < 0 ? lastErrno : nil) }
+        return bytes
     }
 
     /// Whether the first and the last MiB are zeros. Throws where any of it cannot be read.
@@ -121,15 +159,6 @@ private func readError(_ found: String, doing: String) -> OperationError {
 private struct BlkidProbe: ~Copyable {
     private let handle: blkid_probe
 
-    /// What is looked for.
-    struct Scope: OptionSet {
-        var rawValue: Int
-        static let superblocks = Scope(rawValue: 1)
-        static let partitions = Scope(rawValue: 2)
-        /// Only xfs, ext4 and btrfs, and what may hold one of them as a part.
-        static let commonSuperblocks = Scope(rawValue: 4)
-    }
-
     enum Outcome {
         case nothing
         case one
@@ -153,19 +182,13 @@ private struct BlkidProbe: ~Copyable {
 
     deinit { blkid_free_probe(handle) }
 
-    func run(_ scope: Scope, doing: String) throws(OperationError) -> Outcome {
+    /// With `damaged`, what has a wrong checksum counts too.
+    func run(damaged: Bool = false, doing: String) throws(OperationError) -> Outcome {
         var flags = BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_UUID | BLKID_SUBLKS_USAGE
-        if scope.contains(.commonSuperblocks) {
-            // With what lies beside a file system that looks whole: a mirror's half shows the
-            // mirror's file system.
-            filter(["xfs", "ext4", "btrfs", "linux_raid_member", "LVM2_member", "drbd", "bcache"])
-        } else {
-            flags |= BLKID_SUBLKS_BADCSUM
-        }
-        let superblocks = !scope.isDisjoint(with: [.superblocks, .commonSuperblocks])
-        blkid_probe_enable_superblocks(handle, superblocks ? 1 : 0)
+        if damaged { flags |= BLKID_SUBLKS_BADCSUM }
+        blkid_probe_enable_superblocks(handle, 1)
         blkid_probe_set_superblocks_flags(handle, flags)
-        blkid_probe_enable_partitions(handle, scope.contains(.partitions) ? 1 : 0)
+        blkid_probe_enable_partitions(handle, 1)
         errno = 0
         let code = blkid_do_safeprobe(handle)
         let error = lastErrno
@@ -177,35 +200,32 @@ private struct BlkidProbe: ~Copyable {
         }
     }
 
-    /// What a run with the outcome `one` found.
+    /// What a run with the outcome `one` found: one superblock, one partition table, or both.
     func content() -> DeviceContent {
-        let table = value("PTTYPE").map { "\($0) partition table" }
-        guard let type = value("TYPE") else {
-            return .signature(table ?? "a signature that libblkid does not name")
+        let (type, usage, label, uuid) = (
+            value("TYPE"), value("USAGE"), value("LABEL"), value("UUID")
+        )
+        let isDamaged = value("SBBADCSUM") != nil
+        let isAlone = value("PTTYPE") == nil
+        if let type, usage == "filesystem", !isDamaged, isAlone {
+            return .fileSystem(type: type, label: label, uuid: uuid)
         }
-        if let table { return .signature("ambivalent: \(type) and \(table)") }
-        if value("SBBADCSUM") != nil {
-            return .signature("\(type) with a damaged superblock (wrong checksum)")
-        }
-        guard value("USAGE") == "filesystem" else { return .signature(type) }
-        return .fileSystem(type: type, label: value("LABEL"), uuid: value("UUID"))
+        // libblkid looks no further once it has a RAID's or an encryption's signature.
+        let all = everything()
+        if all.count > 1 { return .several(all) }
+        let name = all.first ?? "a signature that libblkid does not name"
+        return .signature(isDamaged ? "\(name) with a damaged superblock (wrong checksum)" : name)
     }
 
-    /// The names of all that claims the device, for the outcome `several`.
-    func everything() -> String {
+    /// The names of all that claims the device.
+    func everything() -> [String] {
         var found: [String] = []
         blkid_reset_probe(handle)
         while found.count < Limit.signaturesNamedMax, blkid_do_probe(handle) == 0 {
             let name = value("TYPE") ?? value("PTTYPE").map { "\($0) partition table" }
             if let name, !found.contains(name) { found.append(name) }
         }
-        return found.joined(separator: " and ")
-    }
-
-    private func filter(_ types: [String]) {
-        var names: [UnsafeMutablePointer<CChar>?] = types.map { strdup($0) } + [nil]
-        defer { names.forEach { free($0) } }
-        blkid_probe_filter_superblocks_type(handle, BLKID_FLTR_ONLYIN, &names)
+        return found
     }
 
     private func value(_ name: String) -> String? {

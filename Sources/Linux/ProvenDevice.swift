@@ -114,6 +114,22 @@ struct ProvenDevice: ~Copyable {
         }
         return bytes
     }
+
+    /// Whether the kernel refuses writes to the device, or the device itself does.
+    var acceptsNoWrites: Bool {
+        var isReadOnly = false
+        return CLinux_device_is_read_only(descriptor.rawValue, &isReadOnly) == 0 && isReadOnly
+    }
+
+    /// Has the kernel refuse all writes to the device, or allow them again.
+    func refuseWrites(_ refuse: Bool) throws(OperationError) {
+        try explaining(
+            "ioctl BLKROSET", .device, doing: doing, advice: "it takes CAP_SYS_ADMIN"
+        ) { () throws(Errno) in
+            let code = CLinux_set_device_read_only(descriptor.rawValue, refuse)
+            if code != 0 { throw Errno(rawValue: code) }
+        }
+    }
 }
 
 /// Opens a node for reading without waiting for the device. With `exclusive` it fails with EBUSY

@@ -24,6 +24,9 @@ package enum ChildProcess {
     /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile. `owner` and `doing` are
     /// those of `Ring.blocking`.
     ///
+    /// `takesLine` is given each whole line of the output as it comes, and returns whether it is to
+    /// be left out of the result's.
+    ///
     /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
     /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
     /// a device any more. One that waits for a device in the kernel (state D) does not end when it
@@ -31,10 +34,12 @@ package enum ChildProcess {
     @RingActor
     package static func run(
         _ path: String, _ arguments: [String], by deadline: Instant,
-        for owner: BlockingOwner = .other, doing: String? = nil
+        for owner: BlockingOwner = .other, doing: String? = nil,
+        takesLine: (@RingActor (String) -> Bool)? = nil
     ) async throws -> ChildResult {
         let doing = doing ?? "run \(path)"
         let child = try await Child.start(path, arguments, for: owner, doing)
+        child.takesLine = takesLine
         return try await child.finish(by: deadline)
     }
 
@@ -69,6 +74,9 @@ private final class Child {
     private var hasEnded = false
     /// Waits for the end, at most until the alarm.
     private var waiter: UnsafeContinuation<Void, Never>?
+    var takesLine: (@RingActor (String) -> Bool)?
+    /// What came after the last whole line.
+    private var line: [UInt8] = []
 
     private init(pid: pid_t, end: consuming Descriptor, pipe: consuming Descriptor) {
         self.pid = pid
@@ -105,6 +113,7 @@ private final class Child {
         }
         let end = await ending.value
         if let failure { throw failure }
+        keep(line[...])
         return ChildResult(end: end, output: String(decoding: output, as: UTF8.self))
     }
 
@@ -164,9 +173,23 @@ private final class Child {
         withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in
             let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
             if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
-            output += buffer.prefix(min(count, Limit.childOutputMax - output.count))
+            take(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             return true
         }
+    }
+
+    private func take(_ bytes: UnsafeRawBufferPointer) {
+        guard let takesLine else { return keep(bytes[...]) }
+        for byte in bytes {
+            line.append(byte)
+            guard byte == UInt8(ascii: "\n") || line.count >= Limit.childOutputMax else { continue }
+            if !takesLine(String(decoding: line.dropLast(), as: UTF8.self)) { keep(line[...]) }
+            line = []
+        }
+    }
+
+    private func keep(_ bytes: some Collection<UInt8>) {
+        output += bytes.prefix(Limit.childOutputMax - output.count)
     }
 
     private func reap() -> ChildResult.End {

@@ -22,6 +22,10 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package var ungrown: Set<VolumeID> = []
     /// Volumes whose ext file system asks for a repair.
     package var unclean: Set<VolumeID> = []
+    /// Volumes whose journal is to be replayed.
+    package var unreplayed: Set<VolumeID> = []
+    /// What each volume's last mount was allowed.
+    package private(set) var accesses: [VolumeID: MountAccess] = [:]
     /// What was done to file systems beside formatting and mounting: `repair ext4`, `own 1000:-`.
     package private(set) var deeds: [String] = []
     /// Taken by the next call: growing fails.
@@ -146,8 +150,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
-        readOnly: Bool, options: [String]
-    ) async throws -> Bool {
+        access: MountAccess, options: [String]
+    ) async throws -> MountOutcome {
         try await time.sleep(until: time.now + mountTime)
         await hang(of: volume).pass("mount \(volume)")
         try check(device, volume)
@@ -155,8 +159,11 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         everMounted.append(volume)
         mounts[mountpoint] = MountedFileSystem(
             mountpoint: mountpoint, device: device.number, type: type, source: device.path,
-            readOnly: readOnly)
-        return failGrowth || ungrown.contains(volume)
+            readOnly: access != .writable)
+        accesses[volume] = access
+        return MountOutcome(
+            canGrow: failGrowth || ungrown.contains(volume),
+            mayBeOutdated: access == .withoutReplay && unreplayed.contains(volume))
     }
 
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {

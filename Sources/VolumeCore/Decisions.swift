@@ -178,6 +178,17 @@ package enum ContentDecision: Sendable, Equatable {
                     ? "use a volume whose file system is on the whole device; nothing was changed"
                     : "create it with -o partition=1, or 2 …, to mount that partition; nothing was "
                         + "changed")
+        case .several(let kinds):
+            throw refuse(
+                "it holds \(kinds.joined(separator: " and ")) at once, and to use one of them may "
+                    + "destroy the other",
+                "take a snapshot, look which of them holds data ('wipefs' without options lists "
+                    + "them and writes nothing) and erase the other by 'wipefs --offset'"
+                    + (options.partition == nil
+                        && kinds.contains { $0.range(ofFirst: "partition table") != nil }
+                        ? "; or, where the data is in a partition, create it with -o partition=1, "
+                            + "or 2 …" : "")
+                    + "; nothing was changed")
         case .unfinished where wasFormatting && !options.readOnly && options.partition == nil:
             self = .format
         case .unfinished(let type):

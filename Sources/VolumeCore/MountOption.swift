@@ -11,8 +11,8 @@ package struct MountOption: Sendable, Equatable {
     package var type: String?
 
     private static let general: Set = [
-        "discard", "lazytime", "noatime", "nodev", "nodiratime", "noexec", "nosuid", "relatime",
-        "sync",
+        "discard", "lazytime", "noatime", "nodev", "nodiratime", "noexec", "norecovery", "nosuid",
+        "relatime", "sync",
     ]
     /// Each with the values that it takes.
     private static let xfs: [String: Set<String>] = [
@@ -42,7 +42,18 @@ package struct MountOption: Sendable, Equatable {
 }
 
 extension VolumeOptions {
-    /// The mount options for a file system of `type`. Throws where one is not for it.
+    /// Whether not even the journal is to be replayed.
+    package var skipsReplay: Bool { mountOptions.contains("norecovery") }
+
+    /// What a mount may do to the volume.
+    package func access(to volume: VolumeDescription) -> MountAccess {
+        guard readOnly else { return .writable }
+        // Another instance may be writing to it, and the journal is that one's.
+        return skipsReplay || volume.multiAttachEnabled ? .withoutReplay : .readOnly
+    }
+
+    /// The mount options for a file system of `type`, but for what `access` says. Throws where one is
+    /// not for it.
     package func mountOptions(for type: String) throws(OperationError) -> [String] {
         for option in mountOptions.compactMap({ MountOption($0) }) {
             guard let wanted = option.type, wanted != type else { continue }
@@ -51,6 +62,6 @@ extension VolumeOptions {
                 found: "the mount option \(quoted(option.text)) is for \(wanted) alone",
                 advice: "leave it out of mount-options; nothing was changed")
         }
-        return mountOptions
+        return mountOptions.filter { $0 != "norecovery" }
     }
 }

@@ -89,20 +89,19 @@ package protocol FileSystemPort: Sendable {
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws
 
-    /// Repairs a file system of `type` that is not mounted, where that is done before mounting
-    /// (e2fsck -p) and the file system asks for it. Returns what was done, for the log; nil where
-    /// there was nothing to do.
+    /// Mends a file system of `type` that is not mounted, where that is done before mounting (e2fsck)
+    /// and the kernel would warn of damage. Returns what was done, for the log; nil where there was
+    /// nothing to do. What takes longer than the deadline goes on, and the next call joins it.
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String?
 
-    /// Mounts at a folder that it creates. Returns whether the file system can grow: it is smaller
-    /// than its device, or its size could not be seen.
+    /// Mounts at a folder that it creates.
     @discardableResult
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
-        readOnly: Bool, options: [String]
-    ) async throws -> Bool
+        access: MountAccess, options: [String]
+    ) async throws -> MountOutcome
 
     /// Makes the file system of `type` that is mounted at `mountpoint` as large as its device.
     /// Returns nil where it already is.

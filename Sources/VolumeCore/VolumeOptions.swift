@@ -12,7 +12,8 @@ package struct VolumeOptions: Sendable, Equatable {
     package var uid: UInt32?
     package var gid: UInt32?
     package var mode: UInt32?
-    /// Mount it read-only; a blank volume is then refused instead of formatted.
+    /// Mount it read-only, and write nothing but what is in the journal to where it belongs; a blank
+    /// volume is then refused instead of formatted.
     package var readOnly: Bool
     /// As mount(8) names them, each one that `MountOption` allows.
     package var mountOptions: [String] = []
@@ -54,6 +55,12 @@ package struct VolumeOptions: Sendable, Equatable {
                     found: "there is no such option",
                     advice: "the options are \(Self.known.joined(separator: ", "))")
             }
+        }
+        guard readOnly || !skipsReplay else {
+            throw OperationError(
+                .invalidInput, doing: "use the option mount-options=\(quoted("norecovery"))",
+                found: "what is in the journal alone would be lost to a writable mount",
+                advice: "use it together with -o read-only=true")
         }
     }
 

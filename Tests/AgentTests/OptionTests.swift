@@ -141,6 +141,38 @@ import VolumeCore
         #expect(error.description.contains("logbufs=4"))
     }
 
+    // MARK: Reading alone
+
+    @Test func `a read-only mount shows what the journal holds, and repairs and grows nothing`()
+        throws
+    {
+        let fixture = Fixture(Self.ext4)
+        fixture.host.unreplayed = [Fixture.id]
+        fixture.host.unclean = [Fixture.id]
+        fixture.host.ungrown = [Fixture.id]
+        #expect(try live(fixture, ["read-only": "true", "uid": "9"]).isEmpty)
+        #expect(fixture.host.accesses[Fixture.id] == .readOnly)
+    }
+
+    @Test(arguments: [true, false])
+    func `without a replay the volume's state says that its contents may be old`(
+        isShared: Bool
+    ) throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.host.unreplayed = [Fixture.id]
+        fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = isShared
+        var options = ["read-only": "true"]
+        if !isShared { options["mount-options"] = "norecovery" }
+        try fixture.run { [options] manager in
+            try await manager.create(Fixture.name, options: options)
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(try await manager.get(Fixture.name).mayBeOutdated)
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(try await !manager.get(Fixture.name).mayBeOutdated)
+        }
+        #expect(fixture.host.accesses[Fixture.id] == .withoutReplay)
+    }
+
     // MARK: Partitions
 
     private static let partition = BlockDevice(

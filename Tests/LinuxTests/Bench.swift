@@ -102,6 +102,12 @@ final class Bench {
         write("\(number)\n", to: "\(entry)/partition")
     }
 
+    /// What the kernel says of a namespace's size, in sectors, and of its controller's state.
+    func showInSysfs(_ name: String, sectors: Int, state: String) {
+        write("\(sectors)\n", to: "\(sysPath)/block/\(name)/size")
+        write("\(state)\n", to: "\(sysPath)/block/\(name)/device/state")
+    }
+
     func showInSysfs(_ name: String, _ number: DeviceNumber, serial: String?) {
         let entry = "\(sysPath)/block/\(name)"
         mkdir(entry, 0o755)
@@ -134,6 +140,13 @@ final class Bench {
         precondition(count == bytes.count && fsync(disk.descriptor) == 0)
     }
 
+    func writeUnsynced(_ bytes: [UInt8], at offset: Int, of disk: Disk) {
+        precondition(pwrite(disk.descriptor, bytes, bytes.count, off_t(offset)) == bytes.count)
+    }
+
+    /// Brings what programs wrote to the disk's device into its file.
+    func flush(_ disk: Disk) { precondition(fsync(disk.descriptor) == 0) }
+
     func read(_ count: Int, at offset: Int, of disk: Disk) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         precondition(pread(disk.descriptor, &bytes, count, off_t(offset)) == count)
@@ -163,9 +176,30 @@ final class Bench {
 /// Runs `body` on the ring with a bench, which is removed afterwards whatever happens.
 func withBench(_ body: @escaping @RingActor @Sendable (Bench) async throws -> Void) async throws {
     try await onRing {
+        await BenchSlots.take()
+        defer { BenchSlots.give() }
         let bench = try Bench()
         defer { bench.tearDown() }
         try await body(bench)
+    }
+}
+
+/// How many benches there may be at once: each has an inotify instance, of which a user has 128.
+@RingActor
+private enum BenchSlots {
+    static var free = 24
+    static var waiting: [CheckedContinuation<Void, Never>] = []
+
+    static func take() async {
+        if free > 0 {
+            free -= 1
+        } else {
+            await withCheckedContinuation { waiting.append($0) }
+        }
+    }
+
+    static func give() {
+        if waiting.isEmpty { free += 1 } else { waiting.removeFirst().resume() }
     }
 }
 

@@ -108,6 +108,82 @@ struct DeviceWatchTests {
         }
     }
 
+    @Test(arguments: [(0, "live"), (2048, "dead"), (2048, "deleting (no IO)"), (0, "deleting")])
+    func `of two devices with one serial number the one that works is found, whatever its number`(
+        sectors: Int, state: String
+    ) async throws {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            bench.showInSysfs("nvme1n1", sectors: sectors, state: state)
+            #expect(try await bench.watch.find(volume(1), attachedAs: "/dev/sdf") == nil)
+            let arrival = try await bench.awaiting(volume(1))
+            let alive = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n2", of: volume(1))
+            #expect(try await arrival.value == alive)
+            bench.showInSysfs("nvme1n2", sectors: 2048, state: "resetting")
+            #expect(try await bench.watch.find(volume(1), attachedAs: "/dev/sdf") == alive)
+            #expect(try await bench.fileSystems.probe(alive, of: volume(1)) == .blank)
+        }
+    }
+
+    @Test func `a device that is alone and dead is told as that`() async throws {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            bench.showInSysfs("nvme1n1", sectors: 2048, state: "dead")
+            let error = try await failure {
+                _ = try await bench.watch.arrival(
+                    of: volume(1), attachedAs: "/dev/sdf", by: bench.after(.milliseconds(20)))
+            }
+            #expect(error.found.contains("which is dead: its controller is dead"), "\(error)")
+        }
+    }
+
+    @Test func `a device that the kernel has given up is gone, whoever holds it`() async throws {
+        try await withBench { bench in
+            let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            bench.showInSysfs("nvme1n1", sectors: 2048, state: "live")
+            let departure = RingActor.spawn {
+                try await bench.watch.departure(
+                    of: device, volume: volume(1), by: bench.after(.seconds(120)))
+            }
+            try await bench.untilWatched()
+            bench.showInSysfs("nvme1n1", sectors: 0, state: "live")
+            chmod(device.path, 0o660)
+            try await departure.value
+        }
+    }
+
+    @Test
+    func `a disk whose serial number cannot be read may be the volume's, so nothing is proved`()
+        async throws
+    {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(2))
+            let disk = try bench.disk(mebibytes: 1)
+            let unread = bench.plugIn(disk, as: "nvme2n1", of: nil)
+            let error = try await failure {
+                _ = try await bench.watch.find(volume(1), attachedAs: "/dev/sdf")
+            }
+            #expect(error.reason == .device)
+            #expect(error.doing.contains("\(volume(1))"))
+            #expect(error.found.contains("nvme2n1"), "\(error)")
+            // The other one is found all the same, and a wait goes on.
+            #expect(try await bench.watch.find(volume(2), attachedAs: nil) != nil)
+            let arrival = try await bench.awaiting(volume(1))
+            bench.showInSysfs("nvme2n1", disk.number, serial: volume(1).nvmeSerial)
+            chmod(unread.path, 0o660)
+            #expect(try await arrival.value == unread)
+            #expect(try await bench.watch.find(volume(3), attachedAs: nil) == nil)
+        }
+    }
+
+    @Test func `a disk that cannot be read and is dead is no volume's`() async throws {
+        try await withBench { bench in
+            bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: nil)
+            bench.showInSysfs("nvme1n1", sectors: 0, state: "dead")
+            #expect(try await bench.watch.find(volume(1), attachedAs: nil) == nil)
+        }
+    }
+
     @Test func `eight volumes that come at once are all found`() async throws {
         try await withBench { bench in
             let disks = try (0..<8).map { _ in try bench.disk(mebibytes: 1) }

@@ -52,11 +52,11 @@ struct GrowTests {
             try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
             let mountpoint = "\(bench.path)/mnt/one"
             func canGrow() async throws -> Bool {
-                let canGrow = try await bench.fileSystems.mount(
-                    device, of: volume(1), type: type, at: mountpoint, readOnly: false,
+                let outcome = try await bench.fileSystems.mount(
+                    device, of: volume(1), type: type, at: mountpoint, access: .writable,
                     options: [])
                 try await bench.fileSystems.unmount(mountpoint, of: volume(1))
-                return canGrow
+                return outcome.canGrow
             }
             #expect(try await !canGrow())
             bench.enlarge(disk, toMebibytes: 640)
@@ -69,7 +69,7 @@ struct GrowTests {
             let (device, disk) = try bench.volumeOne()
             try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
             bench.enlarge(disk, toMebibytes: 640)
-            let mountpoint = try await bench.mountOne(device, type: "xfs", readOnly: true)
+            let mountpoint = try await bench.mountOne(device, type: "xfs", access: .readOnly)
             let error = try await failure {
                 _ = try await bench.grow(device, type: "xfs", at: mountpoint)
             }
@@ -139,11 +139,11 @@ struct OwnershipTests {
 
 extension Bench {
     func mountOne(
-        _ device: BlockDevice, type: String, readOnly: Bool = false, options: [String] = []
+        _ device: BlockDevice, type: String, access: MountAccess = .writable, options: [String] = []
     ) async throws -> String {
         let mountpoint = "\(path)/mnt/one"
         try await fileSystems.mount(
-            device, of: volume(1), type: type, at: mountpoint, readOnly: readOnly,
+            device, of: volume(1), type: type, at: mountpoint, access: access,
             options: options)
         return mountpoint
     }

@@ -39,7 +39,7 @@ struct HangTests {
             let other = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(7))
             try await bench.run("/sbin/mkfs.xfs", "-q", other.path)
             try await bench.fileSystems.mount(
-                other, of: volume(7), type: "xfs", at: "\(bench.path)/mnt/2", readOnly: false,
+                other, of: volume(7), type: "xfs", at: "\(bench.path)/mnt/2", access: .writable,
                 options: [])
             #expect(await bench.fileSystems.mountState(of: other, at: mountpoint) == .notMounted)
             #expect(ring.now - begin < .seconds(20))
@@ -61,7 +61,7 @@ struct HangTests {
             let device = bench.plugIn(try bench.disk(), as: "nvme1n1", of: id)
             try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
             try await bench.fileSystems.mount(
-                device, of: id, type: "xfs", at: mountpoint, readOnly: false, options: [])
+                device, of: id, type: "xfs", at: mountpoint, access: .writable, options: [])
             try await bench.run("/sbin/fsfreeze", "-f", mountpoint)
             do { try await body(bench, mountpoint) } catch {
                 _ = try? await bench.run("/sbin/fsfreeze", "-u", mountpoint)

@@ -33,6 +33,14 @@ import Testing
         #expect(read.readOnly == readOnly)
     }
 
+    @Test(arguments: [
+        ("ro,nouuid,norecovery", true), ("ro,noload", true), ("ro,nouuid", false), ("rw", false),
+    ])
+    func `a mount without a replay shows as that`(options: String, skips: Bool) {
+        let line = "36 35 98:0 / /mnt2 ro - xfs /dev/xvdf \(options)"
+        #expect(MountInfoLine(Array(line.utf8))?.skipsReplay == skips)
+    }
+
     @Test func `a bind mount shows which directory it is`() {
         let line = "36 35 98:0 /in\\040side /mnt2 rw - xfs /dev/xvdf rw"
         #expect(MountInfoLine(Array(line.utf8))?.root == "/in side")

@@ -27,7 +27,7 @@ struct MountTests {
             #expect(access(mountpoint, F_OK) != 0)
             #expect(try await !bench.fileSystems.isHeld(device))
 
-            try await bench.mount(device, at: mountpoint, readOnly: true)
+            try await bench.mount(device, at: mountpoint, access: .readOnly)
             #expect(try contents(of: "\(mountpoint)/file", limit: 10) == Array("kept".utf8))
             #expect(try await bench.mounted(at: mountpoint)?.readOnly == true)
             #expect(open("\(mountpoint)/new", O_CREAT | O_WRONLY, 0o600) < 0)
@@ -56,7 +56,7 @@ struct MountTests {
                 try await bench.run("/sbin/mkfs.xfs", "-q", "-m", "uuid=\(uuid)", device.path)
                 try await bench.fileSystems.mount(
                     device, of: volume(index), type: "xfs", at: "\(bench.path)/mnt/\(index)",
-                    readOnly: false, options: [])
+                    access: .writable, options: [])
             }
         }
     }
@@ -69,7 +69,7 @@ struct MountTests {
             try await bench.run("/sbin/mkfs.xfs", "-q", second.path)
             let error = try await failure {
                 try await bench.fileSystems.mount(
-                    second, of: volume(2), type: "xfs", at: mountpoint, readOnly: false,
+                    second, of: volume(2), type: "xfs", at: mountpoint, access: .writable,
                     options: [])
             }
             #expect(error.reason == .system)
@@ -96,7 +96,7 @@ struct MountTests {
             let mountpoint = "\(bench.path)/mnt/a"
             let error = try await failure {
                 try await bench.fileSystems.mount(
-                    device, of: volume(2), type: "xfs", at: mountpoint, readOnly: false,
+                    device, of: volume(2), type: "xfs", at: mountpoint, access: .writable,
                     options: [])
             }
             #expect(error.reason == .device)
@@ -117,7 +117,7 @@ struct MountTests {
             let proven = try ProvenDevice.open(device, of: volume(1), in: tree, doing: "test")
             rename("\(bench.devPath)/other", device.path)
             let error = #expect(throws: OperationError.self) {
-                try mountProven(proven, type: "xfs", at: mountpoint, options: options)
+                _ = try mountProven(proven, type: "xfs", at: mountpoint, options: options)
             }
             #expect(error?.reason == .device)
             #expect(error?.found.contains("is device \(other.number)") == true)
@@ -310,10 +310,10 @@ extension Bench {
 
     fileprivate func mount(
         _ device: BlockDevice, at mountpoint: String, type: String = "xfs",
-        readOnly: Bool = false, options: [String] = []
+        access: MountAccess = .writable, options: [String] = []
     ) async throws {
         try await fileSystems.mount(
-            device, of: volume(1), type: type, at: mountpoint, readOnly: readOnly,
+            device, of: volume(1), type: type, at: mountpoint, access: access,
             options: options)
     }
 

@@ -15,12 +15,11 @@ struct RepairTests {
     }
 
     @Test(arguments: [
-        ["/sbin/tune2fs", "-E", "force_fsck"], ["/sbin/tune2fs", "-c", "1", "-C", "7"],
-        ["/sbin/tune2fs", "-i", "1d", "-T", "20200101"],
+        ["/sbin/tune2fs", "-E", "force_fsck"],
         ["/sbin/debugfs", "-w", "-R", "set_super_value state 0"],
         ["/sbin/debugfs", "-w", "-R", "set_super_value state 3"],
     ])
-    func `one that asks for a check is checked, and does not ask again`(
+    func `one that bears signs of damage is checked, and then bears none`(
         command: [String]
     ) async throws {
         try await withBench { bench in
@@ -86,16 +85,109 @@ struct RepairTests {
         }
     }
 
-    @Test(arguments: ["xfs", "ext4"])
-    func `a read-only mount writes nothing, whatever the journal holds`(type: String) async throws {
+    @Test(arguments: [
+        ["-c", "1", "-C", "7"], ["-i", "1d", "-T", "20200101"],
+    ])
+    func `one whose check is merely due is left alone, and only its journal is replayed`(
+        due: [String]
+    ) async throws {
+        try await withBench { bench in
+            let device = try await bench.ext("ext4")
+            try await bench.run(["/sbin/tune2fs"] + due + [device.path])
+            #expect(try await bench.repair(device) == nil)
+            let copy = try await bench.crashedCopy(of: device, type: "ext4")
+            let said = try #require(try await bench.repair(copy))
+            #expect(said.contains("recovering journal"), "\(said)")
+            #expect(!said.contains("check forced"), "\(said)")
+            let mountpoint = try await bench.mountOne(copy, type: "ext4")
+            #expect(try contents(of: "\(mountpoint)/file", limit: 10) == Array("kept".utf8))
+        }
+    }
+
+    @Test func `an error that only the journal knows of is seen, and all is checked`() async throws
+    {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
-            let copy = try await bench.crashedCopy(of: device, type: type)
-            let before = try await bench.digest()
-            let mountpoint = try await bench.mountOne(copy, type: type, readOnly: true)
-            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
-            #expect(try await bench.digest() == before)
+            try await bench.run("/sbin/mkfs.ext4", "-q", "-O", "^metadata_csum", device.path)
+            let copy = try await bench.crashedCopy(of: device, type: "ext4")
+            // j_errno, at byte 32 of the journal's superblock, is what jbd2_journal_abort leaves.
+            let disk = try #require(bench.disks.last)
+            let journal = try #require(
+                bench.offset(of: [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4], disk))
+            bench.write([0, 0, 0, 5], at: journal + 32, of: disk)
+            let said = try #require(try await bench.repair(copy))
+            #expect(said.contains("recovering journal"), "\(said)")
+            #expect(said.contains("contains a file system with errors"), "\(said)")
+            #expect(try await bench.repair(copy) == nil)
+        }
+    }
+
+    @Test func `a check that outlasts its Mount goes on, tells how far it is, and is joined`()
+        async throws
+    {
+        try await withBench { bench in
+            let device = try await bench.damaged()
+            let fileSystems = try bench.fileSystems(
+                withE2fsck: """
+                    echo begun >> \(bench.path)/runs
+                    echo '1 37 100 /dev/x'
+                    echo said
+                    read line < \(bench.path)/go
+                    exit 1
+                    """)
+            func repair(_ time: Duration) async throws -> String? {
+                try await fileSystems.repair(
+                    device, of: volume(1), type: "ext4", by: bench.after(time))
+            }
+            var error = try await failure { _ = try await repair(.milliseconds(20)) }
+            let deadline = bench.after(.seconds(120))
+            while !error.found.contains("37 %") {
+                try #require(RingActor.ring.now < deadline, "\(error)")
+                error = try await failure { _ = try await repair(.milliseconds(20)) }
+            }
+            #expect(error.reason == .deadline)
+            #expect(error.found.contains("is in pass 1 of 5, at 37 % of it"), "\(error)")
+            #expect(error.doing.contains("\(volume(1))"))
+            let last = RingActor.spawn { try await repair(.seconds(120)) }
+            try await bench.letGo()
+            #expect(try await last.value == "said")
+            #expect(try contents(of: "\(bench.path)/runs", limit: 100) == Array("begun\n".utf8))
+        }
+    }
+
+    @Test func `a check that failed between two Mounts is told by the next, until it was mended`()
+        async throws
+    {
+        try await withBench { bench in
+            let device = try await bench.damaged()
+            let fileSystems = try bench.fileSystems(
+                withE2fsck: """
+                    echo begun >> \(bench.path)/runs
+                    read line < \(bench.path)/go
+                    echo 'it is beyond help'
+                    exit 4
+                    """)
+            func repair(_ time: Duration) async throws -> String? {
+                try await fileSystems.repair(
+                    device, of: volume(1), type: "ext4", by: bench.after(time))
+            }
+            @RingActor func failInBetween() async throws {
+                let late = try await failure { _ = try await repair(.zero) }
+                #expect(late.reason == .deadline)
+                try await bench.letGo()
+                let check = fileSystems.checks[volume(1)]
+                try await #require(check).waitForEnd()
+            }
+            try await failInBetween()
+            let error = try await failure { _ = try await repair(.seconds(120)) }
+            #expect(error.reason == .content)
+            #expect(error.found.contains("it is beyond help"), "\(error)")
+            try await failInBetween()
+            try await bench.run("/sbin/tune2fs", "-O", "^has_journal", device.path)
+            try await bench.run("/bin/sh", "-c", "/sbin/e2fsck -fy \(device.path) || [ $? = 1 ]")
+            #expect(try await repair(.seconds(120)) == nil)
+            #expect(
+                try contents(of: "\(bench.path)/runs", limit: 100) == Array("begun\nbegun\n".utf8))
         }
     }
 
@@ -135,13 +227,41 @@ extension Bench {
         return device
     }
 
+    fileprivate func damaged() async throws -> BlockDevice {
+        let device = try await ext("ext4")
+        try await run("/sbin/tune2fs", "-E", "force_fsck", device.path)
+        return device
+    }
+
+    /// With a script in e2fsck's place, that waits for `letGo` where it reads from `go`.
+    fileprivate func fileSystems(withE2fsck script: String) throws -> FileSystems {
+        mkdir("\(path)/tools", 0o755)
+        mkfifo("\(path)/go", 0o600)
+        write("#!/bin/sh\n\(script)\n", to: "\(path)/tools/e2fsck")
+        return FileSystems(devPath: devPath, sysPath: sysPath, toolPath: "\(path)/tools")
+    }
+
+    fileprivate func letGo() async throws {
+        let fifo = "\(path)/go"
+        await RingActor.ring.blocking { _ = close(open(fifo, O_WRONLY | O_CLOEXEC)) }
+    }
+
+    /// Where these bytes are first on a disk, at the beginning of a block of 1 KiB.
+    fileprivate func offset(of bytes: [UInt8], _ disk: Disk) -> Int? {
+        stride(from: 0, to: 320 << 20, by: 1024).first {
+            read(bytes.count, at: $0, of: disk) == bytes
+        }
+    }
+
     fileprivate func repair(_ device: BlockDevice, type: String = "ext4") async throws -> String? {
         try await fileSystems.repair(device, of: volume(1), type: type, by: after(.seconds(120)))
     }
 
     /// Of the newest disk, past all caches of the device.
-    fileprivate func digest() async throws -> String {
-        let file = try #require(disks.last).file
+    func digest() async throws -> String {
+        let disk = try #require(disks.last)
+        flush(disk)
+        let file = disk.file
         let result = try await ChildProcess.run(
             "/usr/bin/sha256sum", [file], by: after(.seconds(120)))
         try #require(result.succeeded)
@@ -149,7 +269,7 @@ extension Bench {
     }
 
     /// Writes a file, and plugs in, as volume 1, a copy of the disk as it is while mounted.
-    fileprivate func crashedCopy(of device: BlockDevice, type: String) async throws -> BlockDevice {
+    func crashedCopy(of device: BlockDevice, type: String) async throws -> BlockDevice {
         let mountpoint = try await mountOne(device, type: type)
         write("kept", to: "\(mountpoint)/file")
         let file = open("\(mountpoint)/file", O_RDONLY | O_CLOEXEC)

@@ -128,6 +128,22 @@ private func situation(
         #expect(error?.description.contains("partition=") == true)
     }
 
+    @Test func `of two things at once both are named, and a partition may be asked for`() throws {
+        let both = DeviceContent.several(["ext4", "dos partition table"])
+        let error = #expect(throws: OperationError.self) { try decide(both) }
+        #expect(error?.description.contains("ext4 and dos partition table") == true)
+        #expect(error?.description.contains("partition=") == true)
+        let inside = #expect(throws: OperationError.self) {
+            try decide(
+                .several(["xfs", "crypto_LUKS"]), options: VolumeOptions(["partition": "1"]))
+        }
+        #expect(inside?.description.contains("partition=") == false)
+        #expect(throws: OperationError.self) {
+            try ContentDecision(
+                both, on: device, of: volume(), options: VolumeOptions(), wasFormatting: true)
+        }
+    }
+
     @Test func `a blank volume is not formatted from a snapshot or to be read`() {
         #expect(throws: OperationError.self) { try decide(.blank, snapshot: "snap-1") }
         #expect(throws: OperationError.self) {

@@ -75,6 +75,22 @@ import VolumeCore
         #expect(error.doing.hasPrefix("use the option \(name)="))
     }
 
+    @Test func `norecovery goes with read-only alone, and says what a mount may do`() throws {
+        #expect(throws: OperationError.self) { try VolumeOptions(["mount-options": "norecovery"]) }
+        let both = try VolumeOptions(["mount-options": "norecovery,noatime", "read-only": "true"])
+        #expect(try both.mountOptions(for: "ext4") == ["noatime"])
+        #expect(try VolumeOptions(both.dictionary) == both)
+        let single = VolumeDescription(
+            id: VolumeID(literal: "vol-0123456789abcdef0"), state: .inUse,
+            availabilityZone: "eu-west-1a", size: 1)
+        var shared = single
+        shared.multiAttachEnabled = true
+        #expect(both.access(to: single) == .withoutReplay)
+        #expect(VolumeOptions(readOnly: true).access(to: single) == .readOnly)
+        #expect(VolumeOptions(readOnly: true).access(to: shared) == .withoutReplay)
+        #expect(VolumeOptions().access(to: single) == .writable)
+    }
+
     @Test func `a mount option for one file system is refused for another`() throws {
         let options = try VolumeOptions(["mount-options": "noatime,logbufs=4"])
         #expect(try options.mountOptions(for: "xfs") == ["noatime", "logbufs=4"])

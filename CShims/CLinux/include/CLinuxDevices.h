@@ -22,6 +22,13 @@ bool CLinux_is_directory(uint32_t mode);
 /* The device's size in bytes (BLKGETSIZE64). Returns 0 or an errno. */
 int CLinux_device_size(int device, uint64_t *bytes);
 
+/* Whether the device accepts no writes (BLKROGET), whoever forbade them. Returns 0 or an errno. */
+int CLinux_device_is_read_only(int device, bool *is_read_only);
+
+/* Has the kernel refuse writes to the device, or allow them again where the device itself takes any
+   (BLKROSET). Returns 0 or an errno. */
+int CLinux_set_device_read_only(int device, bool is_read_only);
+
 /* Identify Controller (NVM Express Base Specification, 5.17.2) into 4096 bytes. Returns 0, an
    errno, or the negated NVMe status with which the controller refused. */
 int CLinux_nvme_identify_controller(int device, uint8_t *answer);

@@ -334,17 +334,18 @@ extension LifePorts: FileSystemPort {
 
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
-        readOnly: Bool, options: [String]
-    ) async throws -> Bool {
+        access: MountAccess, options: [String]
+    ) async throws -> MountOutcome {
+        let isReadOnly = access != .writable
         let canGrow = cloud.volume(volume).isSmall
         if fault == .mountAcknowledgedEarly {
             process.spawn { [self] in
-                try? await reallyMount(device, volume, mountpoint, readOnly)
+                try? await reallyMount(device, volume, mountpoint, isReadOnly)
             }
         } else {
-            try await reallyMount(device, volume, mountpoint, readOnly)
+            try await reallyMount(device, volume, mountpoint, isReadOnly)
         }
-        return canGrow
+        return MountOutcome(canGrow: canGrow)
     }
 
     private func reallyMount(
