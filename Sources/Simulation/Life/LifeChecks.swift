@@ -141,15 +141,24 @@ extension LifeWorld {
         if hosts[caller].tagsForbidden, !isNew {
             trace.broke("who may not write tags takes nothing from who runs", what)
         }
+        if plan.takeover.rawValue == "if-released", !isNew, !isDisturbed(volume),
+            let look = cloud.looks(at: volume, by: caller, until: call.sentAt).last, !look.isWild,
+            look.mark != "\(cloud.instances[owner]) \(volume.id)"
+        {
+            trace.broke("if-released takes what the plugin has released", what)
+        }
         // A lease that was taken away need not be back yet.
         if isDisturbed(volume) { volume.attachment(on: owner)?.isJudged = true }
-        guard hosts[owner].kernel.isHeld(volume), let since = volume.leaseSince,
+        guard let since = volume.leaseSince,
             volume.tags[LifeCloud.lease] == cloud.instances[owner].description,
             since + Self.lastLook < scheduler.now
         else { return }
         volume.attachment(on: owner)?.isJudged = true
-        if isKnowable(since, on: volume, to: caller, call) {
+        guard isKnowable(since, on: volume, to: caller, call) else { return }
+        if hosts[owner].kernel.isHeld(volume) {
             trace.broke("no host detaches what another has mounted", what)
+        } else {
+            trace.broke("the lease of a running owner is respected", what)
         }
     }
 

@@ -44,8 +44,9 @@ final class LifeCloud: @unchecked Sendable {
         /// The version that it told, and the newest that there was.
         let told: Int
         let newest: Int
-        /// The host whose lease it showed.
+        /// The host whose lease it showed, and the mark.
         let lease: String?
+        let mark: String?
         /// Whether it was older than looks are.
         let isWild: Bool
     }
@@ -203,18 +204,22 @@ final class LifeCloud: @unchecked Sendable {
     /// It is never older than what the host was told before, and tells everything that was written
     /// before a look of the same host that came `lagSeen` earlier.
     func told(_ volume: Volume, to host: Int) -> VolumeDescription {
+        let goesBack = world.fault == .looksGoBack && scheduler.random.chance(250)
         let isWild =
             faultsAreOn && plan.lagMax > .zero && scheduler.random.chance(Self.wildLooks)
         let version =
-            isWild
-            ? wildVersion(of: volume)
-            : max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
+            goesBack
+            ? volume.forgotten
+            : isWild
+                ? wildVersion(of: volume)
+                : max(laggingVersion(of: volume), oldestVersion(of: volume, for: host))
         var description = volume.history[version - volume.forgotten].description
         if volume.looks[host].count == 8 { volume.looks[host].removeFirst() }
         volume.looks[host].append(
             Look(
                 at: scheduler.now, told: version, newest: volume.version,
-                lease: description.tags[Self.lease], isWild: isWild))
+                lease: description.tags[Self.lease], mark: description.tags[Self.mark],
+                isWild: isWild))
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description
@@ -229,7 +234,7 @@ final class LifeCloud: @unchecked Sendable {
     private static let lagSeen: Duration = .seconds(2)
 
     /// How many of a thousand looks are older than all that is said of them.
-    private static let wildLooks = 4
+    private static let wildLooks = 8
 
     private func wildVersion(of volume: Volume) -> Int {
         let seen = volume.history.lastIndex { $0.at + .seconds(10) <= scheduler.now } ?? 0
@@ -245,7 +250,6 @@ final class LifeCloud: @unchecked Sendable {
     }
 
     private func oldestVersion(of volume: Volume, for host: Int) -> Int {
-        if world.fault == .looksGoBack { return volume.forgotten }
         let looks = volume.looks[host].filter { !$0.isWild }
         let settled = looks.last { $0.at + Self.lagSeen <= scheduler.now }
         return max(looks.last?.told ?? 0, settled?.newest ?? 0, volume.forgotten)
@@ -440,6 +444,8 @@ final class LifeCloud: @unchecked Sendable {
             case 1: device = nil
             default: device = scheduler.random.duration(5_000...40_000)
             }
+        } else if faultsAreOn, scheduler.random.chance(30) {
+            device = scheduler.random.duration(5_000...20_000)
         }
         if !attachment.isStuck {
             scheduler.after(scheduler.random.duration(300...2500)) { [self] in

@@ -215,6 +215,7 @@ final class LifeDocker: @unchecked Sendable {
         let isReadOnly = host.wantsReadOnly.contains(volume)
         if isReadOnly { options["read-only"] = "true" }
         let removals = host.removals(of: volume)
+        host.creating(volume, readOnly: isReadOnly)
         try await call(volume, bound: callTimeout) {
             [options] in try await $0.create(name, options: options)
         }
@@ -227,7 +228,7 @@ final class LifeDocker: @unchecked Sendable {
         trace.note(.mount, host: host.index, volume: volume, 0, id)
         let sentAt = scheduler.now
         if world.cloud.volumes[volume].attachment.map({ $0.host != host.index }) == true {
-            meetRival(volume, 1900...2500)
+            meetRival(volume, 1850...2050)
         }
         do {
             if world.fault == .countsAreASet, acknowledged(volume, id) > 0 {
@@ -302,9 +303,13 @@ final class LifeDocker: @unchecked Sendable {
         container.isBusy = true
         containers.append(container)
         defer { container.isBusy = false }
+        var isCut = false
         for attempt in 0..<tries {
             do {
                 if attempt > 0 { try await process.sleep(.seconds(5)) }
+                // Its user may create it anew, otherwise.
+                if isCut, scheduler.random.chance(300) { await remove(volume, changing: 600) }
+                isCut = false
                 try await ensure(volume)
                 if scheduler.random.chance(400) {
                     let id = newID()
@@ -316,8 +321,7 @@ final class LifeDocker: @unchecked Sendable {
                 return container
             } catch is ProcessEnded { return nil } catch CallFailure.cut {
                 host.cut(volume)
-                // Its user may create it anew, otherwise.
-                if scheduler.random.chance(300) { await remove(volume) }
+                isCut = true
             } catch {}
         }
         containers.removeAll { $0 === container }
@@ -427,10 +431,11 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    private func remove(_ volume: Int) async {
+    /// - Parameter changing: how many of a thousand are created with other options next.
+    private func remove(_ volume: Int, changing: Int = 200) async {
         let name = name(volume)
         try? await call(volume, bound: callTimeout) { [host] in
-            host.removing(volume)
+            host.removing(volume, changing: changing)
             try await $0.remove(name)
         }
     }

@@ -76,7 +76,9 @@ final class LifeHost: @unchecked Sendable {
     private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
     private(set) var isRunning = true
+    /// When it came up last, from a boot or from hibernation.
     private(set) var bootedAt: Instant?
+    private(set) var boots = 0
 
     init(index: Int, world: LifeWorld) {
         self.index = index
@@ -89,17 +91,21 @@ final class LifeHost: @unchecked Sendable {
     /// - Parameter removals: how many there had been when its Create was sent: a Remove that came
     ///   before the answer may have been carried out after the Create.
     func created(_ volume: Int, since removals: Int, readOnly: Bool) {
-        if readOnly { everReadOnly.insert(volume) }
         guard removals == self.removals(of: volume) else { return }
         known.insert(volume)
         inForce[volume] = (readOnly, world.scheduler.now)
     }
+    /// Called as a Create is sent, whose answer may be lost.
+    func creating(_ volume: Int, readOnly: Bool) {
+        if readOnly { everReadOnly.insert(volume) }
+    }
+
     /// The next Create may have other options.
-    func removing(_ volume: Int) {
+    func removing(_ volume: Int, changing: Int) {
         known.remove(volume)
         inForce[volume] = nil
         removed[volume, default: 0] += 1
-        guard world.scheduler.random.chance(200) else { return }
+        guard world.scheduler.random.chance(changing) else { return }
         wantsReadOnly.formSymmetricDifference([volume])
     }
 
@@ -324,8 +330,11 @@ final class LifeHost: @unchecked Sendable {
         diskOwner = other.diskOwner
         known = []
         inForce = [:]
+        everReadOnly.formUnion(other.everReadOnly)
         asked = []
         isImage = true
+        // Nobody knows of what it did before.
+        for volume in world.cloud.volumes { volume.disturbedAt = world.scheduler.now }
     }
 
     /// Power goes away; the kernel's memory with it.
@@ -348,6 +357,7 @@ final class LifeHost: @unchecked Sendable {
         guard !isRunning, !isTerminated else { return }
         isRunning = true
         bootedAt = world.scheduler.now
+        boots += 1
         world.cloud.states[index] = .running
         world.trace.note(.booted, host: index)
         world.cloud.instanceBooted(index)

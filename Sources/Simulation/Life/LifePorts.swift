@@ -481,5 +481,5 @@ extension LifePorts: StatePort, HostPort {
         Host(instance: cloud.instances[host.index], availabilityZone: LifeCloud.zone)
     }
 
-    var boot: String { "\(host.index) \(host.bootedAt?.nanoseconds ?? 0)" }
+    var boot: String { "\(host.index) \(host.boots)" }
 }

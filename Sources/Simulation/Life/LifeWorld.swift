@@ -219,13 +219,26 @@ package final class LifeWorld: @unchecked Sendable {
             if isTerminated { cloud.instanceEnded(host.index) }
         }
         if !isTerminated {
-            scheduler.after(scheduler.random.duration(30_000...90_000)) { host.boot() }
+            scheduler.after(scheduler.random.duration(25_000...70_000)) { host.boot() }
+        }
+        wantElsewhere(whatIsOn: host)
+    }
+
+    /// Containers of a host that goes down may come up on another one.
+    private func wantElsewhere(whatIsOn host: LifeHost) {
+        let other = scheduler.random.pick(hosts.filter { $0 !== host })
+        let volume = scheduler.random.pick(
+            cloud.volumes.filter { $0.attachment(on: host.index) != nil })
+        guard let other, let volume else { return }
+        scheduler.after(scheduler.random.duration(0...20_000)) {
+            other.docker.runSoon(volume.index)
         }
     }
 
     private func hibernate(_ host: LifeHost) {
         cloud.states[host.index] = .stopping
         cloud.isHibernated.insert(host.index)
+        wantElsewhere(whatIsOn: host)
         host.freeze()
         scheduler.after(.seconds(15)) { [self] in
             if host.isFrozen { cloud.states[host.index] = .stopped }
