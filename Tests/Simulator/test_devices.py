@@ -216,12 +216,15 @@ def test_a_mounted_partition_goes_with_its_device(start, mounted):
     partition = attach(simulator, FREE, HERE) + "p1"
     subprocess.run(["mkfs.ext4", "-q", partition], check=True)
     place = mounted(partition)
-    simulator.ec2().detach_volume(VolumeId=FREE)
-    simulator.wait_for_volume(FREE, "available")
-    assert not os.path.exists(partition)
-    with pytest.raises(OSError) as caught:
-        write_much(place)
-    assert caught.value.errno in DEAD
+    with open(partition, "r+b", buffering=0) as device:
+        simulator.ec2().detach_volume(VolumeId=FREE)
+        simulator.wait_for_volume(FREE, "available")
+        assert not os.path.exists(partition)
+        with pytest.raises(OSError) as caught:
+            write_much(place)
+        assert caught.value.errno in DEAD
+        with pytest.raises(OSError):
+            os.pwrite(device.fileno(), bytes(4096), 64 << 20)
 
 
 @pytest.mark.parametrize("stays", [False, True])
