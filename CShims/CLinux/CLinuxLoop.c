@@ -62,6 +62,13 @@ int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length
     return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
 }
 
+int CLinux_shrink_partition(int device, int number, uint64_t start) {
+    struct blkpg_partition partition = {.pno = number, .start = (long long)start, .length = 512};
+    struct blkpg_ioctl_arg request = {
+        .op = BLKPG_RESIZE_PARTITION, .datalen = sizeof partition, .data = &partition};
+    return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
+}
+
 int CLinux_loop_tear(int device) {
     struct loop_info64 info;
     if (ioctl(device, LOOP_GET_STATUS64, &info) != 0)
