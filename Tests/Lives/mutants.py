@@ -235,11 +235,24 @@ def run(*arguments):
     raise RuntimeError(f"{arguments[0][0]} {ended}, {RUNS_MAX} times: is the memory used up?")
 
 
+RUNNING = set()
+STOPPED = threading.Event()
+
+
+def stop():
+    """Ends what runs, and lets nothing more begin."""
+    STOPPED.set()
+    for process in list(RUNNING):
+        process.kill()
+
+
 def run_once(command, seconds, is_enough, number=0, reached=None):
     """(what it ended with, its output), ended as soon as a line of it is enough.
 
     It may use the processor for so many seconds.
     """
+    if STOPPED.is_set():
+        raise RuntimeError("stopped")
     environment = {**os.environ, "MUTANT": str(number), "SWIFT_BACKTRACE": "enable=no"}
     if reached:
         environment["MUTANTS_REACHED"] = str(reached)
@@ -247,6 +260,7 @@ def run_once(command, seconds, is_enough, number=0, reached=None):
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", env=environment, start_new_session=True,
         preexec_fn=limited(seconds))
+    RUNNING.add(process)
     is_late = threading.Event()
 
     def end():
@@ -267,6 +281,7 @@ def run_once(command, seconds, is_enough, number=0, reached=None):
         timer.cancel()
         process.stdout.close()
         process.wait()
+        RUNNING.discard(process)
     if is_late.is_set():
         return "waits for ever", output
     if code == -signal.SIGXCPU:
@@ -541,6 +556,7 @@ def main():
                     say(f"{len(results)}/{len(wanted)}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
             raise
     remember_survivors(
         wanted, [one for one in wanted if not results[one].is_killed and one.key not in entries])
@@ -553,6 +569,9 @@ def main():
 
 
 if __name__ == "__main__":
+    # In the background SIGINT may be ignored.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.default_int_handler)
     try:
         sys.exit(main())
     except (LookupError, RuntimeError, swift_source.Unreadable) as error:
