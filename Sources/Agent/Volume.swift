@@ -118,11 +118,6 @@ final class Volume {
         if case .detaching = phase { true } else { leaseDrop != nil }
     }
 
-    /// Whether EC2, as it said last, deletes it when the instance that it is attached to is terminated.
-    var isDeletedWithInstance: Bool {
-        description?.attachments.contains(where: \.deleteOnTermination) == true
-    }
-
     var device: BlockDevice? {
         if case .mounted(let device) = phase { device } else { nil }
     }

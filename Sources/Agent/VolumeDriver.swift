@@ -210,7 +210,9 @@ extension VolumeManager.Info {
                     $0.member("mounts", String(mounts))
                     if let device { $0.member("device", device) }
                     if let attachedAs { $0.member("attachedAs", attachedAs) }
-                    if isDeletedWithInstance { $0.member("deleteOnTermination", "true") }
+                    if let deletionWarning {
+                        $0.member("deletedWithInstance", deletionWarning)
+                    }
                     if let problem { $0.member("problem", problem) }
                     if mayBeOutdated {
                         $0.member(

@@ -59,7 +59,8 @@ extension VolumeManager {
             guard volume.record.isOurs else {
                 throw OperationError(
                     .device, doing: error.doing, found: error.found,
-                    advice: "it was not this plugin that attached the volume here: detach it by hand, "
+                    advice:
+                        "it was not this plugin that attached the volume here: detach it by hand, "
                         + "and mount it again")
             }
             // Stuck in `attaching`: another name helps where the kernel still holds the old one.
@@ -393,7 +394,7 @@ extension VolumeManager {
     private func attachmentEnded(
         _ id: VolumeID, _ host: Host, _ situation: Situation, _ description: VolumeDescription
     ) -> OperationError {
-        return OperationError(
+        OperationError(
             .device, doing: "attach \(id) to \(host.instance)",
             found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
             advice: adviceOnEndedAttachment(
@@ -419,7 +420,6 @@ extension VolumeManager {
                 for own in description.attachments where own.instance == host.instance {
                     try await refuseRoot(id, own, by: deadline)
                 }
-                warnOfDeletion(with: description)
                 noteOrigin(of: volume, attachedAs: name, description, on: host)
                 volume.isLookedAt = volume.attachedAt != nil
                 claim(name, for: volume)
@@ -439,20 +439,11 @@ extension VolumeManager {
     }
 
     /// Tells that a volume goes with its instance: one that was attached at the instance's launch does.
-    func warnOfDeletion(with description: VolumeDescription) {
-        for attachment in description.attachments where attachment.deleteOnTermination {
-            let instance = attachment.instance?.description ?? "INSTANCE"
-            let change =
-                "aws ec2 modify-instance-attribute --instance-id \(instance) --block-device-mappings "
-                + "'[{\"DeviceName\":\"\(attachment.device ?? "NAME")\","
-                + "\"Ebs\":{\"DeleteOnTermination\":false}}]'"
-            log.warning(
-                "EC2 deletes the volume, with its data, when its instance is terminated",
-                metadata: [
-                    "volume": "\(description.id)", "instance": "\(instance)",
-                    "to_keep_it": "\(change)",
-                ])
-        }
+    func warnOfDeletion(of description: VolumeDescription) {
+        guard let warning = description.deletionWarning else { return }
+        log.warning(
+            "EC2 deletes the volume, with its data, when its instance is terminated",
+            metadata: ["volume": "\(description.id)", "advice": "\(warning)"])
     }
 
     func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {

@@ -33,7 +33,7 @@ extension VolumeManager {
         let naming = VolumeNaming(
             name: name, options: options,
             createdAt: old.first { $0.name == name }?.createdAt ?? ports.time.unixSeconds)
-        warnOfDeletion(with: description)
+        warnOfDeletion(of: description)
         try await define(
             id, by: old.filter { $0.name != name } + [naming], for: name, description)
         if let volume = volumes[id], AttachmentMark.isBorne(by: description, for: host.instance),

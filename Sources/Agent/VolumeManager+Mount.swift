@@ -156,6 +156,7 @@ extension VolumeManager {
             volume.needsRemount = false
             watchForLoss(of: volume, device)
             watchLease(of: volume)
+            if let description = volume.description { warnOfDeletion(of: description) }
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([

@@ -66,8 +66,8 @@ package actor VolumeManager {
         package var device: String?
         /// `/dev/sdf`, while it is attached as far as is known.
         package var attachedAs: String?
-        /// Whether EC2 deletes it together with this instance.
-        package var isDeletedWithInstance: Bool
+        /// What keeps it, where EC2 deletes it together with this instance.
+        package var deletionWarning: String?
         /// Whether it is mounted without a replay of its journal, which holds more.
         package var mayBeOutdated: Bool
         /// Why it cannot be used; nil as a rule.
@@ -154,7 +154,7 @@ extension VolumeManager {
             mounts: record.mounts.total,
             device: volume?.isLost == true ? "lost" : volume?.device?.path,
             attachedAs: origin.isConfirmed ? record.deviceName : nil,
-            isDeletedWithInstance: volume?.isHere == true && volume?.isDeletedWithInstance == true,
+            deletionWarning: volume?.isHere == true ? volume?.description?.deletionWarning : nil,
             mayBeOutdated: volume?.device != nil && volume?.mayBeOutdated == true,
             problem: naming.flaw)
     }

@@ -43,7 +43,8 @@ extension VolumeRecord {
 
     private static let known: Set<String> = [
         "id", "name", "options", "createdAt", "hasLease", "isFormatting", "isRemoved", "deviceName",
-        "isOurs", "isOwnershipDue", "otherNames", "mountedAs", "counts", "unanswered", "mountedNames",
+        "isOurs", "isOwnershipDue", "otherNames", "mountedAs", "counts", "unanswered",
+        "mountedNames",
     ]
 
     /// A saved record. One that is not understood is kept as it is, under the name that it gives, and

@@ -93,6 +93,18 @@ extension Situation: CustomStringConvertible {
     }
 }
 
+extension VolumeDescription {
+    /// What keeps the volume when the instance that it is attached to is terminated; nil where it is
+    /// kept anyway.
+    package var deletionWarning: String? {
+        guard let own = attachments.first(where: \.deleteOnTermination),
+            let instance = own.instance, let device = own.device
+        else { return nil }
+        return "to keep it: aws ec2 modify-instance-attribute --instance-id \(instance) "
+            + "--block-device-mappings DeviceName=\(device),Ebs={DeleteOnTermination=false}"
+    }
+}
+
 extension VolumeAttachment {
     /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as on
     /// Xen.

@@ -40,7 +40,8 @@ extension EC2Failure {
         switch self {
         case .refused(let code, let message, _):
             if isThrottling {
-                return "something in the account calls EC2 too often: CloudTrail tells what; try again"
+                return
+                    "something in the account calls EC2 too often: CloudTrail tells what; try again"
             }
             return permissionAdvice(code, message, action)
                 ?? volumeAdvice(code, action, kmsKeyID) ?? tagAdvice(code) ?? accountAdvice(code)
