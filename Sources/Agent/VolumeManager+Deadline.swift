@@ -88,19 +88,22 @@ extension VolumeManager {
         call.settle(.failure(error))
     }
 
-    /// How long a call about the volume waits. One that would wait for what has outlasted a whole
-    /// call already is answered before Docker's shortest time for an answer, so that its user sees why.
+    /// How long a call about the volume waits. Where something hangs that has outlasted a call already,
+    /// it is answered before Docker's default time for an answer is over, so that its user sees why.
     private func patience(with id: VolumeID, atMost time: Duration) async -> Duration {
         guard overdueCalls[id] != nil, await ports.fileSystems.workUnderWay(on: id)?.hangs == true
         else { return time }
         return min(time, Limit.hangingAnswerTimeMax)
     }
 
-    /// What a call says that waits for what has not ended.
+    /// What a call says that waits for what has not ended, or, after no time, is one too many.
     private func lateness(
         _ doing: String, _ id: VolumeID, after time: Duration
     ) async -> OperationError {
-        let waited = "after \(time.components.seconds) s of waiting "
+        let waited =
+            time > .zero
+            ? "after \(time.components.seconds) s of waiting "
+            : "\(Limit.overdueCallsMax) calls about the volume wait already, and "
         if let work = await ports.fileSystems.workUnderWay(on: id) {
             return OperationError(
                 .deadline, doing: doing, found: waited + "this has not ended: \(text(work))",

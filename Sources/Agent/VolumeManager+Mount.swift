@@ -107,6 +107,12 @@ extension VolumeManager {
             case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
             case .unmounted:
                 let id = volume.id
+                guard ports.time.now < deadline else {
+                    throw OperationError(
+                        .deadline, doing: "mount \(id)",
+                        found: "what was under way on it before has taken all the time there was",
+                        advice: "try again")
+                }
                 volume.phase = .mounting(
                     Task(executorPreference: executor) { try await self.bringUp(id, by: deadline) })
             }

@@ -89,10 +89,13 @@ package final class FileSystems: Sendable {
         closedToWrites.remove(mountpoint)
     }
 
-    /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace.
+    /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace. The
+    /// mountpoint's last part may be the volume's id.
     package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
         let doing = "look at what is mounted at \(mountpoint)"
-        return await RingActor.ring.blocking(for: owner(of: device), doing: doing) {
+        let volume = VolumeID(baseName(of: mountpoint))
+        let owner = volume.map { .volume($0) } ?? owner(of: device)
+        return await RingActor.ring.blocking(for: owner, doing: doing) {
             do throws(Errno) {
                 let home = try Node(mountpoint, following: false).home
                 return home == device.number ? .mounted : .notMounted

@@ -23,10 +23,14 @@ package enum BlockingOwner: Hashable, Sendable {
 ///
 /// The queue needs no bound of its own: each entry is a suspended caller.
 final class BlockingPool: Sendable {
+    /// Does the work, and returns what tells its caller. That is done when its turn has ended: a
+    /// caller may have more work at once, for which the owner's worker is free then.
+    typealias Body = @Sendable () -> (@Sendable () -> Void)
+
     private struct Work {
         let owner: BlockingOwner
         let doing: String
-        let run: @Sendable () -> Void
+        let body: Body
     }
 
     /// Work whose turn has come.
@@ -117,10 +121,10 @@ final class BlockingPool: Sendable {
     /// False where the work, or some before it, waits for its turn: `relieve` is then to be called
     /// when `nextRelief` says.
     func run(
-        for owner: BlockingOwner, _ doing: String, _ work: @escaping @Sendable () -> Void
+        for owner: BlockingOwner, _ doing: String, _ body: @escaping Body
     ) -> Bool {
         let (calls, isWaiting) = state.withLock { state in
-            state.queue.append(Work(owner: owner, doing: doing, run: work))
+            state.queue.append(Work(owner: owner, doing: doing, body: body))
             return (state.dispatch(at: RingActor.ring.now), !state.queue.isEmpty)
         }
         return carryOut(calls) && !isWaiting
@@ -193,8 +197,9 @@ final class BlockingPool: Sendable {
         repeat {
             var turn = next(after: nil)
             while let current = turn {
-                current.work.run()
+                let tell = current.work.body()
                 turn = next(after: current)
+                tell()
             }
         } while waitForWork()
     }

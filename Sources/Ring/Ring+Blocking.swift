@@ -15,7 +15,8 @@ extension Ring {
     ) async throws(E) -> T {
         let result: Result<T, E> = await withUnsafeContinuation { continuation in
             let hasTurn = blockingPool.run(for: owner, doing) {
-                continuation.resume(returning: Result { () throws(E) -> T in try work() })
+                let result = Result { () throws(E) -> T in try work() }
+                return { continuation.resume(returning: result) }
             }
             if !hasTurn { relieveWorkers() }
         }

@@ -63,10 +63,21 @@ struct HangTests {
             try await bench.fileSystems.mount(
                 device, of: id, type: "xfs", at: mountpoint, access: .writable, options: [])
             try await bench.run("/sbin/fsfreeze", "-f", mountpoint)
-            do { try await body(bench, mountpoint) } catch {
-                _ = try? await bench.run("/sbin/fsfreeze", "-u", mountpoint)
-                throw error
+            // Where the test fails, what it waits for may never come otherwise.
+            let thawing = RingActor.spawn {
+                try? await RingActor.ring.sleep(until: bench.after(.seconds(60)))
+                _ = await RingActor.spawn {
+                    try? await ChildProcess.run(
+                        "/sbin/fsfreeze", ["-u", mountpoint], by: bench.after(.seconds(60)))
+                }.value
             }
+            let result: Result<Void, any Error>
+            do { result = .success(try await body(bench, mountpoint)) } catch {
+                result = .failure(error)
+            }
+            thawing.cancel()
+            await thawing.value
+            try result.get()
         }
     }
 }
