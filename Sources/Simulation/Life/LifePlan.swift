@@ -35,7 +35,7 @@ struct LifePlan {
     init(_ random: inout SeededRandom) {
         hosts = random.chance(850) ? 2 : 3
         volumes = 1 + random.below(3)
-        operations = 3 + random.below(7)
+        operations = 3 + random.below(6)
         cloudFaults = random.pick([0, 0, 20, 60, 150]) ?? 0
         kernelFaults = random.pick([0, 0, 10, 40]) ?? 0
         detachAfter =
