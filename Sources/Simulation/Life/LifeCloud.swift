@@ -511,7 +511,7 @@ final class LifeCloud: @unchecked Sendable {
 
     /// What a host that went down held may take force.
     private func isStuck(_ attachment: Attachment) -> Bool {
-        faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(700)
+        faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(900)
     }
 
     private func free(_ volume: Volume, _ attachment: Attachment) {
