@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/blkpg.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -21,8 +22,12 @@ static int bind_to(int number, int backing) {
         .fd = (uint32_t)backing,
         .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN},
     };
-    if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
+    if (ioctl(device, LOOP_CONFIGURE, &config) == 0) {
+        /* The device may have been told to refuse writes when it was another file's. */
+        int refuses_writes = 0;
+        ioctl(device, BLKROSET, &refuses_writes);
         return device;
+    }
     int code = errno;
     close(device);
     return -code;
@@ -54,6 +59,13 @@ int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length
         .pno = number, .start = (long long)start, .length = (long long)length};
     struct blkpg_ioctl_arg request = {
         .op = BLKPG_ADD_PARTITION, .datalen = sizeof partition, .data = &partition};
+    return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
+}
+
+int CLinux_shrink_partition(int device, int number, uint64_t start) {
+    struct blkpg_partition partition = {.pno = number, .start = (long long)start, .length = 512};
+    struct blkpg_ioctl_arg request = {
+        .op = BLKPG_RESIZE_PARTITION, .datalen = sizeof partition, .data = &partition};
     return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
 }
 

@@ -41,6 +41,11 @@ final class Volume {
     var isLost = false
     /// When EC2 accepted the last attachment here, or may have.
     var attachedAt: Instant?
+    /// Whether EC2 has shown the attachment of `attachedAt` since.
+    var isLookedAt = false
+    /// The names that AttachVolume was asked for in this run, since the volume was detached last: an
+    /// attachment by one of them is this plugin's.
+    var askedNames: Set<String> = []
     /// When a look at this instance was asked for first that did not list it, though it is thought to be
     /// attached.
     var unlistedAt: Instant?

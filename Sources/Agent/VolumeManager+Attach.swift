@@ -56,6 +56,12 @@ extension VolumeManager {
     ) async throws {
         switch error.reason {
         case .deadline where ports.time.now < deadline:
+            guard volume.record.isOurs else {
+                throw OperationError(
+                    .device, doing: error.doing, found: error.found,
+                    advice: "it was not this plugin that attached the volume here: detach it by hand, "
+                        + "and mount it again")
+            }
             // Stuck in `attaching`: another name helps where the kernel still holds the old one.
             try await detachStuck(volume, from: host, by: deadline)
         case .device where !attachment.isAccepted:
@@ -165,7 +171,7 @@ extension VolumeManager {
         case .here(let name?):
             // An earlier run may have written them.
             if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
-            noteMark(of: volume, seen, on: host)
+            noteOrigin(of: volume, attachedAs: name, seen, on: host)
             claim(name, for: volume)
             return .attached(Attachment(name: name, isAccepted: false))
         case .here(nil):
@@ -208,12 +214,17 @@ extension VolumeManager {
         volume.record.isOurs = false
     }
 
-    /// Notes whether it was this plugin that attached the volume here: then it is its to detach.
-    func noteMark(of volume: Volume, _ seen: VolumeDescription, on host: Host) {
-        guard !volume.record.isOurs, AttachmentMark.isBorne(by: seen, for: host.instance),
-            Situation.isHere(seen, on: host)
-        else { return }
-        volume.record.isOurs = true
+    /// Notes whether it was this plugin that attached the volume here, by that name: then it is its to
+    /// detach.
+    func noteOrigin(
+        of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
+    ) {
+        let isOurs =
+            AttachmentMark.isBorne(by: seen, for: host.instance)
+            || volume.askedNames.contains(name)
+            || volume.record.isOurs && volume.record.deviceName == name
+        guard volume.record.isOurs != isOurs else { return }
+        volume.record.isOurs = isOurs
         saveInBackground()
     }
 
@@ -239,13 +250,13 @@ extension VolumeManager {
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
                 volume.description?.attachments = [attachment]
-                volume.attachedAt = ports.time.now
+                noteAttached(volume)
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.isHere = true
-                    volume.attachedAt = ports.time.now
+                    noteAttached(volume)
                 } else {
                     volume.record.isOurs = wasOurs
                     volume.record.deviceName = nil
@@ -274,7 +285,13 @@ extension VolumeManager {
         releaseDeviceName(of: volume)
         volume.record.isOurs = true
         volume.record.deviceName = name
+        volume.askedNames.insert(name)
         saveInBackground()
+    }
+
+    private func noteAttached(_ volume: Volume) {
+        volume.attachedAt = ports.time.now
+        volume.isLookedAt = false
     }
 
     /// Whether something else already has the node that the name would get, on Xen, where the name
@@ -403,7 +420,8 @@ extension VolumeManager {
                     try await refuseRoot(id, own, by: deadline)
                 }
                 warnOfDeletion(with: description)
-                noteMark(of: volume, description, on: host)
+                noteOrigin(of: volume, attachedAs: name, description, on: host)
+                volume.isLookedAt = volume.attachedAt != nil
                 claim(name, for: volume)
                 return description
             }

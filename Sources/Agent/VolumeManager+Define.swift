@@ -36,7 +36,12 @@ extension VolumeManager {
         warnOfDeletion(with: description)
         try await define(
             id, by: old.filter { $0.name != name } + [naming], for: name, description)
-        if let volume = volumes[id] { noteMark(of: volume, description, on: host) }
+        if let volume = volumes[id], AttachmentMark.isBorne(by: description, for: host.instance),
+            case .here? = try? Situation(of: description, seenFrom: host, readOnly: true)
+        {
+            volume.record.isOurs = true
+            saveInBackground()
+        }
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
     }
 

@@ -141,6 +141,7 @@ extension VolumeManager {
         }
         let start = ports.time.now
         let host = try await ports.host.host(by: deadline)
+        guard try await isStillOurs(volume, host, by: deadline) else { return }
         let unmarking = Task(executorPreference: executor) {
             await self.removeMark(of: id, host, by: deadline)
         }
@@ -161,6 +162,25 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
+    /// Whether an attachment that an earlier run made is there still: meanwhile the volume may have been
+    /// detached, and attached here by hand, and then it is not this plugin's to detach.
+    private func isStillOurs(
+        _ volume: Volume, _ host: Host, by deadline: Instant
+    ) async throws -> Bool {
+        guard volume.attachedAt == nil else { return true }
+        let seen = try await describe(volume.id, by: deadline)
+        let own = seen.attachments.first { $0.instance == host.instance && $0.state != .detached }
+        // What has ended is for DetachVolume to say.
+        guard let name = own?.device else { return true }
+        noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        if !volume.record.isOurs {
+            log.notice(
+                "somebody attached the volume here by hand: it stays attached",
+                metadata: ["volume": "\(volume.id)", "name": "\(name)"])
+        }
+        return volume.record.isOurs
+    }
+
     func noteDetached(_ volume: Volume) {
         releaseDeviceName(of: volume)
         volume.isHere = false
@@ -168,6 +188,7 @@ extension VolumeManager {
         volume.isLeaving = false
         volume.record.isOurs = false
         volume.attachedAt = nil
+        volume.askedNames = []
         volume.description?.attachments = []
         volume.description?.state = .available
         saveInBackground()

@@ -11,13 +11,13 @@ extension VolumeManager {
     /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
     /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
     /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
-    /// knows, and no look since its attachment, in this run, has shown it to be a Multi-Attach one.
+    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
     func mountLeased(
         _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
         if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
-        if isSecured || volume.isLeaseSure {
+        if isSecured || volume.isLeaseSure && device.bearsVolumeID {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
         let id = volume.id
@@ -25,7 +25,7 @@ extension VolumeManager {
             try await self.secureLeaseOfPresent(id, by: deadline)
         }
         let canMountMeanwhile =
-            device.bearsVolumeID && volume.attachedAt != nil
+            device.bearsVolumeID && volume.isLookedAt
             && volume.description?.multiAttachEnabled == false
         if !canMountMeanwhile, try await !asking.value { return nil }
         let type: String

@@ -80,6 +80,7 @@ extension VolumeManager {
             metadata: ["instance": "\(name)", "kept_as": "\(copy)"])
         for volume in volumes.values where volume.device == nil {
             volume.record.isOwnershipDue = false
+            stopGivingBack(volume)
             dropClaim(of: volume)
             volume.record.dropWhatIsOfAnotherInstance()
             forgetIfDone(volume)
@@ -87,12 +88,10 @@ extension VolumeManager {
     }
 
     private func dropClaim(of volume: Volume) {
-        stopGivingBack(volume)
         // Before it was taken up its name may be another's.
         if volume.isHere { releaseDeviceName(of: volume) }
         volume.record.deviceName = nil
         volume.record.isOurs = false
-        volume.record.hasLease = false
         volume.isHere = false
         volume.isPresumed = false
     }

@@ -1,4 +1,5 @@
 package import Base
+import CLinux
 import Glibc
 package import Ring
 import SystemPackage
@@ -14,13 +15,8 @@ package final class FileSystems: Sendable {
     let toolPath: String
     /// The checks that are under way, or whose end no Mount has heard of yet.
     var checks: [VolumeID: FileSystemCheck] = [:]
-    /// The devices that were made to refuse writes, by where they are mounted.
-    private var protected: [String: ProtectedDevice] = [:]
-
-    private struct ProtectedDevice {
-        var device: BlockDevice
-        var volume: VolumeID
-    }
+    /// Where devices are mounted that accepted no writes before.
+    private var closedToWrites: Set<String> = []
 
     /// `toolPath` is the folder of mkfs.xfs, mkfs.ext4 and e2fsck.
     package init(
@@ -60,18 +56,21 @@ package final class FileSystems: Sendable {
         let options = try MountOptions(
             type: type, readOnly: access != .writable, options: options, doing: doing)
         let tree = tree
-        let (outcome, isProtected) = try await RingActor.ring.blocking(
+        let (outcome, wasClosed) = try await RingActor.ring.blocking(
             for: .volume(volume), doing: doing
         ) {
             () throws(OperationError) in
             let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
-            guard access == .withoutReplay else {
-                return (try mountedPlainly(proven, type, at: mountpoint, options), false)
+            let isClosed = access != .writable && proven.acceptsNoWrites
+            guard access == .withoutReplay, !isClosed else {
+                return (try mountedPlainly(proven, type, at: mountpoint, options), isClosed)
             }
-            return try mountedWithoutWrites(proven, type, at: mountpoint, options)
+            return (try mountedWithoutWrites(proven, type, at: mountpoint, options), false)
         }
-        if isProtected {
-            protected[mountpoint] = ProtectedDevice(device: device, volume: volume)
+        if wasClosed {
+            closedToWrites.insert(mountpoint)
+        } else {
+            closedToWrites.remove(mountpoint)
         }
         return outcome
     }
@@ -81,18 +80,13 @@ package final class FileSystems: Sendable {
     /// uses it, and leaves all as it was.
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         let doing = "unmount \(volume) from \(mountpoint)"
+        let staysClosed = closedToWrites.contains(mountpoint)
         try await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
             () throws(OperationError) in
-            try unmountTop(at: mountpoint, doing: doing)
+            let unmounted = try unmountTop(at: mountpoint, doing: doing)
+            if let unmounted, unmounted.readOnly, !staysClosed { allowWrites(to: unmounted) }
         }
-        guard let used = protected.removeValue(forKey: mountpoint) else { return }
-        let tree = tree
-        // A device that has gone meanwhile needs it no more.
-        try? await RingActor.ring.blocking(for: .volume(volume), doing: doing) {
-            () throws(OperationError) in
-            try ProvenDevice.open(used.device, of: used.volume, in: tree, doing: doing)
-                .refuseWrites(false)
-        }
+        closedToWrites.remove(mountpoint)
     }
 
     /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace.
@@ -168,14 +162,10 @@ private func mountedPlainly(
         canGrow: canGrow(device, type: type, at: mountpoint), mayBeOutdated: isOutdated)
 }
 
-/// Returns too whether the kernel was told to refuse writes to the device.
 private func mountedWithoutWrites(
     _ device: borrowing ProvenDevice, _ type: String, at mountpoint: String,
     _ options: MountOptions
-) throws(OperationError) -> (MountOutcome, isProtected: Bool) {
-    if device.acceptsNoWrites {
-        return (try mountedPlainly(device, type, at: mountpoint, options), false)
-    }
+) throws(OperationError) -> MountOutcome {
     let isHeld = try explaining("open", .device, doing: device.doing) { () throws(Errno) in
         try isClaimed(device.device)
     }
@@ -184,13 +174,22 @@ private func mountedWithoutWrites(
         // kernel shares a file system that is mounted read-only, and refuses a writable one.
         var outcome = try mountedPlainly(device, type, at: mountpoint, options.withoutReplay)
         outcome.mayBeOutdated = true
-        return (outcome, false)
+        return outcome
     }
     try device.refuseWrites(true)
     do throws(OperationError) {
-        return (try mountedPlainly(device, type, at: mountpoint, options), true)
+        return try mountedPlainly(device, type, at: mountpoint, options)
     } catch {
         try? device.refuseWrites(false)
         throw error
     }
+}
+
+/// Has the kernel accept writes again to the device of a file system that was mounted read-only,
+/// also by an earlier run of the daemon. What has gone meanwhile needs it no more.
+private func allowWrites(to mounted: MountInfoLine) {
+    guard let descriptor = try? openDevice(mounted.source, exclusive: false),
+        (try? Node(descriptor: descriptor.rawValue))?.blockDevice == mounted.device
+    else { return }
+    _ = CLinux_set_device_read_only(descriptor.rawValue, false)
 }

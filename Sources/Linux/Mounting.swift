@@ -135,10 +135,13 @@ private func proveMounted(
 }
 
 /// Unmounts what is on top at `mountpoint`, never lazily and never by force, and removes the
-/// directory where it is empty. Succeeds where nothing is mounted. Blocks while data is written.
-func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
+/// directory where it is empty. Returns what was unmounted, nil where nothing was. Blocks while data
+/// is written.
+@discardableResult
+func unmountTop(at mountpoint: String, doing: String) throws(OperationError) -> MountInfoLine? {
     let table = try MountTable(doing: doing)
-    if let mounted = table.top(at: mountpoint) {
+    let mounted = table.top(at: mountpoint)
+    if let mounted {
         ChildProcess.awaitStarts()
         if umount2(mountpoint, Int32(UMOUNT_NOFOLLOW)) != 0 {
             throw unmountRefused(lastErrno, mounted, in: table, doing: doing)
@@ -161,6 +164,7 @@ func unmountTop(at mountpoint: String, doing: String) throws(OperationError) {
                 + ", so something is mounted there that /proc/self/mountinfo shows elsewhere",
             advice: "see 'findmnt', and unmount it with 'umount'")
     }
+    return mounted
 }
 
 private func unmountRefused(

@@ -205,6 +205,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
     package var owner: StateOwner?
+    /// Whose counts the records have; the records' owner's where nil.
+    private var countsOwner: StateOwner?
     package private(set) var saves = 0
     /// What a save fails with.
     package var saveError: (any Error)?
@@ -220,7 +222,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
 
     package func load(inBoot boot: String) async throws -> SavedState {
         var records = records
-        if let owner, owner.boot != boot {
+        if let counted = countsOwner ?? owner, counted.boot != boot {
             for index in records.indices { records[index].mounts = MountCounts() }
         }
         return SavedState(owner: owner, records: records)
@@ -240,6 +242,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
     package func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws {
         await hang?.pass("save the counts")
         self.records.takeCounts(of: records)
+        countsOwner = owner
     }
 
     package func keepCopy(named suffix: String) async throws -> String {

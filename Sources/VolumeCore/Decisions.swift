@@ -74,13 +74,6 @@ package enum Situation: Sendable, Equatable {
 }
 
 extension Situation {
-    /// Whether EC2 has the volume attached, or being attached, to this instance.
-    package static func isHere(_ volume: VolumeDescription, on host: Host) -> Bool {
-        volume.attachments.contains {
-            $0.instance == host.instance && $0.state != .detached && !$0.isLeaving
-        }
-    }
-
     /// Whether the volume is attached to this instance, which is the one that looked, or still on its
     /// way from there.
     package func isOn(_ instance: InstanceID) -> Bool {

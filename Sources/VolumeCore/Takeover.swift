@@ -182,8 +182,8 @@ package enum TakeoverStep: Sendable, Equatable {
         {
             throw unusable(
                 facts.volume.id,
-                "it is attached to \(facts.owner), and no tag says that this plugin attached it there "
-                    + "and has released it",
+                "it is attached to \(facts.owner), takeover is if-released, and no tag says that this "
+                    + "plugin attached it there and has released it",
                 advice: "detach it there, or create it with -o takeover=unless-mounted")
         }
         guard let mayLease = facts.mayLease else { return .askPermission }

@@ -9,6 +9,8 @@ import Ring
 final class LoopDevice: @unchecked Sendable {
     let minor: UInt32
     private var descriptor: Descriptor?
+    /// The partitions that are shown, and where each begins, in bytes.
+    private var partitionStarts: [Int: UInt64] = [:]
 
     init(backing path: String) throws(SystemError) {
         let file = open(path, O_RDWR | O_CLOEXEC)
@@ -44,6 +46,7 @@ final class LoopDevice: @unchecked Sendable {
             guard code == 0 || code == EBUSY else {
                 throw SystemError("show partition \(number) of loop\(minor)", code)
             }
+            partitionStarts[number] = start * 512
             partitions.append(try partition(number))
         }
         return partitions
@@ -76,6 +79,12 @@ final class LoopDevice: @unchecked Sendable {
 
     /// Every read and write fails from now on, also for who has it mounted.
     func tear() throws(SystemError) {
+        for (number, start) in partitionStarts {
+            let code = CLinux_shrink_partition(rawDescriptor, Int32(number), start)
+            guard code == 0 else {
+                throw SystemError("tear partition \(number) of loop\(minor) away", code)
+            }
+        }
         let code = CLinux_loop_tear(rawDescriptor)
         guard code == 0 else { throw SystemError("tear loop\(minor) away", code) }
     }

@@ -10,7 +10,6 @@ import datetime
 import json
 import random
 import sys
-from unittest import mock
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
@@ -104,17 +103,27 @@ def signed_request(chance):
         method, "https://host" + path.replace("#", "%23"), data=body.encode(), params=parameters)
     for name, value in headers:
         request.headers[name] = value
-    signer = botocore.auth.SigV4Auth(keys, service, region)
-    with mock.patch("botocore.auth.datetime.datetime", wraps=datetime.datetime) as clock:
-        clock.utcnow.return_value = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=time)
-        signer.add_auth(request)
-    authorization = request.headers["Authorization"]
-    del request.headers["Authorization"]
+    canonical, authorization = sign(request, keys, service, region, time)
     return {
         "method": method, "path": path, "query": query, "headers": headers, "body": body,
         "region": region, "service": service, "time": time, "accessKey": keys.access_key,
         "secretKey": keys.secret_key, "token": keys.token, "authorization": authorization,
-        "canonical": signer.canonical_request(request)}
+        "canonical": canonical}
+
+
+def sign(request, keys, service, region, time):
+    """The canonical request, and the Authorization header of a request that is signed at that time.
+
+    These are the steps of SigV4Auth.add_auth, which knows no time but the present.
+    """
+    signer = botocore.auth.SigV4Auth(keys, service, region)
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=time)
+    request.context["timestamp"] = moment.strftime(botocore.auth.SIGV4_TIMESTAMP)
+    signer._modify_request_before_signing(request)
+    canonical = signer.canonical_request(request)
+    signature = signer.signature(signer.string_to_sign(request, canonical), request)
+    signer._inject_signature_to_request(request, signature)
+    return canonical, request.headers["Authorization"]
 
 
 # Answers
@@ -344,11 +353,9 @@ def main():
     chance = Chance(seed)
     if what == "answers":
         model, parser = service_model(), botocore.parsers.create_parser("ec2")
-        make = lambda: answer(chance, model, parser)  # noqa: E731
-    else:
-        make = lambda: signed_request(chance)  # noqa: E731
     for _ in range(count):
-        print(json.dumps(make()))
+        print(json.dumps(
+            answer(chance, model, parser) if what == "answers" else signed_request(chance)))
 
 
 main()

@@ -23,23 +23,25 @@ private final class LinePipe {
         close(writeEnd)
     }
 
-    /// Waits for a line, and returns it without its line break.
-    func line() -> String {
+    /// Waits for a line, and returns it without its line break. Throws where none comes.
+    func line() throws -> String {
         while true {
             if let end = unread.firstIndex(of: UInt8(ascii: "\n")) {
                 defer { unread.removeFirst(end + 1) }
                 return String(decoding: unread[..<end], as: UTF8.self)
             }
+            var readiness = pollfd(fd: readEnd, events: Int16(POLLIN), revents: 0)
+            try #require(poll(&readiness, 1, 20_000) == 1, "nothing more is written")
             var chunk = [UInt8](repeating: 0, count: 64 * 1024)
             unread += chunk[..<read(readEnd, &chunk, chunk.count)]
         }
     }
 
     /// Waits for `count` lines, those included that are counted as missing. Returns what came.
-    func lines(_ count: Int) -> (lines: [String], missing: Int) {
+    func lines(_ count: Int) throws -> (lines: [String], missing: Int) {
         var (lines, missing): ([String], Int) = ([], 0)
         while lines.count + missing < count {
-            let line = line()
+            let line = try line()
             if let count = countOfMissing(line) { missing += count } else { lines.append(line) }
         }
         return (lines, missing)
@@ -68,12 +70,14 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
     }
 
     @Test(arguments: [false, true])
-    func `what nobody reads blocks nobody, and is counted where it is missing`(mayBlock: Bool) {
+    func `what nobody reads blocks nobody, and is counted where it is missing`(
+        mayBlock: Bool
+    ) throws {
         let pipe = LinePipe()
         let sink = sink(pipe.writeEnd, mayBlock: mayBlock)
         let count = 20_000
         for number in 0..<count { sink.write(text(number)) }
-        let (lines, missing) = pipe.lines(count)
+        let (lines, missing) = try pipe.lines(count)
         #expect(missing > 0 && lines.count + missing == count)
         #expect(lines.count * 90 > Limit.logQueueMax)
         let numbers = lines.compactMap(number)
@@ -81,14 +85,16 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
         #expect(lines.allSatisfy { $0.utf8.count == String($0.prefix { $0 != " " }).count + 91 })
         // What comes later is written as ever.
         sink.write(text(count))
-        #expect(number(pipe.line()) == count)
+        #expect(number(try pipe.line()) == count)
     }
 
-    @Test func `a line is longer than what a pipe takes at a time, and stays whole`() {
+    @Test func `a line is longer than what a pipe takes at a time, and stays whole`() throws {
         let pipe = LinePipe()
         let sink = sink(pipe.writeEnd)
         for number in 0..<4 { sink.write(text(number, 50_000)) }
-        for number in 0..<4 { #expect(pipe.line().utf8.count == text(number, 50_000).count - 1) }
+        for number in 0..<4 {
+            #expect(try pipe.line().utf8.count == text(number, 50_000).count - 1)
+        }
     }
 
     @Test func `a socket's mode is left alone, and it blocks nobody`() {
@@ -114,29 +120,43 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
             dprintLine(end, "failing: \(error)")
         }
         sink.write(text(0))
-        #expect(told.line() == "failing: \(ENOSPC)")
+        #expect(try told.line() == "failing: \(ENOSPC)")
         for number in 1..<10 { sink.write(text(number)) }
         guard mayBlock else { return }
         #expect(dup2(pipe.writeEnd, descriptor) == descriptor)
         sink.write(text(10))
-        let (lines, missing) = pipe.lines(11)
+        let (lines, missing) = try pipe.lines(11)
         #expect(lines.last.flatMap(number) == 10)
         #expect(lines.count + missing == 11 && missing >= 1)
     }
 
+    @Test func `a trap lets out what waits`() async throws {
+        let result = await #expect(
+            processExitsWith: .failure, observing: [\.standardOutputContent]
+        ) {
+            let sink = LogSink(STDOUT_FILENO, format: .text, level: .warning, mayBlock: true)
+            LogSink.finishAtEnd()
+            for number in 0..<2000 { sink.write(Array("line \(number)\n".utf8)) }
+            preconditionFailure("a bug")
+        }
+        let output = String(decoding: try #require(result).standardOutputContent, as: UTF8.self)
+        #expect(output.contains("line 0\n") && output.contains("line 1999\n"))
+    }
+
     @Test func `up to notice goes to standard output, the rest to standard error, all to the file`()
+        throws
     {
         let (output, error, file) = (LinePipe(), LinePipe(), LinePipe())
         let sinks = LineLog.Sinks(
             output: sink(output.writeEnd), error: sink(error.writeEnd), file: sink(file.writeEnd))
         let log = Logger(label: "test") { _ in LineLog(level: .trace, format: .text, sinks: sinks) }
         for level in Logger.Level.allCases { log.log(level: level, "said") }
-        func levels(_ pipe: LinePipe, _ count: Int) -> [Substring] {
-            (0..<count).map { _ in pipe.line().split(separator: " ")[1] }
+        func levels(_ pipe: LinePipe, _ count: Int) throws -> [Substring] {
+            try (0..<count).map { _ in try pipe.line().split(separator: " ")[1] }
         }
-        #expect(levels(output, 4) == ["trace", "debug", "info", "notice"])
-        #expect(levels(error, 3) == ["warning", "error", "critical"])
-        #expect(levels(file, 7).map(String.init) == Logger.Level.allCases.map(\.rawValue))
+        #expect(try levels(output, 4) == ["trace", "debug", "info", "notice"])
+        #expect(try levels(error, 3) == ["warning", "error", "critical"])
+        #expect(try levels(file, 7).map(String.init) == Logger.Level.allCases.map(\.rawValue))
     }
 }
 

@@ -69,6 +69,7 @@ def start(simulator, tmp_path):
 
 def detach_everything(simulator):
     """What a daemon that was stopped left attached; an instance bears so many volumes only."""
+    simulator.clear_faults()
     for volume in simulator.state()["volumes"]:
         for attachment in volume["attachments"]:
             if attachment["state"] in ("attaching", "attached"):

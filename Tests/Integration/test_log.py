@@ -123,6 +123,13 @@ def test_errors_go_to_standard_error_and_the_rest_to_standard_output(
     assert "EC2 cannot be asked yet" in both and " listening " in both
 
 
+def test_a_log_file_that_cannot_be_opened_is_told_of(start, tmp_path):
+    missing = tmp_path / "missing" / "log"
+    daemon = start(LOG_FILE=str(missing))
+    line, = [line for line in daemon.log().splitlines() if str(missing) in line]
+    assert "warning" in line and "No such file" in line
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 64 kB."""

@@ -149,16 +149,69 @@ def test_a_mount_option_for_another_file_system_is_an_error_at_mount(daemon, new
 
 
 @pytest.mark.parametrize("content", ["xfs", "ext4"])
-def test_read_only_changes_nothing_on_the_volume(simulator, daemon, new_volume, content):
+def test_norecovery_changes_nothing_on_the_volume(simulator, daemon, new_volume, content):
     volume = new_volume(content=content)
     before = digest(simulator.backing(volume))
-    daemon.create(volume, **{"read-only": "true"})
+    daemon.create(volume, **{"read-only": "true", "mount-options": "norecovery"})
     mountpoint = daemon.mount(volume)
     assert "ro" in mounted(mountpoint, "OPTIONS").split(",")
     with pytest.raises(OSError):
         (mountpoint / "file").touch()
     free_again(simulator, daemon, volume)
     assert digest(simulator.backing(volume)) == before
+
+
+@pytest.fixture
+def crashed(simulator, daemon, new_volume):
+    """Makes a volume with a synced file, as it is where its instance died: its journal is full."""
+    def make(type, **fields):
+        origin, copy = new_volume(), new_volume(**fields)
+        daemon.create(origin, **{"fs-type": type})
+        with open(daemon.mount(origin) / "file", "w") as file:
+            file.write("kept")
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copyfile(simulator.backing(origin), simulator.backing(copy))
+        return copy
+    return make
+
+
+def contents_of(daemon, volume):
+    """What Get's Status says of the contents; nothing where all is there."""
+    return daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"].get("contents", "")
+
+
+@pytest.mark.parametrize("type", ["xfs", "ext4"])
+def test_read_only_shows_what_was_synced_before_a_crash(daemon, crashed, type):
+    volume = crashed(type)
+    daemon.create(volume, **{"read-only": "true"})
+    assert (daemon.mount(volume) / "file").read_text() == "kept"
+    assert contents_of(daemon, volume) == ""
+
+
+@pytest.mark.parametrize("type", ["xfs", "ext4"])
+@pytest.mark.parametrize("reason", ["norecovery", "Multi-Attach"])
+def test_without_a_replay_nothing_is_written_and_the_user_is_told(
+        simulator, daemon, crashed, type, reason):
+    shared = reason == "Multi-Attach"
+    volume = crashed(type, multiAttachEnabled=shared)
+    before = digest(simulator.backing(volume))
+    options = {} if shared else {"mount-options": "norecovery"}
+    daemon.create(volume, **{"read-only": "true"}, **options)
+    daemon.mount(volume)
+    assert "older than what was written" in contents_of(daemon, volume)
+    assert "older than what was written" in daemon.log()
+    daemon.kill()
+    daemon.start()
+    assert "older than what was written" in contents_of(daemon, volume)
+    free_again(simulator, daemon, volume)
+    assert contents_of(daemon, volume) == ""
+    assert digest(simulator.backing(volume)) == before
+
+
+def test_norecovery_takes_read_only(daemon, new_volume):
+    with pytest.raises(PluginError, match="read-only=true"):
+        daemon.create(new_volume(), **{"mount-options": "norecovery"})
 
 
 def test_a_blank_volume_read_only_is_refused_and_stays_blank(simulator, daemon, new_volume):
@@ -193,7 +246,65 @@ def test_a_file_system_that_was_not_unmounted_has_what_was_synced(
     assert (daemon.mount(copy) / "file").read_text() == "kept"
 
 
+# What lies over a file system
+
+
+@pytest.fixture
+def partitioned_over_ext4(simulator, new_volume):
+    """Makes a volume that was an ext4 as a whole, and then got a partition with an xfs."""
+    def make():
+        volume = new_volume(content="ext4")
+        backing = simulator.backing(volume)
+        subprocess.run(["sfdisk", "-q", backing], input="2048,\n", check=True, text=True, timeout=60)
+        loop = run("losetup", "--find", "--show", "--offset", str(1 << 20), backing).strip()
+        try:
+            run("mkfs.xfs", "-q", "-f", loop)
+        finally:
+            run("losetup", "--detach", loop)
+        return volume
+    return make
+
+
+def test_a_partition_table_over_a_file_system_is_refused_with_both_named(
+        simulator, daemon, partitioned_over_ext4):
+    volume = partitioned_over_ext4()
+    before = digest(simulator.backing(volume))
+    daemon.create(volume)
+    with pytest.raises(PluginError, match="ext4 and dos partition table.*partition=1"):
+        daemon.mount(volume)
+    simulator.wait_for_volume(volume, "available")
+    assert digest(simulator.backing(volume)) == before
+
+
+def test_the_partition_itself_is_mounted_where_it_is_asked_for(daemon, partitioned_over_ext4):
+    volume = partitioned_over_ext4()
+    daemon.create(volume, partition="1")
+    assert mounted(daemon.mount(volume), "FSTYPE") == "xfs"
+
+
 # Repair and growth
+
+
+@pytest.mark.parametrize("due", [["-c", "1", "-C", "7"], ["-i", "1d", "-T", "20200101"]])
+def test_an_ext4_whose_check_is_merely_due_is_mounted_at_once(simulator, daemon, new_volume, due):
+    volume = new_volume(content="ext4")
+    run("tune2fs", *due, simulator.backing(volume))
+    daemon.create(volume)
+    daemon.mount(volume)
+    assert "checked before mounting" not in daemon.log()
+
+
+@pytest.mark.parametrize("content", ["xfs", "ext4"])
+def test_a_file_system_larger_than_its_volume_is_told_with_both_sizes(
+        simulator, daemon, new_volume, content):
+    volume = new_volume()
+    backing = simulator.backing(volume)
+    os.truncate(backing, 1 << 30)
+    run(f"mkfs.{content}", "-q", backing)
+    os.truncate(backing, 320 << 20)
+    daemon.create(volume)
+    with pytest.raises(PluginError, match=f"{1 << 30} bytes long, and the device only {320 << 20}"):
+        daemon.mount(volume)
 
 
 def test_an_ext4_that_asks_for_a_check_is_checked_before_it_is_mounted(

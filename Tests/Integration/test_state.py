@@ -130,7 +130,7 @@ def small_disk(folder, pages):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_create_that_has_no_room_on_the_disk_has_not_been(start, new_volume, tmp_path):

@@ -92,6 +92,17 @@ struct ReadOnlyTests {
         }
     }
 
+    @Test func `a device takes writes again after a restart too`() async throws {
+        try await withBench { bench in
+            let (device, _) = try bench.volumeOne()
+            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
+            _ = try await bench.mount(device, "xfs", .withoutReplay)
+            let restarted = FileSystems(devPath: bench.devPath, sysPath: bench.sysPath)
+            try await restarted.unmount("\(bench.path)/mnt/one", of: volume(1))
+            _ = try await bench.mount(device, "xfs", .writable)
+        }
+    }
+
     @Test func `a mount without writes that fails leaves the device writable`() async throws {
         try await withBench { bench in
             let (device, _) = try bench.volumeOne()

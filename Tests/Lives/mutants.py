@@ -61,7 +61,9 @@ BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
 # A mutant may run in circles, or wait for ever: it has this many times the time of the processor
 # that is usual, and that long by the clock, for others use the machine too.
 PATIENCE, PATIENCE_SECONDS, CLOCK_SECONDS = 8, 5, 60
-MEMORY_MAX = 4 << 30
+MEMORY_MAX = 2 << 30
+# How often a program is run again that something outside has ended.
+RUNS_MAX = 3
 # Rounds of leaving out what does not compile.
 BUILDS_MAX = 40
 KILLED, SURVIVED, UNREACHED = "killed", "survived", "unreached"
@@ -74,6 +76,8 @@ class Result:
     lives_saw: str = ""
     tests: str = UNREACHED
     tests_saw: str = ""
+    # Whether all lives were played, unless it was killed before.
+    is_final: bool = False
 
     @property
     def is_killed(self):
@@ -211,17 +215,44 @@ def program(name):
 def limited(seconds):
     """Limits the process that is about to be started."""
     def limit():
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return limit
 
 
-def run(command, seconds, is_enough, number=0, reached=None):
+# How a program ends that another process has ended, or the kernel where memory is short.
+OUTSIDE = [f"ended with {-number}" for number in (
+    signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+
+
+def run(*arguments):
+    """As run_once, and again where that was ended from outside, which is no mutant's doing."""
+    for _ in range(RUNS_MAX):
+        ended, output = run_once(*arguments)
+        if ended not in OUTSIDE:
+            return ended, output
+    raise RuntimeError(f"{arguments[0][0]} {ended}, {RUNS_MAX} times: is the memory used up?")
+
+
+RUNNING = set()
+STOPPED = threading.Event()
+
+
+def stop():
+    """Ends what runs, and lets nothing more begin."""
+    STOPPED.set()
+    for process in list(RUNNING):
+        process.kill()
+
+
+def run_once(command, seconds, is_enough, number=0, reached=None):
     """(what it ended with, its output), ended as soon as a line of it is enough.
 
     It may use the processor for so many seconds.
     """
+    if STOPPED.is_set():
+        raise RuntimeError("stopped")
     environment = {**os.environ, "MUTANT": str(number), "SWIFT_BACKTRACE": "enable=no"}
     if reached:
         environment["MUTANTS_REACHED"] = str(reached)
@@ -229,6 +260,7 @@ def run(command, seconds, is_enough, number=0, reached=None):
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", env=environment, start_new_session=True,
         preexec_fn=limited(seconds))
+    RUNNING.add(process)
     is_late = threading.Event()
 
     def end():
@@ -249,9 +281,10 @@ def run(command, seconds, is_enough, number=0, reached=None):
         timer.cancel()
         process.stdout.close()
         process.wait()
+        RUNNING.discard(process)
     if is_late.is_set():
         return "waits for ever", output
-    if code == -signal.SIGKILL:
+    if code == -signal.SIGXCPU:
         return "runs in circles", output
     return f"ended with {code}" if code else "passed", output
 
@@ -291,33 +324,29 @@ def children_time():
     return used.ru_utime + used.ru_stime
 
 
-class Reach:
-    """Which mutants make any difference while nothing is mutated: the others cannot be noticed."""
+def measure(work, count):
+    """(seconds that `work` may take of the processor, the mutants' numbers that it reaches)
 
-    def __init__(self, count):
-        self.count = count
-
-    def measure(self, work):
-        """(seconds that `work` may take of the processor, the mutants' numbers that it reaches)"""
-        file = WORK / "reached"
-        file.write_bytes(bytes(self.count + 1))
-        before = children_time()
-        broken = work(file)
-        if broken:
-            raise RuntimeError(f"without a mutant: {broken}")
-        took = children_time() - before
-        numbers = {number for number, byte in enumerate(file.read_bytes()) if byte}
-        return round(max(PATIENCE_SECONDS, took * PATIENCE)), numbers
+    One of `count` mutants that it does not reach while nothing is mutated cannot make a difference.
+    """
+    file = WORK / "reached"
+    file.write_bytes(bytes(count + 1))
+    before = children_time()
+    broken = work(file)
+    if broken:
+        raise RuntimeError(f"without a mutant: {broken}")
+    took = children_time() - before
+    numbers = {number for number, byte in enumerate(file.read_bytes()) if byte}
+    return round(max(PATIENCE_SECONDS, took * PATIENCE)), numbers
 
 
 class Judge:
     """Runs mutants; the results go to a file, one a line, for a run that is interrupted."""
 
     def __init__(self, count, digest):
-        reach = Reach(count)
-        self.test_seconds, self.by_tests = reach.measure(lambda file: test(600, 0, file))
+        self.test_seconds, self.by_tests = measure(lambda file: test(600, 0, file), count)
         self.batches = [
-            (batch, *reach.measure(lambda file, batch=batch: play(batch, 600, 0, file)))
+            (batch, *measure(lambda file, batch=batch: play(batch, 600, 0, file), count))
             for batch in BATCHES]
         self.path = WORK / f"results-{digest}.jsonl"
         for other in WORK.glob("results-*.jsonl"):
@@ -332,7 +361,8 @@ class Judge:
 
     def judge(self, mutant, is_listed):
         """What becomes of a mutant; one that is listed as equivalent is not played for long."""
-        if known := self.known.get(mutant.key):
+        known = self.known.get(mutant.key)
+        if known and (known.is_final or is_listed):
             return known
         number, result = mutant.number, Result()
         self.play(self.batches[:1], number, result)
@@ -341,6 +371,7 @@ class Judge:
             result.tests = KILLED if result.tests_saw else SURVIVED
         if not result.is_killed and not is_listed:
             self.play(self.batches[1:], number, result)
+        result.is_final = result.is_killed or not is_listed
         with self.lock, self.path.open("a") as file:
             entry = {"key": mutant.key, "result": dataclasses.asdict(result)}
             file.write(json.dumps(entry) + "\n")
@@ -525,6 +556,7 @@ def main():
                     say(f"{len(results)}/{len(wanted)}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
             raise
     remember_survivors(
         wanted, [one for one in wanted if not results[one].is_killed and one.key not in entries])
@@ -537,6 +569,9 @@ def main():
 
 
 if __name__ == "__main__":
+    # In the background SIGINT may be ignored.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.default_int_handler)
     try:
         sys.exit(main())
     except (LookupError, RuntimeError, swift_source.Unreadable) as error:

@@ -185,6 +185,31 @@ def test_what_the_compiler_refuses_is_blamed_on_the_mutant_that_it_stands_in(tmp
         "A.swift:3: f: b: always false"]
 
 
+def run(program, *more):
+    return mutants.run(["sh", "-c", program], 1, lambda line: line == "enough\n", *more)
+
+
+def test_a_run_ends_by_itself_or_with_the_line_that_is_enough():
+    assert run("true") == ("passed", [])
+    assert run("echo a; exit 3") == ("ended with 3", ["a\n"])
+    assert run("echo enough; while :; do :; done") == ("failed", ["enough\n"])
+    assert run("echo $MUTANT", 7) == ("passed", ["7\n"])
+
+
+def test_a_run_that_goes_on_for_ever_is_ended(monkeypatch):
+    monkeypatch.setattr(mutants, "CLOCK_SECONDS", 0)
+    assert run("sleep 1000") == ("waits for ever", [])
+    monkeypatch.setattr(mutants, "CLOCK_SECONDS", 60)
+    assert run("while :; do :; done") == ("runs in circles", [])
+
+
+def test_a_run_that_others_have_ended_is_no_verdict(tmp_path):
+    once = tmp_path / "once"
+    assert run(f"[ -e {once} ] || {{ touch {once}; kill -TERM $$; }}") == ("passed", [])
+    with pytest.raises(RuntimeError, match="3 times"):
+        run("kill -KILL $$")
+
+
 def result(lives, tests):
     return mutants.Result(lives=lives, tests=tests)
 

@@ -211,6 +211,22 @@ def test_nitro_takes_a_mounted_device_away(start, mounted, content):
     simulator.wait_until(lambda s: len(loops(s.directory)) == 1, what="the end of the dead device")
 
 
+def test_a_mounted_partition_goes_with_its_device(start, mounted):
+    simulator = start(volumes=[volume(FREE, content="partitioned")])
+    partition = attach(simulator, FREE, HERE) + "p1"
+    subprocess.run(["mkfs.ext4", "-q", partition], check=True)
+    place = mounted(partition)
+    with open(partition, "r+b", buffering=0) as device:
+        simulator.ec2().detach_volume(VolumeId=FREE)
+        simulator.wait_for_volume(FREE, "available")
+        assert not os.path.exists(partition)
+        with pytest.raises(OSError) as caught:
+            write_much(place)
+        assert caught.value.errno in DEAD
+        with pytest.raises(OSError):
+            os.pwrite(device.fileno(), bytes(4096), 64 << 20)
+
+
 @pytest.mark.parametrize("stays", [False, True])
 def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
         start, mounted, stays):

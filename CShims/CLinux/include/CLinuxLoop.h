@@ -16,7 +16,12 @@ int CLinux_loop_resize(int device);
    partition, or one that overlaps, is shown already. */
 int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length);
 
+/* Leaves of the partition that begins at `start`, in bytes, its first sector, also under whoever has it
+   mounted. Returns 0 or an errno. */
+int CLinux_shrink_partition(int device, int number, uint64_t start);
+
 /* Tears the device away under whoever holds it: from now on every read and write fails. Dirty
    blocks of the device itself are written first, those of a mounted file system are lost, as at a
-   forced detach. The backing file is left as it is. Returns 0 or an errno. */
+   forced detach. The backing file is left as it is. Partitions
+   are shrunk one by one. Returns 0 or an errno. */
 int CLinux_loop_tear(int device);

@@ -38,6 +38,8 @@ final class LifeHost: @unchecked Sendable {
     /// The state file.
     var disk: [VolumeRecord] = []
     var diskOwner: StateOwner?
+    /// The boot that its counts are of.
+    var countsBoot: String?
     /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
     var uncertain: Set<Int> = []
     /// When dockerd had the answer to its last Unmount of a volume.

@@ -433,7 +433,7 @@ extension LifePorts: StatePort, HostPort {
     func load(inBoot boot: String) async throws -> SavedState {
         try await step(1...3) { [self] in
             var records = fault == .nothingLoaded ? [] : host.disk
-            if let owner = host.diskOwner, owner.boot != boot {
+            if host.countsBoot != boot {
                 for index in records.indices { records[index].mounts = MountCounts() }
             }
             return .success(SavedState(owner: host.diskOwner, records: records))
@@ -460,15 +460,18 @@ extension LifePorts: StatePort, HostPort {
     func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws {
         if fault == .nothingSaved { return }
         if fault == .saveAcknowledgedEarly {
-            process.spawn { [self] in try? await reallySaveCounts(records) }
+            process.spawn { [self] in try? await reallySaveCounts(records, owner) }
         } else {
-            try await reallySaveCounts(records)
+            try await reallySaveCounts(records, owner)
         }
     }
 
-    private func reallySaveCounts(_ records: [VolumeRecord]) async throws {
+    private func reallySaveCounts(
+        _ records: [VolumeRecord], _ owner: StateOwner
+    ) async throws {
         let _: Bool = try await step(1...2) { [self] in
             host.disk.takeCounts(of: records)
+            host.countsBoot = owner.boot
             return .success(true)
         }
     }
