@@ -328,6 +328,12 @@ package final class LifeWorld: @unchecked Sendable {
 
     /// Somebody attaches a free volume, and may mount it, somewhere else than the plugin does.
     private func attachByHand(to host: LifeHost) {
+        if let lingering = scheduler.random.pick(
+            cloud.volumes.filter { $0.attachment(on: host.index) != nil }),
+            scheduler.random.chance(500)
+        {
+            return host.kernel.mountByHand(lingering)
+        }
         guard let volume = scheduler.random.pick(cloud.volumes.filter(\.attachments.isEmpty)),
             let name = scheduler.random.pick(
                 scheduler.random.chance(500) ? ["/dev/sdb", "/dev/sdc"] : DeviceNames.all)
