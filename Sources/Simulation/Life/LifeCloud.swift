@@ -295,7 +295,9 @@ final class LifeCloud: @unchecked Sendable {
         sentBy latest: Instant? = nil, deadline: Instant,
         _ apply: @escaping (Call) -> Result<T, EC2Failure>
     ) async throws -> T {
-        if faultsAreOn, scheduler.random.chance(plan.slowCalls) {
+        // What is sent late matters most where it takes something away.
+        let slowness = kind == .detachVolume ? 3 * plan.slowCalls : plan.slowCalls
+        if faultsAreOn, scheduler.random.chance(slowness) {
             try await waitForTurn(of: process, by: deadline)
         }
         if let latest, scheduler.now > latest, world.fault != .sentLate {
