@@ -7,7 +7,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIVES = 20_000
 # Seeds that once broke an invariant in a release build, whatever they play since.
 FAILED_ONCE = [695, 1320, 5203, 10410, 22840, 25412, 27200, 27916, 29627, 34353, 64113, 89366,
-    401590, 74590, 8201]
+    401590, 74590, 8201, 1414531477, 918339953, 3141823643, 2718569371, 3141725387, 1414476807,
+    1414663404, 246, 360, 364, 386, 426, 560, 754, 812, 901, 1079, 1100, 1101, 1180, 1623, 1689, 1988,
+    2022, 2402, 2480, 2659, 3164, 3794, 4259, 5426, 7730]
 
 
 def test_twenty_thousand_lives_leave_nothing_behind():

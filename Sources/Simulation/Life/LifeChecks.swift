@@ -97,7 +97,7 @@ extension LifeWorld {
             trace.broke(
                 "what somebody attached by hand stays", "host \(host), volume \(volume.index)")
         }
-        if hosts[host].kernel.isHeld(volume) {
+        if hosts[host].kernel.isLongHeld(volume) {
             trace.broke(
                 "a volume that is held is not detached",
                 "host \(host) detaches its volume \(volume.index)")
@@ -179,6 +179,14 @@ extension LifeWorld {
         if last.isWild || looks.contains(where: \.isWild) { return false }
         if looks.contains(where: { $0.lease == holder }) { return false }
         return looks.last { $0.at + .seconds(2) <= last.at }.map { $0.at >= since } ?? true
+    }
+
+    /// Called as a host drops its lease.
+    func checkLeaseDrop(of volume: LifeCloud.Volume, by host: Int, _ call: LifeCloud.Call) {
+        guard !call.isLate, hosts[host].isRunning, hosts[host].kernel.isLongHeld(volume) else {
+            return
+        }
+        trace.broke("a volume that is held bears its lease", "host \(host), volume \(volume.index)")
     }
 
     /// Called as a lease is written.

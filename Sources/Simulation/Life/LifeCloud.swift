@@ -295,7 +295,9 @@ final class LifeCloud: @unchecked Sendable {
         sentBy latest: Instant? = nil, deadline: Instant,
         _ apply: @escaping (Call) -> Result<T, EC2Failure>
     ) async throws -> T {
-        if faultsAreOn, scheduler.random.chance(plan.slowCalls) {
+        // What is sent late matters most where it takes something away.
+        let slowness = kind == .detachVolume ? 3 * plan.slowCalls : plan.slowCalls
+        if faultsAreOn, scheduler.random.chance(slowness) {
             try await waitForTurn(of: process, by: deadline)
         }
         if let latest, scheduler.now > latest, world.fault != .sentLate {
@@ -511,7 +513,7 @@ final class LifeCloud: @unchecked Sendable {
 
     /// What a host that went down held may take force.
     private func isStuck(_ attachment: Attachment) -> Bool {
-        faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(700)
+        faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(900)
     }
 
     private func free(_ volume: Volume, _ attachment: Attachment) {

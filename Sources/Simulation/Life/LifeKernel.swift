@@ -27,11 +27,13 @@ final class LifeKernel: @unchecked Sendable {
         /// How many writes it knows of: another number on the volume is somebody else's doing.
         var view: Int
         var references = 0
+        let since: Instant
         /// Since when an error has made the kernel give it up: nothing of it can be reached.
         var shutDownSince: Instant?
         var isShutDown: Bool { shutDownSince != nil }
 
-        init(device: Device, node: BlockDevice, readOnly: Bool) {
+        init(device: Device, node: BlockDevice, readOnly: Bool, at now: Instant) {
+            since = now
             self.device = device
             self.node = node
             self.readOnly = readOnly
@@ -142,6 +144,14 @@ final class LifeKernel: @unchecked Sendable {
         superBlocks.contains { $0.device.volume === volume && $0.device.isPresent }
     }
 
+    /// Whether something has held it for longer than a proof that nothing does may be old.
+    func isLongHeld(_ volume: LifeCloud.Volume) -> Bool {
+        superBlocks.contains {
+            $0.device.volume === volume && $0.device.isPresent
+                && $0.since + .seconds(4) < world.scheduler.now
+        }
+    }
+
     func mount(
         _ device: Device, by node: BlockDevice, at mountpoint: String, readOnly: Bool
     ) -> Bool {
@@ -149,7 +159,9 @@ final class LifeKernel: @unchecked Sendable {
         let shared = superBlocks.first { $0.device === device }
         // The kernel takes what is mounted already in the same mode alone.
         if let shared, shared.isShutDown || shared.readOnly != readOnly { return false }
-        let superBlock = shared ?? SuperBlock(device: device, node: node, readOnly: readOnly)
+        let superBlock =
+            shared
+            ?? SuperBlock(device: device, node: node, readOnly: readOnly, at: world.scheduler.now)
         if shared == nil { superBlocks.append(superBlock) }
         mounts[mountpoint] = superBlock
         superBlock.references += 1
@@ -180,11 +192,11 @@ final class LifeKernel: @unchecked Sendable {
     /// Somebody mounts a volume where the plugin does not see it.
     func mountByHand(_ volume: LifeCloud.Volume) {
         guard case .fileSystem = volume.content, let device = device(of: volume),
-            volume.attachment(on: host)?.isByHand == true,
             !superBlocks.contains(where: { $0.device === device })
         else { return }
         let node = volume.isPartitioned ? Self.partition(of: device.node) : device.node
-        let superBlock = SuperBlock(device: device, node: node, readOnly: false)
+        let superBlock = SuperBlock(
+            device: device, node: node, readOnly: false, at: world.scheduler.now)
         superBlock.references = 1
         superBlocks.append(superBlock)
         byHand.append(superBlock)

@@ -33,9 +33,9 @@ struct LifePlan {
     var attachmentsMax: Int? { volumes > 1 && operations % 4 == 0 ? volumes - 1 : nil }
 
     init(_ random: inout SeededRandom) {
-        hosts = random.chance(850) ? 2 : 3
+        hosts = random.chance(900) ? 2 : 3
         volumes = 1 + random.below(3)
-        operations = 3 + random.below(7)
+        operations = 3 + random.below(5)
         cloudFaults = random.pick([0, 0, 20, 60, 150]) ?? 0
         kernelFaults = random.pick([0, 0, 10, 40]) ?? 0
         detachAfter =

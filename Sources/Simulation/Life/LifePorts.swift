@@ -189,6 +189,9 @@ extension LifePorts: EC2Port {
             guard fault != .leaseKept, volume.tags[key] == value else {
                 return .success(true)
             }
+            if key == LifeCloud.lease {
+                world.checkLeaseDrop(of: volume, by: host.index, call)
+            }
             return cloud.removeTag(volume, key, by: host.index, isLate: call.isLate)
         }
     }

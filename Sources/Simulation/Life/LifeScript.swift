@@ -155,6 +155,8 @@ final class LifeScript: @unchecked Sendable {
             (world.plan.attachmentsMax == nil || !hasUnaccounted($0)) && isUsable(volume, by: $0)
         }
         guard let attachment = volume.attachment else { return free }
+        // Only whoever made it by hand can end it.
+        if attachment.isByHand, attachment.state != .attached { return [] }
         if isStray(volume) { return free.filter { $0.index == attachment.host } }
         return free.filter {
             $0.index == attachment.host || mayTake(volume, attachment, $0)

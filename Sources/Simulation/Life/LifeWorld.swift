@@ -219,7 +219,7 @@ package final class LifeWorld: @unchecked Sendable {
             if isTerminated { cloud.instanceEnded(host.index) }
         }
         if !isTerminated {
-            scheduler.after(scheduler.random.duration(25_000...70_000)) { host.boot() }
+            scheduler.after(scheduler.random.duration(28_000...50_000)) { host.boot() }
         }
         wantElsewhere(whatIsOn: host)
     }
@@ -230,7 +230,7 @@ package final class LifeWorld: @unchecked Sendable {
         let volume = scheduler.random.pick(
             cloud.volumes.filter { $0.attachment(on: host.index) != nil })
         guard let other, let volume else { return }
-        scheduler.after(scheduler.random.duration(0...20_000)) {
+        scheduler.after(scheduler.random.duration(0...15_000)) {
             other.docker.runSoon(volume.index)
         }
     }
@@ -328,6 +328,12 @@ package final class LifeWorld: @unchecked Sendable {
 
     /// Somebody attaches a free volume, and may mount it, somewhere else than the plugin does.
     private func attachByHand(to host: LifeHost) {
+        if let lingering = scheduler.random.pick(
+            cloud.volumes.filter { $0.attachment(on: host.index) != nil }),
+            scheduler.random.chance(500)
+        {
+            return host.kernel.mountByHand(lingering)
+        }
         guard let volume = scheduler.random.pick(cloud.volumes.filter(\.attachments.isEmpty)),
             let name = scheduler.random.pick(
                 scheduler.random.chance(500) ? ["/dev/sdb", "/dev/sdc"] : DeviceNames.all)
