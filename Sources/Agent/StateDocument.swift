@@ -58,7 +58,7 @@ package struct StateDocument: Sendable {
     private static func lines(
         of bytes: [UInt8]
     ) -> (header: JSONObject, lines: [ArraySlice<UInt8>])? {
-        var lines = bytes.split(separator: newline)
+        var lines = wholeLines(of: bytes)
         guard lines.count >= 2, lines.last?.elementsEqual("]}".utf8) == true,
             lines[0].suffix(opening.count).elementsEqual(opening),
             var header = try? JSONValue.parse(lines[0] + Array("]}".utf8)).object
@@ -67,6 +67,18 @@ package struct StateDocument: Sendable {
         lines.removeLast()
         lines.removeFirst()
         return (header, lines.map { $0.last == UInt8(ascii: ",") ? $0.dropLast() : $0 })
+    }
+
+    /// The lines that have an end, without it.
+    private static func wholeLines(of bytes: [UInt8]) -> [ArraySlice<UInt8>] {
+        var lines: [ArraySlice<UInt8>] = []
+        var start = 0
+        let span = bytes.span
+        for index in span.indices where span[index] == newline {
+            lines.append(bytes[start..<index])
+            start = index + 1
+        }
+        return lines
     }
 
     private static let newline = UInt8(ascii: "\n")
@@ -194,9 +206,7 @@ extension StateDocument {
     /// Takes over what a journal says. Returns how many of its bytes are whole lines: what comes
     /// behind was not written to its end. Nil where it follows another document.
     package mutating func apply(journal bytes: [UInt8]) -> Int? {
-        var lines = bytes.split(separator: Self.newline, omittingEmptySubsequences: false)
-        // Behind the last line's end there is nothing, or a part of a line.
-        lines.removeLast()
+        let lines = Self.wholeLines(of: bytes)
         guard let generation, let head = lines.first,
             head.elementsEqual(Self.journalHead(generation).dropLast())
         else { return nil }
@@ -231,36 +241,80 @@ extension StateDocument {
 struct RecordText {
     let id: VolumeID
     let name: String
-    /// Whether it is all that is known: no device, no lease, no other name, nothing of a newer version.
-    let isAtRest: Bool
+    /// Where the options begin.
+    private let optionsStart: Int
+    private let text: ArraySlice<UInt8>
 
     /// Nil where the text is laid out in another way.
     init?(_ text: ArraySlice<UInt8>) {
-        var rest = text
-        guard let id = Self.string(after: Self.beforeID, in: &rest).flatMap({ VolumeID($0) }),
-            let name = Self.string(after: Self.beforeName, in: &rest), VolumeName.isValid(name),
-            rest.starts(with: Self.behindName), text.last == UInt8(ascii: "}")
+        var place = text.startIndex
+        guard let id = Self.string(after: Self.beforeID, in: text, at: &place),
+            let id = VolumeID(id),
+            let name = Self.string(after: Self.beforeName, in: text, at: &place),
+            VolumeName.isValid(name), Self.passes(Self.behindName, in: text, at: &place),
+            text.last == UInt8(ascii: "}")
         else { return nil }
         self.id = id
         self.name = name
-        isAtRest = text.suffix(Self.ending.count).elementsEqual(Self.ending)
+        self.text = text
+        optionsStart = place
+    }
+
+    /// Whether it is all that is known: no device, no lease, no other name, nothing of a newer version.
+    var isAtRest: Bool {
+        var place = text.endIndex - Self.ending.count
+        return place >= optionsStart && Self.passes(Self.ending, in: text, at: &place)
+    }
+
+    /// The name of a record at rest without options but the volume's id: most are such, and need not be
+    /// parsed. Nil for others.
+    var plainNaming: VolumeNaming? {
+        var options = VolumeOptions()
+        var place = optionsStart
+        if Self.passes(Self.beforeVolumeID, in: text, at: &place) {
+            guard Self.passes(Array("\(id)\"".utf8), in: text, at: &place) else { return nil }
+            options.volumeID = id
+        }
+        let end = text.endIndex - Self.ending.count
+        guard Self.passes(Self.beforeCreatedAt, in: text, at: &place), place < end, isAtRest else {
+            return nil
+        }
+        return Int64(String(decoding: text[place..<end], as: UTF8.self)).map {
+            VolumeNaming(name: name, options: options, createdAt: $0)
+        }
     }
 
     private static let beforeID = Array(#"{"id":""#.utf8)
     private static let beforeName = Array(#","name":""#.utf8)
     private static let behindName = Array(#","options":{"#.utf8)
+    private static let beforeVolumeID = Array(#""volume-id":""#.utf8)
+    private static let beforeCreatedAt = Array(#"},"createdAt":"#.utf8)
     private static let ending = Array(
         #","hasLease":false,"isFormatting":false,"isRemoved":false}"#.utf8)
 
-    /// The string that follows `head`, and takes both off.
-    private static func string(after head: [UInt8], in rest: inout ArraySlice<UInt8>) -> String? {
-        guard rest.starts(with: head) else { return nil }
-        rest = rest.dropFirst(head.count)
-        guard let end = rest.prefix(Limit.volumeNameMax + 1).firstIndex(of: UInt8(ascii: "\""))
-        else { return nil }
-        let text = String(decoding: rest[..<end], as: UTF8.self)
-        rest = rest[(end + 1)...]
-        return text
+    /// Whether `expected` stands at the place, which is moved behind it then.
+    private static func passes(
+        _ expected: [UInt8], in text: ArraySlice<UInt8>, at place: inout Int
+    ) -> Bool {
+        guard text.endIndex - place >= expected.count else { return false }
+        for index in expected.indices where text[place + index] != expected[index] {
+            return false
+        }
+        place += expected.count
+        return true
+    }
+
+    /// The string that follows `head`; the place is moved behind it.
+    private static func string(
+        after head: [UInt8], in text: ArraySlice<UInt8>, at place: inout Int
+    ) -> String? {
+        guard passes(head, in: text, at: &place) else { return nil }
+        var end = place
+        let last = min(text.endIndex, place + Limit.volumeNameMax + 1)
+        while end < last, text[end] != UInt8(ascii: "\"") { end += 1 }
+        guard end < last else { return nil }
+        defer { place = end + 1 }
+        return String(decoding: text[place..<end], as: UTF8.self)
     }
 }
 
@@ -312,6 +366,10 @@ extension SavedState {
 extension VolumeRecord {
     /// A record that nobody looked into so far. What cannot be understood is kept, and cannot be used.
     package init(_ resting: RestingRecord) {
+        if let naming = RecordText(resting.text)?.plainNaming {
+            self.init(id: resting.id, names: [naming])
+            return
+        }
         let bytes = Array(resting.text)
         if let json = try? JSONValue.parse(bytes), let record = VolumeRecord(saved: json) {
             self = record

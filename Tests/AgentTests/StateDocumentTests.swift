@@ -42,6 +42,20 @@ import VolumeCore
         #expect(state.resting.map(\.name) == ["\(Self.small)"])
     }
 
+    @Test(arguments: [
+        ["volume-id": "vol-1a2b3c4d"], ["fs-type": "ext4"], [:],
+        ["volume-id": "vol-1a2b3c4d", "read-only": "true"],
+    ])
+    func `a record that rests is the same whether it was parsed or looked at`(
+        options: [String: String]
+    ) throws {
+        let record = VolumeRecord(
+            id: Self.small, name: "data", options: try VolumeOptions(options), createdAt: 1_234)
+        let state = try StateDocument(parsing: document(of: [record]).bytes).state
+        #expect(state.resting.map(VolumeRecord.init) == [record])
+        #expect(VolumeRecord(saved: try JSONValue.parse(record.savedText)) == record)
+    }
+
     @Test func `the document is JSON that the first version of it reads`() throws {
         var document = document(of: [Self.mounted, Self.idle])
         document.owner = nil

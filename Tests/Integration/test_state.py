@@ -95,6 +95,40 @@ def test_63_names_that_only_records_claim_keep_no_volume_out(
     assert "DetachVolume" not in calls and "DeleteTags" not in calls
 
 
+# Several names.
+
+def test_a_volume_has_several_names_each_with_its_options(daemon, new_volume):
+    volume = new_volume(content="xfs")
+    daemon.create("writer", **{"volume-id": volume})
+    daemon.create("reader", **{"volume-id": volume, "read-only": "true"})
+    daemon.create(volume)
+    assert sorted(names(daemon)) == sorted([volume, "writer", "reader"])
+    mountpoint = daemon.mount("writer", id="first")
+    assert daemon.mount(volume, id="second") == mountpoint
+    (mountpoint / "file").write_text("kept")
+    with pytest.raises(PluginError, match="mount reader: .* mounted as writer with read-only false"):
+        daemon.mount("reader", id="third")
+    daemon.kill()
+    daemon.start()
+    with pytest.raises(PluginError, match="mounted as writer"):
+        daemon.mount("reader", id="third")
+    daemon.call("VolumeDriver.Remove", Name="reader")
+    with pytest.raises(PluginError, match="in use"):
+        daemon.call("VolumeDriver.Remove", Name="writer")
+    daemon.unmount("writer", id="first")
+    assert os.path.ismount(mountpoint)
+    daemon.unmount(volume, id="second")
+    daemon.create("reader", **{"volume-id": volume, "read-only": "true"})
+    mountpoint = daemon.mount("reader", id="third")
+    with pytest.raises(OSError):
+        (mountpoint / "file").write_text("changed")
+    assert (mountpoint / "file").read_text() == "kept"
+    for name in ["writer", volume]:
+        daemon.call("VolumeDriver.Remove", Name=name)
+    daemon.unmount("reader", id="third")
+    assert names(daemon) == ["reader"]
+
+
 # What is not understood.
 
 def test_a_record_of_a_newer_version_is_kept_listed_and_not_used(start, new_volume):
