@@ -363,16 +363,19 @@ extension VolumeManager {
         let devices = ports.devices
         return try await withThrowingTaskGroup(of: BlockDevice.self) { group in
             group.addTask { try await devices.arrival(of: id, attachedAs: name, by: deadline) }
-            group.addTask { try await self.failureOfAttachment(of: id, on: host, by: deadline) }
+            group.addTask {
+                try await self.failureOfAttachment(of: id, as: name, on: host, by: deadline)
+            }
             defer { group.cancelAll() }
             guard let device = try await group.next() else { throw CancellationError() }
             return device
         }
     }
 
-    /// Throws as soon as EC2 says that the volume is not on its way here any more; never returns.
+    /// Throws as soon as EC2 says that the volume is not on its way here any more, by that name; never
+    /// returns.
     private func failureOfAttachment(
-        of id: VolumeID, on host: Host, by deadline: Instant
+        of id: VolumeID, as name: String, on host: Host, by deadline: Instant
     ) async throws -> Never {
         var misses = 0
         while true {
@@ -380,7 +383,7 @@ extension VolumeManager {
             guard let description = try? await describe(id, by: deadline) else { continue }
             // Zone and state are not in question here, and a deleted volume is no attachment.
             let situation = try Situation(of: description, seenFrom: host, readOnly: true)
-            if case .here = situation {
+            if case .here(let told) = situation, told == name {
                 misses = 0
                 continue
             }

@@ -35,6 +35,8 @@ extension VolumeManager {
         volume.isLost = true
         volume.description = nil
         volume.isLeaseSure = false
+        // Whose attachment is here next, EC2 tells.
+        volume.attachedAt = nil
         releaseDeviceName(of: volume)
         saveInBackground()
         log.error(
