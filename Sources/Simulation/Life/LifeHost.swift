@@ -62,7 +62,7 @@ final class LifeHost: @unchecked Sendable {
     /// The options of the last Create, and since when.
     private var inForce: [Int: (readOnly: Bool, since: Instant)] = [:]
     private var cutAt: [Int: Instant] = [:]
-    private var attachSentAt: [Int: Instant] = [:]
+    private var attachSent: [Int: (at: Instant, name: String)] = [:]
     /// When the daemon was killed before it can have noted that it asked for an attachment.
     private(set) var cutAttachments: [Int: Instant] = [:]
     /// Volumes that it asked EC2 to attach.
@@ -134,8 +134,8 @@ final class LifeHost: @unchecked Sendable {
             || isReadOnly(volume) ?? everReadOnly.contains(volume)
     }
 
-    func attaching(_ volume: LifeCloud.Volume) {
-        attachSentAt[volume.index] = world.scheduler.now
+    func attaching(_ volume: LifeCloud.Volume, as name: String) {
+        attachSent[volume.index] = (world.scheduler.now, name)
         asked.insert(volume.index)
         vainDetachments[volume.index] = nil
     }
@@ -161,10 +161,9 @@ final class LifeHost: @unchecked Sendable {
 
     /// A daemon that is killed as it asks for an attachment cannot have noted it.
     private func noteCutAttachments() {
-        for (volume, sentAt) in attachSentAt
-        where world.scheduler.now <= sentAt + .milliseconds(100) {
+        for (volume, sent) in attachSent where world.scheduler.now <= sent.at + .milliseconds(100) {
             let id = world.cloud.volumes[volume].id
-            guard disk.first(where: { $0.id == id })?.deviceName == nil else { continue }
+            guard disk.first(where: { $0.id == id })?.deviceName != sent.name else { continue }
             cutAttachments[volume] = world.scheduler.now
         }
     }

@@ -123,7 +123,7 @@ extension LifePorts: EC2Port {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
         let volume = cloud.volume(volume)
-        host.attaching(volume)
+        host.attaching(volume, as: deviceName)
         return try await cloud.call(
             .attachVolume, of: host.index, on: volume.index, by: process, deadline: deadline
         ) { [self] _ in cloud.attach(volume, to: host.index, as: deviceName) }
