@@ -88,21 +88,20 @@ extension VolumeManager {
         if !volumes.contains(id) { volumes[id] = volume }
         volumes.noteUnsaved([id])
         let task = Task(executorPreference: executor) {
-            try await self.saveDefinition(of: id, for: name)
+            try await self.save(proposal, of: id, for: name)
         }
         definitions[name] = task
         definitions["\(id)"] = task
         try await task.value
     }
 
-    private func saveDefinition(of id: VolumeID, for name: String) async throws {
-        guard let volume = volumes[id], let proposal = volume.proposal else {
-            preconditionFailure("\(id) left the table being defined")
-        }
+    private func save(
+        _ proposal: NamesProposal, of id: VolumeID, for name: String
+    ) async throws {
         defer {
             definitions[name] = nil
             definitions["\(id)"] = nil
-            forgetIfDone(volume)
+            if let volume = volumes[id] { forgetIfDone(volume) }
         }
         // Whose save wrote it, or failed to, is no matter.
         do { try await save() } catch  where proposal.outcome == nil { throw error } catch {}

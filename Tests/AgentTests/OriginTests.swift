@@ -105,8 +105,9 @@ import VolumeCore
         throws
     {
         let fixture = fixture(of: Fixture.here, detachAfter: .seconds(15))
-        for index in DeviceNames.all.indices {
+        for (index, name) in DeviceNames.all.enumerated() {
             fixture.cloud.add(Self.volume(index), Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[Self.volume(index)]?.attachments[0].device = name
         }
         try fixture.run { manager in
             try await manager.start()
