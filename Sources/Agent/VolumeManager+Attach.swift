@@ -18,10 +18,18 @@ extension VolumeManager {
     ) async throws -> BlockDevice? {
         // What is being detached may be here still.
         guard !volume.isLeaving else { return nil }
-        let known = volume.record.deviceName
-        guard let device = try await ports.devices.find(volume.id, attachedAs: known) else {
+        let device: BlockDevice?
+        do {
+            device = try await ports.devices.find(
+                volume.id, attachedAs: volume.record.deviceName)
+        } catch let error as OperationError {
+            // Another disk that cannot be read need not be the volume, and EC2 knows.
+            log.warning(
+                "the devices that are here cannot be told apart: EC2 is asked",
+                metadata: ["volume": "\(volume.id)", "error": "\(error)"])
             return nil
         }
+        guard let device else { return nil }
         volume.isHere = true
         timeline.mark(.device, at: ports.time.now)
         return device
@@ -298,7 +306,8 @@ extension VolumeManager {
     /// Whether something else already has the node that the name would get, on Xen, where the name
     /// is all that tells the volume: an instance store, or what bears the name in its other spelling.
     private func isForeign(_ name: String, to volume: Volume) async throws -> Bool {
-        guard let device = try await ports.devices.find(volume.id, attachedAs: name),
+        // Where a device cannot be told, it is an NVMe device, and no name decides.
+        guard let device = try? await ports.devices.find(volume.id, attachedAs: name),
             !device.bearsVolumeID
         else { return false }
         deviceNames.quarantine(name)

@@ -74,7 +74,7 @@ package final class SimulatedCloud: @unchecked Sendable {
         if owner == host.instance { deviceComes(id) }
     }
 
-    func device(of id: VolumeID) -> BlockDevice? { present[id] }
+    package func device(of id: VolumeID) -> BlockDevice? { present[id] }
 
     /// The calls of one action.
     package func calls(of action: String) -> [String] { calls.filter { $0.hasPrefix(action) } }

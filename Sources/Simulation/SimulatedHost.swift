@@ -15,6 +15,9 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Mountpoints whose file system has shut down.
     package var broken: Set<String> = []
     package var mountTime: Duration = .milliseconds(5)
+    package var unmountTime: Duration = .zero
+    /// Whether there is a device that may be any volume's.
+    package var hasUnreadableDevice = false
     /// The partitions of volumes that have some, and what each partition holds.
     package var partitions: [VolumeID: [Int: BlockDevice]] = [:]
     package var partitionContent: [BlockDevice: DeviceContent] = [:]
@@ -60,7 +63,13 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func find(
         _ volume: VolumeID, attachedAs deviceName: String?
-    ) async throws -> BlockDevice? { cloud.device(of: volume) }
+    ) async throws -> BlockDevice? {
+        if hasUnreadableDevice {
+            throw OperationError(
+                .device, doing: "find \(volume)", found: "a serial number cannot be read")
+        }
+        return cloud.device(of: volume)
+    }
 
     package func arrival(
         of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
@@ -167,6 +176,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     }
 
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
+        if unmountTime > .zero { try await time.sleep(until: time.now + unmountTime) }
         if busyUnmounts > 0 {
             busyUnmounts -= 1
             throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")

@@ -285,3 +285,47 @@ import VolumeCore
             ])
     }
 }
+
+@Suite struct UnreadableDeviceTests {
+    @Test func `a volume is mounted, and nothing detached, while a device cannot be told`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.host.hasUnreadableDevice = true
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+            #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] != nil)
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await manager.unmount(Fixture.name, id: "b")
+            fixture.host.hasUnreadableDevice = false
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.isEmpty == true)
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+    }
+
+    @Test func `a device that goes during an unmount that fails is noticed`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.unmountTime = .seconds(5)
+            fixture.host.busyUnmounts = 1
+            let unmounting = fixture.start { try await $0.unmount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(1))
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
+                by: fixture.executor.now + .seconds(10))
+            _ = await unmounting.result
+            fixture.host.unmountTime = .zero
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(try await manager.get(Fixture.name).phase == "mounted")
+            #expect(
+                fixture.host.mounts[Fixture.mountpoint]?.device
+                    == fixture.cloud.device(of: Fixture.id)?.number)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+    }
+}
