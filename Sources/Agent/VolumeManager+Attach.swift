@@ -199,9 +199,7 @@ extension VolumeManager {
     private func note(
         _ situation: Situation, of volume: Volume, on host: Host, _ approach: inout Approach
     ) {
-        if situation != .free {
-            approach.obstacle = "EC2 says that the volume is \(situation)"
-        }
+        approach.obstacle = "EC2 says that the volume is \(situation)"
         // Whether it is still attached here is for DetachVolume to say: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
@@ -346,14 +344,13 @@ extension VolumeManager {
     }
 
     func claim(_ name: String, for volume: Volume) {
-        let isNew = volume.record.deviceName != name || !volume.isHere
         if volume.record.deviceName != name { releaseDeviceName(of: volume) }
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
         volume.isPresumed = false
         volume.isLeaving = false
-        if isNew { saveInBackground() }
+        saveInBackground()
     }
 
     /// Waits for the device, and meanwhile asks EC2 now and then, to learn of a failure.
@@ -480,7 +477,7 @@ extension VolumeManager {
                 advice: "see in EC2 where the volume is attached, and detach it there")
         }
         try await ports.time.sleep(until: end)
-        if instant == nil { approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax) }
+        approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax)
     }
 }
 
