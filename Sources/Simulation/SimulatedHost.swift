@@ -33,6 +33,9 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Taken by the next call: owner and permissions cannot be set.
     package var failOwnership = false
 
+    /// Nodes of a Xen host that are of no volume in the cloud, by the device names they would serve.
+    package var foreignNodes: [String: BlockDevice] = [:]
+
     private var hangs: [VolumeID: SimulatedHang] = [:]
 
     private let cloud: SimulatedCloud
@@ -60,7 +63,10 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func find(
         _ volume: VolumeID, attachedAs deviceName: String?
-    ) async throws -> BlockDevice? { cloud.device(of: volume) }
+    ) async throws -> BlockDevice? {
+        if let deviceName, let node = foreignNodes[deviceName] { return node }
+        return cloud.device(of: volume)
+    }
 
     package func arrival(
         of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
