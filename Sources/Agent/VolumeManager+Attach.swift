@@ -207,9 +207,7 @@ extension VolumeManager {
     private func note(
         _ situation: Situation, of volume: Volume, on host: Host, _ approach: inout Approach
     ) {
-        if situation != .free {
-            approach.obstacle = "EC2 says that the volume is \(situation)"
-        }
+        approach.obstacle = "EC2 says that the volume is \(situation)"
         // Whether it is still attached here is for DetachVolume to say: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
@@ -255,7 +253,7 @@ extension VolumeManager {
             let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
-                noteAttaching(volume, as: name)
+                await noteAttaching(volume, as: name)
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
                 volume.description?.attachments = [attachment]
@@ -288,14 +286,15 @@ extension VolumeManager {
             advice: "place the task on another instance")
     }
 
-    /// Saves, beside the call, that this plugin attaches the volume: should the process end before the
-    /// answer is there, the next run knows whose the attachment is.
-    private func noteAttaching(_ volume: Volume, as name: String) {
+    /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end before
+    /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
+    /// told, and no reason to refuse a container its data.
+    private func noteAttaching(_ volume: Volume, as name: String) async {
         releaseDeviceName(of: volume)
         volume.record.isOurs = true
         volume.record.deviceName = name
         volume.askedNames.insert(name)
-        saveInBackground()
+        try? await save()
     }
 
     private func noteAttached(_ volume: Volume) {
@@ -355,14 +354,13 @@ extension VolumeManager {
     }
 
     func claim(_ name: String, for volume: Volume) {
-        let isNew = volume.record.deviceName != name || !volume.isHere
         if volume.record.deviceName != name { releaseDeviceName(of: volume) }
         deviceNames.claim(name)
         volume.record.deviceName = name
         volume.isHere = true
         volume.isPresumed = false
         volume.isLeaving = false
-        if isNew { saveInBackground() }
+        saveInBackground()
     }
 
     /// Waits for the device, and meanwhile asks EC2 now and then, to learn of a failure.
@@ -489,7 +487,7 @@ extension VolumeManager {
                 advice: "see in EC2 where the volume is attached, and detach it there")
         }
         try await ports.time.sleep(until: end)
-        if instant == nil { approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax) }
+        approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax)
     }
 }
 

@@ -110,7 +110,7 @@ extension VolumeManager {
     /// that is in use, and another is tried, so a Mount need not wait for this.
     package func learnAttachments() async throws {
         let unknown = try await lookAtAttachments()
-        guard !unknown.isEmpty || volumes.nameCount == 0 else { return }
+        guard !unknown.isEmpty else { return }
         // What EC2 told may be older than what the run before did last.
         Task(executorPreference: executor) { await self.lookAtAttachmentsAgain() }
     }

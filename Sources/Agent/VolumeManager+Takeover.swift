@@ -96,9 +96,9 @@ extension VolumeManager {
     }
 
     /// Whether this host may write the volume's lease. Its neighbours have the same role, as a rule: if
-    /// it may not, theirs are not to be seen either.
+    /// it may not, theirs are not to be seen either. EC2 is asked also where it has refused one before,
+    /// for the permission may have come since, and no Mount would show it.
     private func mayLease(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
-        if refusedLeases.contains(id) { return false }
         let host = try await ports.host.host(by: deadline)
         do {
             return try await ports.ec2.maySetTags(

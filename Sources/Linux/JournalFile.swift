@@ -15,7 +15,8 @@ package struct JournalFile: Sendable {
     /// throws, what was there before `offset` is whole, and what is there behind is of no use.
     @RingActor
     package func append(_ bytes: [UInt8], at offset: Int) async throws {
-        try await RingActor.ring.blocking { () throws(OperationError) in
+        try await RingActor.ring.blocking(for: .state, doing: "write \(path)") {
+            () throws(OperationError) in
             let descriptor = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
             guard descriptor >= 0 else { throw stateFailure("write \(path)", "open") }
             defer { close(descriptor) }

@@ -36,6 +36,9 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Taken by the next call: owner and permissions cannot be set.
     package var failOwnership = false
 
+    /// Nodes of a Xen host that are of no volume in the cloud, by the device names they would serve.
+    package var foreignNodes: [String: BlockDevice] = [:]
+
     private var hangs: [VolumeID: SimulatedHang] = [:]
 
     private let cloud: SimulatedCloud
@@ -68,6 +71,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             throw OperationError(
                 .device, doing: "find \(volume)", found: "a serial number cannot be read")
         }
+        if let deviceName, let node = foreignNodes[deviceName] { return node }
         return cloud.device(of: volume)
     }
 

@@ -138,6 +138,8 @@ final class StateFiles {
         try await volumes.keepCopy(of: document.bytes, named: suffix)
     }
 
+    func workUnderWay() async -> WorkUnderWay? { RingActor.ring.workUnderWay(for: .state) }
+
     func conclude(of owner: StateOwner) async throws {
         if journalSize > 0 { try await rewrite(with: [], of: owner) }
     }

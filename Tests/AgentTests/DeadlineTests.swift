@@ -176,6 +176,7 @@ import VolumeCore
             for call in calls { _ = await call.result }
             let (error, time) = await self.mountSick(fixture)
             #expect(error?.reason == .deadline && time == .zero)
+            #expect(error?.description.contains("32 calls about the volume wait already") == true)
             hang.recover()
             try await fixture.sleep(.seconds(1))
             _ = try await manager.mount(Fixture.name, id: "b")
@@ -190,6 +191,70 @@ import VolumeCore
             let (error, time) = await self.mountSick(fixture)
             #expect(time < Limit.mountTimeMax)
             #expect(error?.description.contains("wait for \(Fixture.id) to come") == true)
+        }
+    }
+
+    @Test func `a Mount that comes while another has not outlasted its call waits its time too`()
+        throws
+    {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        hang.begin()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let first = fixture.start { _ in await self.mountSick(fixture) }
+            try await fixture.sleep(Limit.hangTimeMin + .seconds(10))
+            #expect(await self.mountSick(fixture).time == Limit.mountTimeMax)
+            #expect(try await first.value.time == Limit.mountTimeMax)
+            hang.recover()
+        }
+    }
+
+    @Test func `a volume that has recovered is waited for as before`() throws {
+        let fixture = fixture()
+        let hang = fixture.host.hang(of: Fixture.id)
+        hang.begin()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = await self.mountSick(fixture)
+            hang.recover()
+            try await fixture.sleep(.seconds(1))
+            _ = try await manager.mount(Fixture.name, id: "b")
+            hang.begin()
+            let first = fixture.start { _ in await self.mountSick(fixture) }
+            try await fixture.sleep(Limit.hangTimeMin + .seconds(10))
+            #expect(await self.mountSick(fixture).time == Limit.mountTimeMax)
+            _ = await first.result
+            hang.recover()
+        }
+    }
+
+    @Test func `where the disk with the state hangs alone, a later Mount waits its time`() throws {
+        let fixture = fixture()
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            hang.begin()
+            for _ in 1...2 {
+                #expect(await self.mountSick(fixture).time == Limit.mountTimeMax)
+            }
+            hang.recover()
+        }
+    }
+
+    @Test func `where both hang, the answer is about the volume`() throws {
+        let fixture = fixture()
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            hang.begin()
+            fixture.host.hang(of: Fixture.id).begin()
+            let text = await self.mountSick(fixture).error?.description ?? ""
+            #expect(text.contains("describe-volume-status --volume-ids \(Fixture.id)"))
+            hang.recover()
+            fixture.host.hang(of: Fixture.id).recover()
         }
     }
 }

@@ -254,9 +254,11 @@ import VolumeCore
         }
     }
 
-    private func expectRefusalOfEC2(_ manager: VolumeManager) async {
+    private func expectRefusalOfEC2(
+        _ manager: VolumeManager, of name: String = LimitTests.names[0]
+    ) async {
         let error = await #expect(throws: OperationError.self) {
-            try await manager.mount(Self.names[0], id: "a")
+            try await manager.mount(name, id: "a")
         }
         #expect(error?.description.contains("AttachmentLimitExceeded") == true)
     }
@@ -348,5 +350,170 @@ import VolumeCore
             fixture.cloud.refusals["AttachVolume"] = [refusal]
             _ = try await manager.mount(Fixture.name, id: "b")
         }
+    }
+
+    // MARK: Places that come
+
+    @Test func `a volume that is being detached gives its place to a Mount with time enough`()
+        throws
+    {
+        let fixture = fixture(takes: 1, detachAfter: .seconds(15))
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.milliseconds(15_500))
+            #expect(try await manager.get(Self.names[0]).phase == "detaching")
+            _ = try await manager.mount(Self.names[1], id: "b")
+        }
+        #expect(attached(fixture) == [Self.names[1]])
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+    }
+
+    @Test func `a Mount whose time is short has a volume given back that nothing is done to`()
+        throws
+    {
+        let fixture = fixture(takes: 1)
+        let taken = VolumeID(literal: "vol-00000000000000001")
+        fixture.cloud.add(taken, Fixture.xfs, attachedTo: Fixture.other)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            // The other host takes 75 s to give its volume up.
+            fixture.cloud.latency.detach = .seconds(75)
+            let call = fixture.start { try await $0.mount("\(taken)", id: "b") }
+            try await fixture.sleep(.seconds(60))
+            fixture.cloud.latency.detach = .seconds(2)
+            _ = try await call.value
+        }
+        #expect(attached(fixture) == ["\(taken)"])
+    }
+
+    @Test func `at its deadline a Mount has nothing given back any more`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            // The answer about this instance comes half a second after the deadline.
+            fixture.cloud.latency.call = .milliseconds(109_500)
+            let (error, _) = await fixture.failure {
+                _ = try await $0.mount(Self.names[1], id: "b")
+            }
+            #expect(error?.reason == .limitReached)
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
+    @Test func `a place that a volume takes back is waited for no longer`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            let other = fixture.start { _ in
+                await fixture.failure { _ = try await $0.mount(Self.names[1], id: "b") }
+            }
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.sendDelays["DescribeVolumes"] = .milliseconds(50)
+            _ = try await manager.mount(Self.names[0], id: "c")
+            let (error, time) = try await other.value
+            #expect(error?.reason == .limitReached && time < .seconds(10))
+        }
+        #expect(attached(fixture) == [Self.names[0]])
+    }
+
+    @Test(arguments: [false, true])
+    func `a place is free once its volume is detached, whoever has that next`(isTaken: Bool) throws
+    {
+        let fixture = fixture(takes: 1)
+        let first = VolumeID(literal: "vol-00000000000000000")
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            fixture.cloud.sendDelays["DescribeVolumes"] = .seconds(1)
+            let call = fixture.start { _ in
+                await fixture.failure { _ = try await $0.mount(Self.names[1], id: "b") }
+            }
+            try await fixture.sleep(.milliseconds(2_500))
+            if isTaken {
+                fixture.cloud.add(first, Fixture.xfs, attachedTo: Fixture.other)
+            } else {
+                // As EC2 may still list an attachment that has ended.
+                var told = fixture.cloud.volumes[first]
+                told?.attachments = [
+                    VolumeAttachment(
+                        volume: first, instance: Fixture.here, device: "/dev/sdf", state: .detached)
+                ]
+                fixture.cloud.staleDescriptions[first] = told
+            }
+            let (error, time) = try await call.value
+            #expect(error == nil && time < .seconds(10))
+        }
+    }
+
+    @Test func `EC2 is asked now and then whether a place has come`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await self.use(1, fixture, manager)
+            fixture.cloud.latency.free = .seconds(20)
+            let before = fixture.cloud.calls(of: "DescribeVolumes").count
+            _ = try await manager.mount(Self.names[1], id: "a")
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").count - before < 30)
+        }
+    }
+
+    // MARK: What is known of the limit
+
+    @Test func `the limit of a type is asked for once, and not without a type`() throws {
+        let known = fixture(takes: 2)
+        try known.run { manager in
+            try await self.begin(known, manager)
+            try await manager.learnAttachments()
+            try await known.sleep(.seconds(1))
+        }
+        #expect(known.cloud.calls(of: "DescribeInstanceTypes").count == 1)
+        let unknown = Fixture()
+        try unknown.run { manager in
+            try await manager.learnAttachments()
+            try await unknown.sleep(.seconds(1))
+        }
+        #expect(unknown.cloud.calls(of: "DescribeInstanceTypes").isEmpty)
+    }
+
+    @Test func `a limit that EC2 did not tell is asked for again after a pause that grows`() throws
+    {
+        let fixture = fixture(takes: 0)
+        fixture.cloud.refusals["DescribeInstanceTypes"] = Array(
+            repeating: .unanswered(reason: "no route", mayHaveApplied: false), count: 100)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await fixture.sleep(.seconds(10))
+        }
+        #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 4)
+    }
+
+    @Test func `what others have attached is known after EC2's refusal`() throws {
+        let fixture = fixture(takes: 3)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            fixture.cloud.otherVolumes = (1...3).map {
+                VolumeID("vol-0000000000000000\($0 + 4)") ?? Fixture.id
+            }
+            await self.expectRefusalOfEC2(manager, of: Self.names[1])
+            let (error, _) = await fixture.failure {
+                _ = try await $0.mount(Self.names[2], id: "b")
+            }
+            #expect(error?.description.contains("has 4 volumes, 1 of them the plugin's") == true)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
     }
 }

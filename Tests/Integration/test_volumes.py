@@ -32,7 +32,8 @@ def test_a_fresh_volume_costs_one_ec2_call_and_one_attached_here_none(simulator,
     daemon.create(volume)
     simulator.reset_counters()
     daemon.mount(volume)
-    assert simulator.counters()["calls"] == {"AttachVolume": 1, "CreateTags": 1}
+    assert simulator.counters()["calls"] == {
+        "AttachVolume": 1, "CreateTags": 1, "DescribeVolumes": 1}
     daemon.unmount(volume)
     simulator.reset_counters()
     daemon.mount(volume)

@@ -50,12 +50,18 @@ import VolumeCore
         let text = "\(error)"
         for part in [
             "attach \(next) to i-0123456789abcdef0", "m5d.large", "4 volumes", "3 volumes",
-            "1 of them", "2 network interfaces;", "1 of its instance store",
+            "1 of them", "one less for each network interface after the first",
+            "2 network interfaces;", "1 of its instance store",
             "place the task on another instance", "\(ours)",
             "it is mounted in some mount namespace",
         ] {
             #expect(text.contains(part), "\(part) is not in: \(text)")
         }
+    }
+
+    @Test func `one of a kind is told in the singular`() {
+        let text = "\(use(max: 1, isOursHere: false).refusal(of: next, kept: []))"
+        #expect(text.contains("have 1 volume;") && text.contains("1 network interface;"))
     }
 
     @Test func `a dedicated limit's refusal does not speak of what takes no place`() {

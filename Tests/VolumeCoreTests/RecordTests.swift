@@ -160,6 +160,36 @@ import VolumeCore
         #expect(Self.drain(&names).last == "/dev/sdf")
     }
 
+    @Test(arguments: ["/dev/sdab", "/dev/xvdbf", "/dev/xvdfx"])
+    func `a longer name is no other spelling of a shorter one`(name: String) {
+        var names = DeviceNames()
+        names.claim(name)
+        #expect(names.take() == "/dev/sdf")
+    }
+
+    @Test func `a name that was set aside and that an attachment bears is not taken`() {
+        var names = DeviceNames()
+        let refused = names.take() ?? ""
+        names.quarantine(refused)
+        names.presume("/dev/sdg")
+        names.claim([refused, "/dev/sdg"])
+        let rest = Self.drain(&names)
+        #expect(!rest.contains(refused) && !rest.contains("/dev/sdg"))
+    }
+
+    @Test func `a name that a record alone claims is taken last of all`() {
+        var names = DeviceNames()
+        names.presume("/dev/xvdf")
+        let refused = names.take() ?? ""
+        names.quarantine(refused)
+        let rest = Self.drain(&names)
+        #expect(refused == "/dev/sdg" && rest.suffix(2) == [refused, "/dev/sdf"])
+        var released = DeviceNames()
+        released.presume("/dev/sdf")
+        released.release("/dev/sdf")
+        #expect(Self.drain(&released).count == DeviceNames.all.count)
+    }
+
     private static func drain(_ names: inout DeviceNames) -> [String] {
         var taken: [String] = []
         while let name = names.take() { taken.append(name) }

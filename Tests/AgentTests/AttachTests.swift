@@ -1,0 +1,445 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// Attachments that do not go as they should.
+@Suite struct AttachTests {
+    private static let away = EC2Failure.unanswered(reason: "no route", mayHaveApplied: false)
+    private static let third = InstanceID(literal: "i-0aaaaaaaaaaaaaaaa")
+
+    private func attachment(
+        as name: String, to instance: InstanceID = Fixture.here,
+        _ state: VolumeAttachment.State = .attaching
+    ) -> VolumeAttachment {
+        VolumeAttachment(volume: Fixture.id, instance: instance, device: name, state: state)
+    }
+
+    /// EC2 shows the volume attached here by that name, and its device has not come.
+    private func attach(_ fixture: Fixture, as name: String) {
+        fixture.cloud.volumes[Fixture.id]?.state = .inUse
+        fixture.cloud.volumes[Fixture.id]?.attachments = [attachment(as: name)]
+    }
+
+    private func mount(_ fixture: Fixture) async -> (error: OperationError?, time: Duration) {
+        await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+    }
+
+    private func calls(_ fixture: Fixture, of action: String) -> Int {
+        fixture.cloud.calls(of: action).count
+    }
+
+    // MARK: Detachments under way
+
+    @Test func `a device that is still here while its volume is detached is not mounted`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            fixture.cloud.latency.detach = .seconds(100)
+            // DetachVolume is accepted 15 s later, and its end waited for 50 s.
+            try await fixture.sleep(.seconds(70))
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.host.everMounted.count == 2)
+        #expect(fixture.cloud.volumes[Fixture.id]?.attachments.map(\.state) == [.attached])
+        // Whether this instance runs needs no answer.
+        #expect(calls(fixture, of: "DescribeInstances") == 0)
+    }
+
+    @Test func `what has ended at the deadline is told, and nothing more begun`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.latency.detach = .seconds(70)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("wait for \(Fixture.id) to come") == true)
+            #expect(
+                fixture.cloud.calls(of: "DetachVolume") == [
+                    "DetachVolume \(Fixture.id) \(Fixture.other)"
+                ])
+        }
+    }
+
+    // MARK: Whose attachment it is
+
+    @Test func `an attachment made by hand that is stuck is not ended, and its user told`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        attach(fixture, as: "/dev/sdf")
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("detach it by hand") == true)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(calls(fixture, of: "DetachVolume") == 0)
+        #expect(calls(fixture, of: "DeleteTags") == 0)
+    }
+
+    @Test func `a lease that an earlier run left is dropped also where the Mount fails`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        attach(fixture, as: "/dev/sdf")
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.here)"
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = await self.mount(fixture)
+            try await fixture.sleep(.seconds(10))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+    }
+
+    @Test func `by its mark alone an attachment is known for this plugin's, and given back`() throws
+    {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    /// The record of a run that ended while the device was on its way, without the permission for tags.
+    private func recorded(as name: String) -> Fixture {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.tagsForbidden = true
+        var record = VolumeRecord(
+            id: Fixture.id, name: Fixture.name, createdAt: 1, deviceName: "/dev/sdf")
+        record.isOurs = true
+        fixture.state.records = [record]
+        fixture.state.owner = StateOwner(instance: Fixture.here, boot: "first")
+        attach(fixture, as: name)
+        return fixture
+    }
+
+    @Test(arguments: [("/dev/sdf", true), ("/dev/sdh", false)])
+    func `an attachment is an earlier run's where its name is the recorded one`(
+        name: String, isOurs: Bool
+    ) throws {
+        let fixture = recorded(as: name)
+        try fixture.run { manager in
+            try await manager.start()
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[Fixture.id]?.attachments = [
+                self.attachment(as: name, .attached)
+            ]
+            _ = try await call.value
+            #expect(try await manager.get(Fixture.name).attachedAs == name)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect((fixture.cloud.volumes[Fixture.id]?.state == .available) == isOurs)
+        #expect((calls(fixture, of: "DetachVolume") == 1) == isOurs)
+    }
+
+    @Test func `an attachment that EC2 shows late is this plugin's also after a second attempt`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.tagsForbidden = true
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.staleDescriptions[Fixture.id] = fixture.cloud.volumes[Fixture.id]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(300))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+            #expect(self.calls(fixture, of: "AttachVolume") > 1)
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdf")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    // MARK: Answers that are lost, old or refusals
+
+    /// The Mount ends before EC2 can tell that the volume is attached, and so does the next one.
+    @Test func `an attachment whose answer was lost is given back, whatever came after`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.tagsForbidden = true
+        fixture.cloud.lostDevices = [Fixture.id]
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.away]
+            #expect(await self.mount(fixture).error?.reason == .cloud)
+            try await fixture.sleep(.seconds(7))
+            fixture.cloud.refusals["AttachVolume"] = [Self.away]
+            #expect(await self.mount(fixture).error?.reason == .cloud)
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `an attachment that EC2 has refused takes no name, and nothing is given back`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .refused(code: "CustomerKeyHasBeenRevoked", message: "no", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            #expect(await self.mount(fixture).error?.reason == .cloud)
+            let info = try await manager.get(Fixture.name)
+            #expect(info.phase == "detached" && info.attachedAs == nil)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(calls(fixture, of: "DetachVolume") == 0)
+    }
+
+    @Test func `of names that are in use the next is tried without another look`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.otherDeviceNames = ["/dev/sdf", "/dev/sdg"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(
+            fixture.cloud.calls.prefix(4) == [
+                "DescribeVolumes \(Fixture.id)", "AttachVolume \(Fixture.id) /dev/sdf",
+                "AttachVolume \(Fixture.id) /dev/sdg", "AttachVolume \(Fixture.id) /dev/sdh",
+            ])
+    }
+
+    @Test func `where all names are taken, a Mount is refused at once`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.otherDeviceNames = DeviceNames.all
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            let (error, time) = await self.mount(fixture)
+            #expect(error?.reason == .limitReached && time < .seconds(1))
+            #expect(error?.description.contains("all 63 device names") == true)
+        }
+        #expect(calls(fixture, of: "AttachVolume") == 0)
+    }
+
+    @Test func `a name that was stuck is used again when there is no other`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let second = VolumeID(literal: "vol-00000000000000001")
+        fixture.cloud.add(second, Fixture.xfs)
+        fixture.cloud.otherDeviceNames = Array(DeviceNames.all.dropFirst(2))
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create("\(second)", options: [:])
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(30))
+            fixture.cloud.lostDevices = []
+            _ = try await call.value
+            _ = try await manager.mount("\(second)", id: "a")
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdg")
+            #expect(try await manager.get("\(second)").attachedAs == "/dev/sdf")
+        }
+    }
+
+    @Test func `a device that takes long is waited for, and one old answer ends nothing`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.device = .seconds(20)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let free = fixture.cloud.volumes[Fixture.id]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(4_500))
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+        }
+        #expect(calls(fixture, of: "AttachVolume") == 1)
+    }
+
+    @Test func `a volume that was attached by another name meanwhile is an error soon`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { _ in await self.mount(fixture) }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdz"
+            let (error, time) = try await call.value
+            #expect(error?.description.contains("attached here as /dev/sdz") == true)
+            #expect(time < .seconds(15))
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func `of an attachment that EC2 takes back the key is told, where no other host has it`(
+        isFree: Bool
+    ) throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        fixture.cloud.volumes[Fixture.id]?.kmsKeyID = "arn:aws:kms:k"
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { _ in await self.mount(fixture) }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.volumes[Fixture.id]?.attachments = []
+            fixture.cloud.volumes[Fixture.id]?.state = .available
+            if !isFree {
+                fixture.cloud.volumes[Fixture.id]?.attachments = [
+                    self.attachment(as: "/dev/sdf", to: Fixture.other, .attached)
+                ]
+            }
+            let error = try await call.value.error?.description ?? ""
+            #expect(error.contains("kms:CreateGrant") == isFree)
+            #expect(error.contains("arn:aws:kms:k") == isFree)
+        }
+    }
+
+    @Test func `an attachment that was only looked up takes no other host's lease`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            var old = fixture.cloud.volumes[Fixture.id]
+            old?.attachments = [self.attachment(as: "/dev/sdf", .attached)]
+            fixture.cloud.staleDescriptions[Fixture.id] = old
+            let call = fixture.start { _ in await self.mount(fixture) }
+            try await fixture.sleep(.seconds(2))
+            fixture.cloud.staleDescriptions = [:]
+            #expect(
+                try await call.value.error?.description.contains("\(Fixture.other)") == true)
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags == [Lease.tag: "\(Fixture.other)"])
+        #expect(calls(fixture, of: "CreateTags") == 0)
+    }
+
+    @Test func `a look that is older than the attachment has it neither ended nor made again`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.staleDescriptions[Fixture.id] = fixture.cloud.volumes[Fixture.id]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+        }
+        #expect(calls(fixture, of: "AttachVolume") == 1)
+        #expect(calls(fixture, of: "DescribeVolumes") < 10)
+    }
+
+    @Test func `after a loss the volume is attached anew without waiting for the old attachment`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
+                by: fixture.executor.now + .seconds(10))
+            try await fixture.sleep(.seconds(5))
+            #expect(await self.mount(fixture).time < .seconds(3))
+        }
+    }
+
+    /// The instance is asked for once more at its limit, and somebody attaches the volume meanwhile.
+    @Test func `a volume whose device comes just before it would be attached is mounted`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0000000000000000f")]
+        fixture.cloud.attachmentLimit = AttachmentLimit(
+            instanceType: "m5.large", volumesMax: 1, isShared: false)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.otherVolumes = []
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(10))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            _ = try await call.value
+        }
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    // MARK: What another host has taken
+
+    @Test func `what another host has taken is no more thought to be here, and its name is free`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: false, sentBy: fixture.executor.now,
+                by: fixture.executor.now + .seconds(10))
+            try await fixture.sleep(.seconds(10))
+            let before = self.calls(fixture, of: "DetachVolume")
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.other)"]
+            #expect(await self.mount(fixture).error?.reason == .unusableVolume)
+            let info = try await manager.get(Fixture.name)
+            #expect(info.attachedAs == nil && info.phase == "detached")
+            try await fixture.sleep(.seconds(700))
+            #expect(self.calls(fixture, of: "DetachVolume") == before)
+        }
+    }
+
+    // MARK: Where names alone tell, as on Xen
+
+    private static let foreign = BlockDevice(
+        path: "/dev/xvdf", number: DeviceNumber(major: 202, minor: 80))
+
+    @Test func `a name whose node another disk has is not attached by`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.host.foreignNodes = ["/dev/sdf": Self.foreign]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdg")
+        }
+        #expect(
+            fixture.cloud.calls(of: "AttachVolume") == ["AttachVolume \(Fixture.id) /dev/sdg"])
+    }
+
+    @Test func `the node of the remembered name is not mounted where EC2 tells another name`()
+        throws
+    {
+        let fixture = recorded(as: "/dev/sdh")
+        fixture.host.foreignNodes = ["/dev/sdf": Self.foreign]
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.attachments = [attachment(as: "/dev/sdh", .attached)]
+        try fixture.run { manager in
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdh")
+        }
+        #expect(fixture.host.mounts[Fixture.mountpoint]?.source != Self.foreign.path)
+    }
+
+    @Test func `a volume that the instance boots from is not mounted`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[Fixture.id]?.attachments = [
+                self.attachment(as: "/dev/sda1", .attached)
+            ]
+            fixture.cloud.rootDeviceNames[Fixture.here] = "/dev/sda1"
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("root volume of \(Fixture.here)") == true)
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+}
