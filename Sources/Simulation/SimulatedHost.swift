@@ -87,8 +87,12 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func departure(
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws {
+        let begin = time.now
         while (try? check(device, volume)) != nil {
-            try await tick(by: deadline, "\(volume) to go")
+            // Whoever watches for hours need not know to the millisecond.
+            let isLong = time.now - begin > .seconds(10)
+            try await tick(
+                by: deadline, "\(volume) to go", for: .milliseconds(isLong ? 100 : 1))
         }
     }
 
@@ -103,11 +107,13 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         return partition
     }
 
-    private func tick(by deadline: Instant, _ what: String) async throws {
+    private func tick(
+        by deadline: Instant, _ what: String, for pause: Duration = .milliseconds(1)
+    ) async throws {
         guard time.now < deadline else {
             throw OperationError(.deadline, doing: "wait for \(what)", found: "it did not happen")
         }
-        try await time.sleep(until: time.now + .milliseconds(1))
+        try await time.sleep(until: time.now + pause)
     }
 
     // MARK: File systems

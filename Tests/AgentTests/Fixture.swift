@@ -17,6 +17,7 @@ final class Fixture: @unchecked Sendable {
     let cloud: SimulatedCloud
     let host: SimulatedHost
     let state = SimulatedState()
+    let log = LogRecord()
     private(set) var manager: VolumeManager
     private let settings: VolumeManager.Settings
 
@@ -30,19 +31,19 @@ final class Fixture: @unchecked Sendable {
         cloud.add(Self.id, content)
         settings = VolumeManager.Settings(
             mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover)
-        manager = Self.makeManager(executor, cloud, host, state, settings)
+        manager = Self.makeManager(executor, cloud, host, state, settings, log)
     }
 
     private static func makeManager(
         _ executor: SimulatedExecutor, _ cloud: SimulatedCloud, _ host: SimulatedHost,
-        _ state: SimulatedState, _ settings: VolumeManager.Settings
+        _ state: SimulatedState, _ settings: VolumeManager.Settings, _ log: LogRecord
     ) -> VolumeManager {
         VolumeManager(
             ports: VolumeManager.Ports(
                 ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud,
                 time: executor),
             settings: settings, executor: executor,
-            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            log: Logger(label: "test") { _ in RecordingLogHandler(record: log) })
     }
 
     /// What this plugin leaves on a volume that it has mounted here.
@@ -64,7 +65,7 @@ final class Fixture: @unchecked Sendable {
     }
 
     /// A new daemon over what the old one left.
-    func restart() { manager = Self.makeManager(executor, cloud, host, state, settings) }
+    func restart() { manager = Self.makeManager(executor, cloud, host, state, settings, log) }
 
     func run<T: Sendable>(
         _ body: @escaping @Sendable (VolumeManager) async throws -> T

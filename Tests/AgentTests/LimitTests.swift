@@ -159,6 +159,24 @@ import VolumeCore
         #expect(attached(fixture) == [Self.names[1], Self.names[2]])
     }
 
+    /// A second DeleteTags could arrive after the lease of a later Mount.
+    @Test func `a volume whose lease is being dropped gives its place back without a second drop`()
+        throws
+    {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            try await manager.unmount(Self.names[0], id: "a")
+            fixture.cloud.sendDelays["DeleteTags"] = .seconds(1)
+            try await fixture.sleep(.milliseconds(2_500))
+            _ = try await manager.mount(Self.names[1], id: "b")
+        }
+        #expect(attached(fixture) == [Self.names[1]])
+        let drops = fixture.cloud.calls(of: "DeleteTags").filter { $0.hasSuffix(Lease.tag) }
+        #expect(drops.count == 1)
+    }
+
     @Test func `two mounts at once each find a place that is given back`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in

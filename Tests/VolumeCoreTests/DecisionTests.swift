@@ -144,6 +144,53 @@ private func situation(
         }
     }
 
+    @Test func `of two things without a partition table no partition is spoken of`() {
+        let error = #expect(throws: OperationError.self) {
+            try decide(.several(["xfs", "crypto_LUKS"]))
+        }
+        #expect(error?.description.contains("partition") == false)
+    }
+
+    @Test func `whoever asked for a partition is not told to ask for one`() {
+        let error = #expect(throws: OperationError.self) {
+            try decide(
+                .several(["ext4", "dos partition table"]),
+                options: VolumeOptions(["partition": "1"]))
+        }
+        #expect(error?.description.contains("partition=") == false)
+    }
+
+    @Test func `what is no partition table is not answered with the option for partitions`() {
+        let error = #expect(throws: OperationError.self) { try decide(.signature("LVM2_member")) }
+        #expect(error?.description.contains("partition=") == false)
+    }
+
+    @Test func `what was left unfinished in a partition is not formatted, whosever it was`() throws
+    {
+        let options = try VolumeOptions(["partition": "1"])
+        let error = #expect(throws: OperationError.self) {
+            try ContentDecision(
+                .unfinished(type: "xfs"), on: device, of: volume(), options: options,
+                wasFormatting: true)
+        }
+        #expect(error?.description.contains("interrupted") == true)
+    }
+
+    @Test func `why a blank volume is not formatted is told`() throws {
+        let partition = try VolumeOptions(["partition": "1"])
+        let readOnly = VolumeOptions(readOnly: true)
+        let refusals = [
+            (nil, partition, "no partition is ever formatted"),
+            (nil, readOnly, "mounted read-only"), ("snap-1", VolumeOptions(), "snapshot snap-1"),
+        ]
+        for (snapshot, options, words) in refusals {
+            let error = #expect(throws: OperationError.self) {
+                try decide(.blank, snapshot: snapshot, options: options)
+            }
+            #expect(error?.description.contains(words) == true)
+        }
+    }
+
     @Test func `a blank volume is not formatted from a snapshot or to be read`() {
         #expect(throws: OperationError.self) { try decide(.blank, snapshot: "snap-1") }
         #expect(throws: OperationError.self) {
@@ -166,5 +213,63 @@ private func situation(
         #expect(refusal("IncorrectState") == .volumeChanged)
         #expect(refusal("InvalidParameterValue", "Invalid device name") == .final)
         #expect(refusal("AttachmentLimitExceeded") == .limitReached)
+    }
+}
+
+@Suite struct DetachmentFailureTests {
+    private func ends(_ code: String, forced: Bool = false) -> Bool {
+        isFinal(
+            detachmentFailure: .refused(code: code, message: "m", requestID: "r"), isForced: forced)
+    }
+
+    @Test(arguments: [
+        "RequestLimitExceeded", "IncorrectState", "InvalidAttachment.NotFound",
+        "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InternalError", "Unavailable",
+    ])
+    func `what passes, or says that the volume has gone, is looked at again`(code: String) {
+        #expect(!ends(code) && !ends(code, forced: true))
+    }
+
+    @Test
+    func `any other refusal is the answer, and of a forced call the missing permission alone`() {
+        #expect(ends("OperationNotPermitted"))
+        #expect(!ends("OperationNotPermitted", forced: true))
+        #expect(ends("UnauthorizedOperation"))
+        #expect(ends("UnauthorizedOperation", forced: true))
+    }
+
+    @Test func `without an answer it is looked at again, but not without credentials`() {
+        let unclear: [EC2Failure] = [
+            .unanswered(reason: "no route", mayHaveApplied: true),
+            .unanswered(reason: "no route", mayHaveApplied: false),
+            .malformed(reason: "no XML"), .outdated(reason: "late"),
+        ]
+        for failure in unclear {
+            #expect(!isFinal(detachmentFailure: failure, isForced: false))
+        }
+        let failure = EC2Failure.noCredentials(reason: "no role")
+        #expect(isFinal(detachmentFailure: failure, isForced: false))
+        #expect(isFinal(detachmentFailure: failure, isForced: true))
+    }
+}
+
+@Suite struct DeletionWarningTests {
+    @Test func `a volume that goes with its instance tells the command that keeps it`() throws {
+        var own = attached(here)
+        #expect(volume(.inUse, [own]).deletionWarning == nil)
+        own.deleteOnTermination = true
+        let warning = try #require(volume(.inUse, [own]).deletionWarning)
+        #expect(warning.contains("--instance-id \(here)"))
+        #expect(warning.contains("DeviceName=/dev/sdf,Ebs={DeleteOnTermination=false}"))
+    }
+}
+
+@Suite struct PlaceTests {
+    @Test func `a volume is on an instance while it is attached there or on its way from there`() {
+        #expect(Situation.here(deviceName: "/dev/sdf").isOn(here))
+        #expect(Situation.leaving(here).isOn(here))
+        for situation in [.free, .creating, .elsewhere(other), Situation.leaving(other)] {
+            #expect(!situation.isOn(here))
+        }
     }
 }

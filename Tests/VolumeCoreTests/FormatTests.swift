@@ -7,7 +7,7 @@ import VolumeCore
         ("4.14.355-275.570.amzn2", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
         ("5.4.0", ["-m", "bigtime=0,inobtcount=0", "-i", "nrext64=0"]),
         ("5.10.0-30-amd64", ["-i", "nrext64=0"]),
-        ("6.1.0", []), ("6.18.44-x", []),
+        ("6.1.0", []), ("6.18.44-x", []), ("5.10+", ["-i", "nrext64=0"]), ("5.19-rc3", []),
         ("", ["-m", "bigtime=0,inobtcount=0,reflink=0", "-i", "nrext64=0"]),
     ])
     func `an xfs is one that the kernel mounts`(release: String, arguments: [String]) {

@@ -91,6 +91,27 @@ import VolumeCore
         #expect(VolumeOptions().access(to: single) == .writable)
     }
 
+    @Test func `instead of a mount option that is not allowed the right ones are named`() {
+        #expect(MountOption.advice(about: "ro") == "use -o read-only=true")
+        let advice = MountOption.advice(about: "rw")
+        for option in ["noatime", "inode64", "logbufs=…", "logbsize=…"] {
+            #expect(advice.contains(option))
+        }
+        #expect(!advice.contains("inode64=") && !advice.contains("read-only"))
+    }
+
+    @Test(arguments: ["inode64", "logbufs=8", "logbsize=256k"])
+    func `a mount option for xfs is taken with the values that it has`(text: String) throws {
+        let options = try VolumeOptions(["mount-options": text])
+        #expect(try options.mountOptions(for: "xfs") == [text])
+        #expect(throws: OperationError.self) { try options.mountOptions(for: "ext4") }
+    }
+
+    @Test(arguments: ["inode64=", "inode64=1", "logbufs", "logbufs=", "logbufs=9", "logbsize=1k"])
+    func `a mount option for xfs with another value is refused`(text: String) {
+        #expect(throws: OperationError.self) { try VolumeOptions(["mount-options": text]) }
+    }
+
     @Test func `a mount option for one file system is refused for another`() throws {
         let options = try VolumeOptions(["mount-options": "noatime,logbufs=4"])
         #expect(try options.mountOptions(for: "xfs") == ["noatime", "logbufs=4"])

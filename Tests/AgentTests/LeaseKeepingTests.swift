@@ -1,0 +1,147 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// The lease of a volume that stays mounted.
+@Suite struct LeaseKeepingTests {
+    private func lease(_ fixture: Fixture) -> String? {
+        fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag]
+    }
+
+    private func mount(_ fixture: Fixture, _ manager: VolumeManager) async throws {
+        try await manager.create(Fixture.name, options: [:])
+        _ = try await manager.mount(Fixture.name, id: "a")
+    }
+
+    private let restored = "written again"
+
+    @Test func `a lease that was removed from outside is written again, with a warning`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            for _ in 1...2 {
+                fixture.cloud.volumes[Fixture.id]?.tags = [:]
+                try await fixture.sleep(Limit.leaseCheckInterval + .seconds(1))
+                #expect(self.lease(fixture) == "\(Fixture.here)")
+            }
+        }
+        let warnings = fixture.log.lines(with: restored)
+        #expect(warnings.count == 2 && warnings.allSatisfy { $0.contains("no other tool") })
+    }
+
+    @Test func `a lease that is there is only looked at`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            let before = fixture.cloud.calls.count
+            try await fixture.sleep(.seconds(320))
+            // After 10 and 310 s.
+            let since = fixture.cloud.calls.dropFirst(before)
+            #expect(Array(since) == Array(repeating: "DescribeVolumes \(Fixture.id)", count: 2))
+        }
+        #expect(fixture.log.lines(with: restored).isEmpty)
+    }
+
+    @Test func `the lease of whoever has the volume by now is not written over`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            // The device has not gone yet.
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+            try await fixture.sleep(.seconds(320))
+        }
+        #expect(lease(fixture) == "\(Fixture.other)")
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        let errors = fixture.log.lines(with: "a mounted volume is not attached here any more")
+        #expect(errors.first?.contains("attached to \(Fixture.other)") == true)
+    }
+
+    @Test func `a volume without a permitted lease is neither marked again nor warned of`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.tagsForbidden = true
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await fixture.sleep(.seconds(320))
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        #expect(fixture.log.lines(with: restored).isEmpty)
+    }
+
+    @Test func `a Multi-Attach volume that is mounted to be read has no lease, and misses none`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(320))
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").isEmpty)
+        #expect(fixture.log.lines(with: restored).isEmpty)
+    }
+
+    @Test func `of a volume whose device has gone the lease is no more asked for`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            let end = fixture.executor.now + .seconds(5)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.sleep(.seconds(5))
+            #expect(try await manager.get(Fixture.name).device == "lost")
+            let before = fixture.cloud.calls.count
+            try await fixture.sleep(.seconds(320))
+            #expect(fixture.cloud.calls.count == before)
+        }
+    }
+
+    @Test func `a look that fails is told, and repeated`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "no route", mayHaveApplied: false)
+            ]
+            try await fixture.sleep(.seconds(400))
+        }
+        #expect(fixture.log.lines(with: "could not be looked at").count == 1)
+        #expect(lease(fixture) == "\(Fixture.here)")
+    }
+
+    @Test func `a volume that is unmounted while its lease is looked at is not marked again`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            // The look is under way for 20 ms.
+            try await fixture.sleep(Limit.leaseCheckDelay + .milliseconds(10))
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        #expect(lease(fixture) == nil)
+    }
+
+    @Test func `a lease that is being written again does not outlast the volume's release`() throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .zero)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            fixture.cloud.sendDelays["CreateTags"] = .milliseconds(900)
+            try await fixture.sleep(Limit.leaseCheckDelay + .milliseconds(100))
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 2)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(lease(fixture) == nil)
+    }
+}
