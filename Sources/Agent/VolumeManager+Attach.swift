@@ -294,7 +294,7 @@ extension VolumeManager {
         volume.record.isOurs = true
         volume.record.deviceName = name
         volume.askedNames.insert(name)
-        try? await save()
+        await save(atMost: Limit.attachmentSaveTimeMax)
     }
 
     private func noteAttached(_ volume: Volume) {

@@ -130,3 +130,46 @@ extension VolumeManager {
         return "\(work.doing) (since \(begin), \(age) s)"
     }
 }
+
+// MARK: Waiting for a save that may hang
+
+/// Whoever waits for a save, but not for longer than some time: hence `@unchecked`, the manager's own.
+private final class BoundedWait: @unchecked Sendable {
+    private var hasEnded = false
+    private var waiter: CheckedContinuation<Void, Never>?
+
+    func end() {
+        hasEnded = true
+        waiter?.resume()
+        waiter = nil
+    }
+
+    func await(_ continuation: CheckedContinuation<Void, Never>) {
+        if hasEnded { continuation.resume() } else { waiter = continuation }
+    }
+}
+
+extension VolumeManager {
+    /// Returns when everything is on the disk, or could not be saved, or after that time: a disk that
+    /// hangs delays no volume for longer.
+    func save(atMost time: Duration) async {
+        let wait = BoundedWait()
+        let end = ports.time.now + time
+        Task(executorPreference: executor) { await self.save(ending: wait) }
+        let alarm = Task(executorPreference: executor) {
+            await self.sleep(until: end, ending: wait)
+        }
+        await withCheckedContinuation { wait.await($0) }
+        alarm.cancel()
+    }
+
+    private func save(ending wait: BoundedWait) async {
+        try? await save()
+        wait.end()
+    }
+
+    private func sleep(until instant: Instant, ending wait: BoundedWait) async {
+        try? await ports.time.sleep(until: instant)
+        wait.end()
+    }
+}

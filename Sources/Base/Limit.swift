@@ -223,6 +223,8 @@ package enum Limit {
     package static let tagLagMax: Duration = .seconds(2)
     /// How long after its AttachVolume a look may show a volume as not attached.
     package static let attachmentLagMax: Duration = .seconds(5)
+    /// How long an attachment waits for its record to be on the disk before EC2 is asked for it.
+    package static let attachmentSaveTimeMax: Duration = .seconds(1)
     /// How often a lease is written that looks do not show, before it is left to the next check.
     package static let leaseTriesMax = 3
     /// When the lease of a mounted volume is looked at first, and how often after that. A fleet of a
