@@ -418,16 +418,20 @@ def test_a_hibernated_owner_keeps_what_it_has_mounted(
 
 @pytest.fixture
 def held(tmp_path):
-    """Keeps what is mounted now mounted in a mount namespace of its own, as a container does."""
+    """Keeps what is mounted now mounted in a mount namespace of its own, at a directory of its own, as a
+    container does: a copy at the same directory would go with that."""
     holders = []
 
     def hold(mountpoint):
+        own = tmp_path / f"held{len(holders)}"
+        own.mkdir()
         holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-             "echo ready; exec sleep infinity"], stdout=subprocess.PIPE)
+             'mount --bind "$0" "$1" && echo ready && exec sleep infinity', mountpoint, own],
+            stdout=subprocess.PIPE)
         holders.append(holder)
         holder.stdout.readline()
-        assert str(mountpoint) in pathlib.Path(f"/proc/{holder.pid}/mountinfo").read_text()
+        assert str(own) in pathlib.Path(f"/proc/{holder.pid}/mountinfo").read_text()
 
     yield hold
     for holder in holders:
