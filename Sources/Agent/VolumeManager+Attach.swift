@@ -131,7 +131,6 @@ extension VolumeManager {
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
-        if volume.isLeaving { volume.description = nil }
         var approach = Approach(since: ports.time.now)
         if let seen = volume.description, seen.isFree {
             let step = try await comeCloser(
