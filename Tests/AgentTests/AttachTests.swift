@@ -413,6 +413,38 @@ import VolumeCore
         }
     }
 
+    @Test func `a lingering volume that another host has taken is let go at the first look`() throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.other)"]
+            let (error, time) = await self.mount(fixture)
+            #expect(error?.description.contains("mounted on \(Fixture.other)") == true)
+            #expect(time < Limit.leaseWaitMax + .milliseconds(1_500))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+
+    @Test func `of a Multi-Attach volume what other instances call it is not asked for`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+        fixture.cloud.volumes[Fixture.id]?.attachments += [
+            attachment(as: "/dev/sdz", to: Fixture.other, .attached)
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            let before = self.calls(fixture, of: "DescribeInstances")
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(self.calls(fixture, of: "DescribeInstances") == before)
+        }
+    }
+
     @Test func `a name that the volume is attached by no more is free for another`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
         let second = VolumeID(literal: "vol-00000000000000001")
