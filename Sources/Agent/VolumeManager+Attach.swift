@@ -139,9 +139,8 @@ extension VolumeManager {
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
-        if volume.isLeaving { volume.description = nil }
         var approach = Approach(since: ports.time.now)
-        if let seen = volume.description, seen.isFree {
+        if let seen = volume.description, seen.attachments.isEmpty {
             let step = try await comeCloser(
                 volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
             if case .attached(let attachment) = step { return attachment }
@@ -489,9 +488,4 @@ extension VolumeManager {
         try await ports.time.sleep(until: end)
         approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax)
     }
-}
-
-extension VolumeDescription {
-    /// Whether AttachVolume may succeed; it fails if the volume is attached by then.
-    fileprivate var isFree: Bool { attachments.isEmpty && state != .inUse }
 }

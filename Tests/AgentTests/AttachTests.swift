@@ -369,6 +369,24 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
     }
 
+    @Test func `an old look after a lost answer makes nothing forgotten`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.tagsForbidden = true
+        fixture.cloud.lostDevices = [Fixture.id]
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.staleDescriptions[Fixture.id] = fixture.cloud.volumes[Fixture.id]
+            let call = fixture.start { _ in await self.mount(fixture) }
+            try await fixture.sleep(.milliseconds(30))
+            fixture.cloud.refusals["AttachVolume"] = [Self.away]
+            #expect(try await call.value.error?.reason == .cloud)
+            fixture.cloud.staleDescriptions = [:]
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
     // MARK: What another host has taken
 
     @Test func `what another host has taken is no more thought to be here, and its name is free`()
@@ -392,6 +410,63 @@ import VolumeCore
             #expect(info.attachedAs == nil && info.phase == "detached")
             try await fixture.sleep(.seconds(700))
             #expect(self.calls(fixture, of: "DetachVolume") == before)
+        }
+    }
+
+    @Test func `a lingering volume that another host has taken is let go at the first look`() throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.other)"]
+            let (error, time) = await self.mount(fixture)
+            #expect(error?.description.contains("mounted on \(Fixture.other)") == true)
+            #expect(time < Limit.leaseWaitMax + .milliseconds(1_500))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+
+    @Test func `of a Multi-Attach volume what other instances call it is not asked for`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+        fixture.cloud.volumes[Fixture.id]?.attachments += [
+            attachment(as: "/dev/sdz", to: Fixture.other, .attached)
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            let before = self.calls(fixture, of: "DescribeInstances")
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(self.calls(fixture, of: "DescribeInstances") == before)
+        }
+    }
+
+    @Test func `a name that the volume is attached by no more is free for another`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        let second = VolumeID(literal: "vol-00000000000000001")
+        fixture.cloud.add(second, Fixture.xfs)
+        fixture.cloud.otherDeviceNames = DeviceNames.all.filter {
+            $0 != "/dev/sdf" && $0 != "/dev/sdh"
+        }
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create("\(second)", options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+            // Somebody detaches it, and attaches it by another name.
+            fixture.cloud.volumes[Fixture.id]?.attachments = [
+                self.attachment(as: "/dev/sdh", .attached)
+            ]
+            _ = try await manager.mount(Fixture.name, id: "b")
+            _ = try await manager.mount("\(second)", id: "a")
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdh")
+            #expect(try await manager.get("\(second)").attachedAs == "/dev/sdf")
         }
     }
 

@@ -243,6 +243,28 @@ import VolumeCore
         }
     }
 
+    @Test func `of two calls that were outlasted the one that still waits counts`() throws {
+        let fixture = fixture()
+        let disk = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = disk
+        let device = fixture.host.hang(of: Fixture.id)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(1))
+            disk.begin()
+            let counting = fixture.start { _ = try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.seconds(1))
+            device.begin()
+            _ = await self.mountSick(fixture)
+            _ = await counting.result
+            disk.recover()
+            try await fixture.sleep(.seconds(1))
+            #expect(await self.mountSick(fixture).time == Limit.hangingAnswerTimeMax)
+            device.recover()
+        }
+    }
+
     @Test func `where both hang, the answer is about the volume`() throws {
         let fixture = fixture()
         let hang = SimulatedHang(time: fixture.executor)
