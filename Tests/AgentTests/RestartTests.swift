@@ -234,10 +234,8 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
     }
 
-    /// As where the daemon was ended between AttachVolume and the mount.
-    @Test func `the names of devices that are here are not taken for free when a Mount needs one`()
-        throws
-    {
+    /// All names are used, by attachments of an earlier run.
+    private func full() -> Fixture {
         let fixture = Fixture(detachAfter: nil)
         let ids = (0..<63).compactMap { VolumeID("vol-0000\($0 + 1000)") }
         for (id, name) in zip(ids, DeviceNames.all) {
@@ -247,6 +245,14 @@ import VolumeCore
             record.isOurs = true
             fixture.state.records.append(record)
         }
+        return fixture
+    }
+
+    /// As where the daemon was ended between AttachVolume and the mount.
+    @Test func `the names of devices that are here are not taken for free when a Mount needs one`()
+        throws
+    {
+        let fixture = full()
         try fixture.run { manager in
             try await manager.start()
             try await manager.create(Fixture.name, options: [:])
@@ -397,6 +403,23 @@ import VolumeCore
         }
         #expect(fixture.state.copies == ["\(Fixture.other)"])
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `names that another instance's records claim are free once that is known`() throws {
+        let fixture = full()
+        fixture.state.owner = StateOwner(instance: Fixture.other, boot: "first")
+        try fixture.run { manager in
+            try await manager.start()
+            // The first release asks whose they are.
+            try await fixture.sleep(.seconds(5))
+            for id in fixture.cloud.volumes.keys {
+                fixture.cloud.volumes[id]?.attachments = []
+                fixture.cloud.volumes[id]?.state = .available
+            }
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
+        #expect(fixture.state.copies.count == 1 && detachments(fixture) == 0)
     }
 
     /// What is half made there may be whole by now, and anybody's.
