@@ -12,7 +12,7 @@ extension VolumeManager {
         // While it is not known whose the records are, nothing is done for them.
         guard volumes[volume.id] != nil, origin.isConfirmed || volume.device != nil else { return }
         startGivingBack(volume, since: lastUse ?? ports.time.now)
-        if !stalledReleases.isEmpty { resumeStalledReleases() }
+        resumeStalledReleases()
     }
 
     private func startGivingBack(_ volume: Volume, since lastUse: Instant) {

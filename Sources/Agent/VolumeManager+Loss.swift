@@ -45,7 +45,6 @@ extension VolumeManager {
                 "volume": "\(id)", "device": "\(device.path)",
                 "mounts": "\(volume.record.mounts.total)",
             ])
-        if !volume.isUsed, volume.device != nil { giveBackWhenUnused(volume) }
     }
 
     func releaseDeviceName(of volume: Volume) {

@@ -59,7 +59,7 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.isHere, volume.record.isOurs { volume.record.hasLease = true }
+        if volume.record.isOurs { volume.record.hasLease = true }
         if !volume.isUsed { giveBackWhenUnused(volume) }
     }
 
@@ -74,11 +74,10 @@ extension VolumeManager {
         guard !mounts.unanswered.isEmpty else { return }
         // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
         // until the mount has gone, with the machine's restart or the plugin's by force.
+        let ids = mounts.unanswered.sorted().map { quoted($0) }.joined(separator: ", ")
         log.warning(
             "mounts were counted whose answers may not have gone out",
-            metadata: [
-                "volume": "\(volume.id)", "ids": "\(mounts.unanswered.sorted().map { quoted($0) })",
-            ])
+            metadata: ["volume": "\(volume.id)", "ids": "\(ids)"])
     }
 
     /// On the disk too: else they would come back beside the counts of later mounts.

@@ -8,6 +8,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package private(set) var everMounted: [VolumeID] = []
     /// Volumes that were formatted, oldest first.
     package private(set) var formatted: [VolumeID] = []
+    /// Where unmounting was asked for, oldest first.
+    package private(set) var unmountsAsked: [String] = []
     /// Taken by the next calls: unmount fails as for a busy file system.
     package var busyUnmounts = 0
     /// Devices that something else holds open.
@@ -187,6 +189,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         if unmountTime > .zero { try await time.sleep(until: time.now + unmountTime) }
+        unmountsAsked.append(mountpoint)
         if busyUnmounts > 0 {
             busyUnmounts -= 1
             throw OperationError(.system, doing: "unmount \(mountpoint)", found: "EBUSY")

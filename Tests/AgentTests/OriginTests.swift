@@ -142,6 +142,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "x")
             let name = try await manager.get(Fixture.name).attachedAs
             #expect(await manager.list().filter { $0.attachedAs == name }.count == 1)
+            #expect(await manager.list().filter { $0.attachedAs != nil }.count == 63)
         }
     }
 

@@ -350,7 +350,7 @@ import VolumeCore
     }
 
     /// As long as it bore the lease of this instance, which runs, no other could have it.
-    @Test(arguments: [Duration.zero, .seconds(4)])
+    @Test(arguments: [Duration.zero, .seconds(4), .seconds(20)])
     func `a volume that this plugin attached and that is in no record is given back`(
         lag: Duration
     ) throws {

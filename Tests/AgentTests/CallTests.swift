@@ -1,0 +1,193 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// Mount and Unmount from the call to the answer: what is counted when, in memory and on the disk.
+@Suite struct CallTests {
+    private func counts(_ fixture: Fixture) -> MountCounts {
+        fixture.state.records.first?.mounts ?? MountCounts()
+    }
+
+    @Test func `a mount ID that is too long mounts nothing, one as long as may be does`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let longest = String(repeating: "x", count: Limit.mountIDMax)
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: longest + "x")
+            }
+            #expect(fixture.host.everMounted.isEmpty)
+            _ = try await manager.mount(Fixture.name, id: longest)
+        }
+    }
+
+    @Test func `a second container needs no metadata service`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.cloud.hostError = OperationError(.cloud, doing: "ask", found: "503")
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.host.everMounted.count == 1)
+    }
+
+    /// Were the daemon to end in that moment, the next one would not know whether the answer went out.
+    @Test func `a Mount is on the disk, as unanswered, when its answer goes out`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(self.counts(fixture).total == 1)
+            #expect(self.counts(fixture).unanswered == ["a"])
+            try await fixture.sleep(.milliseconds(1))
+            #expect(self.counts(fixture).total == 1)
+            #expect(self.counts(fixture).unanswered.isEmpty)
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(self.counts(fixture).isEmpty)
+        }
+    }
+
+    /// Docker sends an Unmount for what it had an answer to, and for nothing else.
+    @Test(arguments: 0..<24)
+    func `a client that hangs up at any moment leaves a count if it had an answer, and else none`(
+        turns: Int
+    ) throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            for _ in 0..<turns { await Task.yield() }
+            call.cancel()
+            let expected: Int
+            switch await call.result {
+            case .success: expected = 1
+            case .failure: expected = 0
+            }
+            try await fixture.sleep(.seconds(1))
+            #expect(try await manager.get(Fixture.name).mounts == 1 + expected)
+            #expect(self.counts(fixture).counts["b", default: 0] == expected)
+            try await manager.unmount(Fixture.name, id: "a")
+            if expected == 1 { try await manager.unmount(Fixture.name, id: "b") }
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test(arguments: 0..<24)
+    func `a first client that hangs up at any moment leaves nothing mounted for long`(
+        turns: Int
+    ) throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let cut = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            cut.cancel()
+            _ = await cut.result
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            for _ in 0..<turns { await Task.yield() }
+            call.cancel()
+            if case .success = await call.result { return }
+            try await fixture.sleep(.seconds(100))
+            #expect(fixture.host.mounts.isEmpty)
+        }
+    }
+
+    @Test func `a Mount that could not be counted in its time is not counted later`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = SimulatedHang(time: fixture.executor)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.state.hang = hang
+            hang.begin(at: "save the counts")
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            hang.recover()
+            try await fixture.sleep(.seconds(1))
+            #expect(try await manager.get(Fixture.name).mounts == 0)
+            #expect(self.counts(fixture).isEmpty)
+            try await fixture.sleep(.seconds(100))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+
+    @Test func `an Unmount of an ID that has nothing mounted is told, with the ID`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await fixture.use(manager)
+            #expect(lines.with("has nothing mounted").isEmpty)
+            try await manager.unmount(Fixture.name, id: "b")
+        }
+        #expect(lines.with("has nothing mounted").first?.contains("\"b\"") == true)
+    }
+
+    @Test func `a second Unmount is not answered while the first one hangs`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = fixture.host.hang(of: Fixture.id)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            hang.begin()
+            let first = fixture.start { try await $0.unmount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(1))
+            let second = await fixture.failure { try await $0.unmount(Fixture.name, id: "a") }
+            #expect(second.time >= .seconds(20) && second.error != nil)
+            hang.recover()
+            _ = await first.result
+        }
+    }
+
+    // MARK: What others did to the mount
+
+    @Test func `what was unmounted by hand is mounted once for two Mounts, and that is told`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.host.unmount(Fixture.mountpoint, of: Fixture.id)
+            let calls = ["b", "c"].map { id in
+                Task(executorPreference: fixture.executor) {
+                    try await manager.mount(Fixture.name, id: id)
+                }
+            }
+            for call in calls { _ = try await call.value }
+            #expect(try await manager.get(Fixture.name).mounts == 3)
+        }
+        #expect(fixture.host.everMounted.count == 2)
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+        #expect(lines.with("error the volume is no longer mounted here").count == 1)
+        #expect(lines.with("has shut down").isEmpty)
+    }
+
+    @Test func `a mount that could not be undone while another host takes the volume goes later`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(60))
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(10))
+            fixture.host.busyUnmounts = 1
+            let end = fixture.executor.now + .seconds(10)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "b")
+            }
+            #expect(fixture.host.busyUnmounts == 0)
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+            #expect(try await manager.path(Fixture.name) == Fixture.mountpoint)
+            try await fixture.sleep(.seconds(100))
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+}

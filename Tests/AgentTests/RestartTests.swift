@@ -1,0 +1,440 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// What a daemon does about what the one before it, or another instance's, has left.
+@Suite struct RestartTests {
+    private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
+    private static let away = OperationError(
+        .cloud, doing: "find out which instance this is", found: "503")
+
+    private func record(
+        isOurs: Bool, deviceName: String?, hasLease: Bool = false
+    ) -> VolumeRecord {
+        var record = VolumeRecord(
+            id: Fixture.id, createdAt: 1, deviceName: deviceName, hasLease: hasLease)
+        record.isOurs = isOurs
+        return record
+    }
+
+    /// The volume is attached here as /dev/sdf, and the device is here.
+    private func attached(_ records: [VolumeRecord]) -> Fixture {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.state.records = records
+        return fixture
+    }
+
+    /// EC2 is attaching the volume here as /dev/sdf, and the device has not come.
+    private func attaching(_ records: [VolumeRecord]) -> Fixture {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.volumes[Fixture.id]?.attachments = [Self.attachment]
+        fixture.state.records = records
+        return fixture
+    }
+
+    private static var attachment: VolumeAttachment {
+        VolumeAttachment(
+            volume: Fixture.id, instance: Fixture.here, device: "/dev/sdf", state: .attaching)
+    }
+
+    private func detachments(_ fixture: Fixture) -> Int {
+        fixture.cloud.calls(of: "DetachVolume").count
+    }
+
+    // MARK: Attachments
+
+    @Test func `what somebody attached by hand keeps its tags and its attachment`() throws {
+        let fixture = attached([record(isOurs: false, deviceName: "/dev/sdf")])
+        let tags = [Lease.tag: "\(Fixture.here)"]
+        fixture.cloud.volumes[Fixture.id]?.tags = tags
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags == tags)
+        #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty && detachments(fixture) == 0)
+    }
+
+    @Test func `the name of an attachment that has gone is free again, whoever made it`() throws {
+        let fixture = Fixture()
+        fixture.state.records = [record(isOurs: false, deviceName: "/dev/sdf")]
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(10))
+            let info = try await manager.get(Fixture.name)
+            #expect(info.attachedAs == nil && info.phase == "detached")
+        }
+    }
+
+    @Test func `an attachment whose device has not come yet is given back`() throws {
+        let fixture = attaching([record(isOurs: true, deviceName: nil)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(20))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `an attachment that EC2 lists is not given up for want of a device`() throws {
+        let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
+        let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
+        try fixture.executor.run {
+            try await manager.start()
+            for _ in 0..<2 {
+                try await manager.learnAttachments()
+                try await fixture.sleep(.seconds(5))
+            }
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdf")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `two looks within a second may both be older than the attachment`() throws {
+        let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.cloud.volumes[Fixture.id]?.attachments = []
+        let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
+        try fixture.executor.run {
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(1))
+            try await manager.learnAttachments()
+            fixture.cloud.volumes[Fixture.id]?.attachments = [Self.attachment]
+            try await fixture.sleep(.seconds(70))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `a device that is here is proof of an attachment that EC2 does not list`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        let attachments = fixture.cloud.volumes[Fixture.id]?.attachments ?? []
+        let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
+        try fixture.executor.run {
+            fixture.cloud.volumes[Fixture.id]?.attachments = []
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(10))
+            fixture.cloud.volumes[Fixture.id]?.attachments = attachments
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `an attachment that EC2 lists late, and no record does, is given back`() throws {
+        let fixture = Fixture()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(3))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.mark()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a mark that is seen late is taken note of, and then EC2 is asked no more`() throws {
+        let fixture = attached([])
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            fixture.mark()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(fixture.cloud.calls(of: "DescribeInstances").count == 2)
+    }
+
+    @Test func `where all is known EC2 is asked once what is attached, and about no volume`()
+        throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        let leased = VolumeRecord(id: Self.other, createdAt: 1, hasLease: true)
+        fixture.state.records.append(leased)
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0bbbbbbbbbbbbbbbb")]
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").isEmpty)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "DescribeInstances").count == 1)
+    }
+
+    @Test func `a volume in no record that is found at the first look is no reason for a second`()
+        throws
+    {
+        let fixture = attached([VolumeRecord(id: Self.other, createdAt: 1)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(fixture.cloud.calls(of: "DescribeInstances").count == 1)
+    }
+
+    @Test func `a known volume whose mark is found keeps its name, and is given back`() throws {
+        let fixture = attached([record(isOurs: false, deviceName: nil)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+            #expect(await manager.list().map(\.name) == [Fixture.name])
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(fixture.state.records.map(\.id) == [Fixture.id])
+    }
+
+    @Test func `the lease is dropped once, however often it is looked at what is attached`() throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(5))
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        let leases = fixture.cloud.calls(of: "DeleteTags").filter { $0.hasSuffix(Lease.tag) }
+        #expect(leases.count == 1)
+    }
+
+    @Test func `the linger goes on from the start, whenever the device's name is learned`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: nil)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(10))
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(9))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a lease whose writing no record tells of is dropped`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.mark()
+        let manager = fixture.observed(LogLines(), detachAfter: nil)
+        try fixture.executor.run {
+            try await manager.start()
+            try await fixture.sleep(.seconds(10))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] == nil)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+    }
+
+    /// All names are used, by attachments of an earlier run.
+    private func full() -> Fixture {
+        let fixture = Fixture(detachAfter: nil)
+        let ids = (0..<63).compactMap { VolumeID("vol-0000\($0 + 1000)") }
+        for (id, name) in zip(ids, DeviceNames.all) {
+            fixture.cloud.add(id, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[id]?.attachments[0].device = name
+            var record = VolumeRecord(id: id, createdAt: 1, deviceName: name)
+            record.isOurs = true
+            fixture.state.records.append(record)
+        }
+        return fixture
+    }
+
+    /// As where the daemon was ended between AttachVolume and the mount.
+    @Test func `the names of devices that are here are not taken for free when a Mount needs one`()
+        throws
+    {
+        let fixture = full()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+            #expect(await manager.list().filter { $0.attachedAs != nil }.count == 63)
+        }
+        #expect(detachments(fixture) == 1)
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    // MARK: Mounts and counts
+
+    /// The volume is mounted for `a`, and the daemon ends.
+    private func mounted() throws -> Fixture {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(1))
+        }
+        return fixture
+    }
+
+    @Test(arguments: [true, false])
+    func `a mount that a container has is joined, and one that nobody counts is made anew`(
+        isCounted: Bool
+    ) throws {
+        let fixture = try mounted()
+        if !isCounted { fixture.state.records[0].mounts = MountCounts() }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.host.everMounted.count == (isCounted ? 1 : 2))
+    }
+
+    @Test func `a mount of the volume outside the plugin's folder is nobody's business`() throws {
+        let fixture = attached([])
+        let elsewhere = "/srv/\(Fixture.id)"
+        try fixture.run { manager in
+            let device = try #require(
+                try await fixture.host.find(Fixture.id, attachedAs: "/dev/sdf"))
+            _ = try await fixture.host.mount(
+                device, of: Fixture.id, type: "xfs", at: elsewhere, access: .writable, options: [])
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            #expect(try await manager.get(Fixture.name).mountpoint == nil)
+            try await fixture.sleep(.seconds(100))
+        }
+        #expect(fixture.host.mounts[elsewhere] != nil)
+    }
+
+    @Test func `counts without a mount are gone from the disk too, and that is told`() throws {
+        let fixture = Fixture()
+        fixture.state.records = [
+            VolumeRecord(id: Fixture.id, createdAt: 1, mounts: MountCounts(["a": 2]))
+        ]
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run { try await manager.start() }
+        #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
+        #expect(lines.with("that an earlier run counted are gone").count == 1)
+    }
+
+    @Test func `what only lingered had no counts that could be gone`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run { try await manager.start() }
+        #expect(lines.with("known from an earlier run").count == 1)
+        #expect(lines.with("counted").isEmpty)
+    }
+
+    @Test(arguments: [true, false])
+    func `a Mount whose answer may not have gone out is told, with its ID, and no other`(
+        wasAnswered: Bool
+    ) throws {
+        let fixture = try mounted()
+        if !wasAnswered {
+            fixture.state.records[0].mounts = MountCounts(["a": 1], unanswered: ["a"])
+        }
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run { try await manager.start() }
+        let told = lines.with("answers may not have gone out")
+        #expect(told.count == (wasAnswered ? 0 : 1))
+        #expect(told.allSatisfy { $0.contains("\"a\"") && $0.contains("\(Fixture.id)") })
+    }
+
+    @Test func `the folder that an earlier boot mounted in is removed`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        try fixture.run { try await $0.start() }
+        #expect(fixture.host.unmountsAsked == [Fixture.mountpoint])
+    }
+
+    // MARK: Whose the state is
+
+    @Test func `in the same boot a second container needs no metadata service`() throws {
+        let fixture = try mounted()
+        fixture.cloud.hostError = Self.away
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(try await manager.get(Fixture.name).mounts == 2)
+        }
+    }
+
+    @Test func `what lingers by a state that does not tell whose it is is given back`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+        #expect(fixture.state.copies.isEmpty)
+    }
+
+    @Test func `to learn which instance this is takes no owner from a new file system`() throws {
+        let fixture = Fixture(.blank)
+        fixture.host.failOwnership = true
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: ["uid": "999"])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        fixture.state.owner = nil
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.deeds == ["own 999:-:-"])
+    }
+
+    @Test func `what is mounted here stays counted, whosever the state is`() throws {
+        let fixture = try mounted()
+        fixture.state.owner?.instance = Fixture.other
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            #expect(try await manager.get(Fixture.name).mounts == 1)
+            try await fixture.sleep(.seconds(100))
+        }
+        #expect(fixture.state.copies == ["\(Fixture.other)"])
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `names that another instance's records claim are free once that is known`() throws {
+        let fixture = full()
+        fixture.state.owner = StateOwner(instance: Fixture.other, boot: "first")
+        try fixture.run { manager in
+            try await manager.start()
+            // The first release asks whose they are.
+            try await fixture.sleep(.seconds(5))
+            for id in fixture.cloud.volumes.keys {
+                fixture.cloud.volumes[id]?.attachments = []
+                fixture.cloud.volumes[id]?.state = .available
+            }
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
+        #expect(fixture.state.copies.count == 1 && detachments(fixture) == 0)
+    }
+
+    /// What is half made there may be whole by now, and anybody's.
+    @Test func `what another instance was formatting is not formatted here`() throws {
+        let fixture = Fixture(.unfinished(type: "xfs"))
+        var record = record(isOurs: true, deviceName: "/dev/sdf", hasLease: true)
+        record.isFormatting = true
+        fixture.state.records = [record]
+        fixture.state.owner = StateOwner(instance: Fixture.other, boot: "an earlier one")
+        try fixture.run { manager in
+            try await manager.start()
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+        }
+        #expect(fixture.host.formatted.isEmpty)
+    }
+}
