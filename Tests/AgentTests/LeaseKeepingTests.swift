@@ -99,6 +99,27 @@ import VolumeCore
         }
     }
 
+    /// That it has gone is told already.
+    @Test func `a volume whose device goes while its lease is looked at is not told of twice`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.free = .seconds(60)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            fixture.cloud.latency.call = .seconds(1)
+            fixture.cloud.latency.detach = .milliseconds(300)
+            // The look is under way from 10 to 11 s, and the device goes after 10.4 s.
+            try await fixture.sleep(Limit.leaseCheckDelay - .milliseconds(900))
+            let end = fixture.executor.now + .seconds(5)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.executor.sleep(until: end)
+        }
+        #expect(fixture.log.lines(with: "the device of a mounted volume has gone").count == 1)
+        #expect(fixture.log.lines(with: "is not attached here any more").isEmpty)
+    }
+
     @Test func `a look that fails is told, and repeated`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in

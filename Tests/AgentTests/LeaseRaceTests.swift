@@ -83,6 +83,24 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
+    @Test func `a lease that only an old look shows is written, however long that takes`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            fixture.cloud.staleDescriptions[Fixture.id] = fixture.cloud.volumes[Fixture.id]
+            try await fixture.sleep(.seconds(3))
+            #expect(self.lease(fixture) == nil)
+            fixture.cloud.sendDelays["CreateTags"] = .milliseconds(1_500)
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.sendDelays = [:]
+            _ = try await mount.value
+            #expect(self.lease(fixture) == "\(Fixture.here)")
+        }
+    }
+
     @Test func `a volume whose lease can never go out soon enough is not mounted`() throws {
         let fixture = try lingering { fixture, manager in
             fixture.cloud.sendDelays["CreateTags"] = .seconds(2)

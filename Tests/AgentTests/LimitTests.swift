@@ -391,6 +391,27 @@ import VolumeCore
         #expect(fixture.log.lines(with: "unused for longest is given back").isEmpty)
     }
 
+    /// An earlier run attached it, and its record is lost.
+    @Test func `a volume that was created and not looked for yet is not waited for to go`() throws {
+        let fixture = fixture(takes: 1)
+        let error = try fixture.run { manager in
+            try await manager.create(Self.names[1], options: [:])
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(1))
+            let earlier = try #require(VolumeID(Self.names[0]))
+            fixture.cloud.add(earlier, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[earlier]?.tags[AttachmentMark.tag] = AttachmentMark.value(
+                of: earlier, on: Fixture.here)
+            try await manager.create(Self.names[0], options: [:])
+            let (error, time) = await fixture.failure {
+                _ = try await $0.mount(Self.names[1], id: "a")
+            }
+            #expect(time < .seconds(1))
+            return error
+        }
+        #expect(error?.description.contains("AttachmentLimitExceeded") == true)
+    }
+
     /// EC2 could not be asked for it yet.
     @Test func `a volume that somebody attached by hand has its place once its device was seen`()
         throws
