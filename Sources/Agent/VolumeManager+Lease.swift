@@ -128,10 +128,8 @@ extension VolumeManager {
             tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
         }
         // Should the answer be lost, the lease may be there all the same.
-        if !volume.record.hasLease {
-            volume.record.hasLease = true
-            saveInBackground()
-        }
+        volume.record.hasLease = true
+        saveInBackground()
         do {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
@@ -216,11 +214,10 @@ extension VolumeManager {
 
     private func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
-        while !Task.isCancelled {
+        while true {
+            // Cancelled once it is mounted no more.
             do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
-            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost else {
-                return
-            }
+            guard let volume = volumes[id], !volume.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
             volume.leaseRestoring = check
             await check.value
