@@ -206,17 +206,31 @@ extension VolumeManager {
 
 extension VolumeManager {
     /// Looks now and then whether the volume bears its lease: who manages its tags by another tool may
-    /// remove it.
+    /// remove it. Takes up the watches, too, that could not go on.
     func watchLease(of volume: Volume) {
+        startWatch(of: volume)
+        let stalled = stalledWatches.compactMap { volumes[$0] }
+        stalledWatches = []
+        for volume in stalled where volume.device != nil && volume.leaseWatch == nil {
+            startWatch(of: volume)
+        }
+    }
+
+    private func startWatch(of volume: Volume) {
         let id = volume.id
         volume.leaseWatch = Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
+    /// Returns when the volume is not mounted any more, has been lost, or a wait has failed: a loop that
+    /// has no room for one more timer ends no watch for good, and the next one that begins takes it up.
     private func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
         while true {
-            // Cancelled once it is mounted no more.
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            do { try await ports.time.sleep(until: ports.time.now + pause) } catch {
+                // Cancelled where it is not mounted any more.
+                if !Task.isCancelled { noteStalledWatch(of: id, error) }
+                return
+            }
             guard let volume = volumes[id], !volume.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
             volume.leaseRestoring = check
@@ -224,6 +238,14 @@ extension VolumeManager {
             volume.leaseRestoring = nil
             pause = Limit.leaseCheckInterval
         }
+    }
+
+    private func noteStalledWatch(of id: VolumeID, _ error: any Error) {
+        log.error(
+            "the lease of a mounted volume is looked at later: the wait for that failed",
+            metadata: ["volume": "\(id)", "error": "\(error)"])
+        volumes[id]?.leaseWatch = nil
+        stalledWatches.insert(id)
     }
 
     private func checkLease(of id: VolumeID) async {

@@ -134,6 +134,25 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
+    /// There is no timer left, say.
+    @Test func `a wait that fails ends no watch for good`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.create("\(other)", options: [:])
+            fixture.time.failure = OperationError(.system, doing: "wait", found: "ENOBUFS")
+            try await fixture.sleep(.seconds(11))
+            fixture.time.failure = nil
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            _ = try await manager.mount("\(other)", id: "a")
+            try await fixture.sleep(.seconds(11))
+            #expect(self.lease(fixture) == "\(Fixture.here)")
+        }
+        #expect(fixture.log.lines(with: "is looked at later").count == 1)
+    }
+
     @Test func `a volume that is unmounted while its lease is looked at is not marked again`()
         throws
     {
