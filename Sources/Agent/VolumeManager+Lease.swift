@@ -16,7 +16,8 @@ extension VolumeManager {
         _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
-        if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
+        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
+        // made it unsure.
         if isSecured || volume.isLeaseSure && device.bearsVolumeID {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }

@@ -203,8 +203,6 @@ import VolumeCore
 
     // MARK: Dropping it
 
-    /// Its Mount was cut, so nothing counts upon the lease while it is proved that nobody holds the
-    /// device; but the mount goes on.
     @Test func `a cut Mount that meets the dropping of the lease bears one all the same`() throws {
         let fixture = Fixture(Fixture.xfs)
         let hang = fixture.host.hang(of: Fixture.id)
