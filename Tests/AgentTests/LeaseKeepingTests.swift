@@ -153,6 +153,40 @@ import VolumeCore
         #expect(fixture.log.lines(with: "is looked at later").count == 1)
     }
 
+    @Test(arguments: [true, false])
+    func `a volume that was unmounted after such a wait has one watch, or none`(
+        isMountedAgain: Bool
+    ) throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.create("\(other)", options: [:])
+            fixture.time.failure = OperationError(.system, doing: "wait", found: "ENOBUFS")
+            try await fixture.sleep(.seconds(11))
+            fixture.time.failure = nil
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(5))
+            _ = try await manager.mount(isMountedAgain ? Fixture.name : "\(other)", id: "b")
+            let look = "DescribeVolumes \(Fixture.id)"
+            let before = fixture.cloud.calls(of: look).count
+            try await fixture.sleep(.seconds(11))
+            let looks = fixture.cloud.calls(of: look).count - before
+            #expect(looks == (isMountedAgain ? 1 : 0))
+        }
+    }
+
+    @Test func `an Unmount ends the watch without a word`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.log.lines(with: "the lease of a mounted volume").isEmpty)
+    }
+
     @Test func `a volume that is unmounted while its lease is looked at is not marked again`()
         throws
     {
