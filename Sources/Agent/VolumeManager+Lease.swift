@@ -16,7 +16,8 @@ extension VolumeManager {
         _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
-        if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
+        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
+        // made it unsure.
         if isSecured || volume.isLeaseSure && device.bearsVolumeID {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
@@ -128,10 +129,8 @@ extension VolumeManager {
             tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
         }
         // Should the answer be lost, the lease may be there all the same.
-        if !volume.record.hasLease {
-            volume.record.hasLease = true
-            saveInBackground()
-        }
+        volume.record.hasLease = true
+        saveInBackground()
         do {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
@@ -208,25 +207,46 @@ extension VolumeManager {
 
 extension VolumeManager {
     /// Looks now and then whether the volume bears its lease: who manages its tags by another tool may
-    /// remove it.
+    /// remove it. Takes up the watches, too, that could not go on.
     func watchLease(of volume: Volume) {
+        startWatch(of: volume)
+        let stalled = stalledWatches.compactMap { volumes[$0] }
+        stalledWatches = []
+        for volume in stalled where volume.device != nil && volume.leaseWatch == nil {
+            startWatch(of: volume)
+        }
+    }
+
+    private func startWatch(of volume: Volume) {
         let id = volume.id
         volume.leaseWatch = Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
+    /// Returns when the volume is not mounted any more, has been lost, or a wait has failed: a loop that
+    /// has no room for one more timer ends no watch for good, and the next one that begins takes it up.
     private func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
-        while !Task.isCancelled {
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
-            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost else {
+        while true {
+            do { try await ports.time.sleep(until: ports.time.now + pause) } catch {
+                // Cancelled where it is not mounted any more.
+                if !Task.isCancelled { noteStalledWatch(of: id, error) }
                 return
             }
+            guard let volume = volumes[id], !volume.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
             volume.leaseRestoring = check
             await check.value
             volume.leaseRestoring = nil
             pause = Limit.leaseCheckInterval
         }
+    }
+
+    private func noteStalledWatch(of id: VolumeID, _ error: any Error) {
+        log.error(
+            "the lease of a mounted volume is looked at later: the wait for that failed",
+            metadata: ["volume": "\(id)", "error": "\(error)"])
+        volumes[id]?.leaseWatch = nil
+        stalledWatches.insert(id)
     }
 
     private func checkLease(of id: VolumeID) async {

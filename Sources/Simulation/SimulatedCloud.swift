@@ -44,6 +44,9 @@ package final class SimulatedCloud: @unchecked Sendable {
     /// The device names that the host uses for what is not in `volumes`.
     package var otherDeviceNames: [String] = []
 
+    /// Whether the host knows devices by their names alone, as on Xen.
+    package var isXen = false
+
     package var host: Host
     /// What a call for the host fails with.
     package var hostError: OperationError?
@@ -75,6 +78,15 @@ package final class SimulatedCloud: @unchecked Sendable {
     }
 
     package func device(of id: VolumeID) -> BlockDevice? { present[id] }
+
+    /// The device that the host takes for the volume: on Xen, whichever bears the name.
+    func device(of id: VolumeID, attachedAs name: String?) -> BlockDevice? {
+        guard isXen else { return present[id] }
+        return present.values.first { $0.path == name.map { Self.node(of: $0) } }
+    }
+
+    /// The volume that the device is, whatever the host takes it for.
+    func volume(of device: BlockDevice) -> VolumeID? { present.first { $0.value == device }?.key }
 
     /// The calls of one action.
     package func calls(of action: String) -> [String] { calls.filter { $0.hasPrefix(action) } }
@@ -231,10 +243,14 @@ extension SimulatedCloud: EC2Port {
     }
 
     private func deviceComes(_ id: VolumeID) {
+        let name = volumes[id]?.attachments.first?.device
+        let path = isXen ? Self.node(of: name ?? "") : "/dev/nvme\(nextMinor)n1"
         present[id] = BlockDevice(
-            path: "/dev/nvme\(nextMinor)n1", number: DeviceNumber(major: 259, minor: nextMinor))
+            path: path, number: DeviceNumber(major: 259, minor: nextMinor))
         nextMinor += 1
     }
+
+    private static func node(of name: String) -> String { "/dev/xvd\(name.dropFirst(7))" }
 
     private func refusal(_ code: String, _ message: String) -> EC2Failure {
         .refused(code: code, message: message, requestID: "simulated")

@@ -74,14 +74,14 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
                 .device, doing: "find \(volume)", found: "a serial number cannot be read")
         }
         if let deviceName, let node = foreignNodes[deviceName] { return node }
-        return cloud.device(of: volume)
+        return cloud.device(of: volume, attachedAs: deviceName)
     }
 
     package func arrival(
         of volume: VolumeID, attachedAs deviceName: String, by deadline: Instant
     ) async throws -> BlockDevice {
         while true {
-            if let device = cloud.device(of: volume) { return device }
+            if let device = cloud.device(of: volume, attachedAs: deviceName) { return device }
             try await tick(by: deadline, "\(volume) to come")
         }
     }
@@ -123,7 +123,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
         await hang(of: volume).pass("probe \(volume)")
         try check(device, volume)
-        return partitionContent[device] ?? cloud.content[volume] ?? .blank
+        return partitionContent[device] ?? cloud.content[cloud.volume(of: device) ?? volume]
+            ?? .blank
     }
 
     package func format(
@@ -131,6 +132,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     ) async throws {
         await hang(of: volume).pass("mkfs.\(plan.type) \(device.path)")
         try check(device, volume)
+        let volume = cloud.volume(of: device) ?? volume
         formatted.append(volume)
         cloud.content[volume] = .fileSystem(type: plan.type.rawValue, label: nil, uuid: nil)
     }
@@ -216,6 +218,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func kernelRelease() async -> String { "6.1.0" }
 
     private func check(_ device: BlockDevice, _ volume: VolumeID) throws {
+        if cloud.isXen, cloud.volume(of: device) != nil { return }
         let isPartition = partitions[volume]?.values.contains(device) ?? false
         guard let disk = cloud.device(of: volume), isPartition || disk == device else {
             throw OperationError(

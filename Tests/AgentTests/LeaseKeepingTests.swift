@@ -99,6 +99,27 @@ import VolumeCore
         }
     }
 
+    /// That it has gone is told already.
+    @Test func `a volume whose device goes while its lease is looked at is not told of twice`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.free = .seconds(60)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            fixture.cloud.latency.call = .seconds(1)
+            fixture.cloud.latency.detach = .milliseconds(300)
+            // The look is under way from 10 to 11 s, and the device goes after 10.4 s.
+            try await fixture.sleep(Limit.leaseCheckDelay - .milliseconds(900))
+            let end = fixture.executor.now + .seconds(5)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.executor.sleep(until: end)
+        }
+        #expect(fixture.log.lines(with: "the device of a mounted volume has gone").count == 1)
+        #expect(fixture.log.lines(with: "is not attached here any more").isEmpty)
+    }
+
     @Test func `a look that fails is told, and repeated`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -111,6 +132,59 @@ import VolumeCore
         }
         #expect(fixture.log.lines(with: "could not be looked at").count == 1)
         #expect(lease(fixture) == "\(Fixture.here)")
+    }
+
+    /// There is no timer left, say.
+    @Test func `a wait that fails ends no watch for good`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.create("\(other)", options: [:])
+            fixture.time.failure = OperationError(.system, doing: "wait", found: "ENOBUFS")
+            try await fixture.sleep(.seconds(11))
+            fixture.time.failure = nil
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            _ = try await manager.mount("\(other)", id: "a")
+            try await fixture.sleep(.seconds(11))
+            #expect(self.lease(fixture) == "\(Fixture.here)")
+        }
+        #expect(fixture.log.lines(with: "is looked at later").count == 1)
+    }
+
+    @Test(arguments: [true, false])
+    func `a volume that was unmounted after such a wait has one watch, or none`(
+        isMountedAgain: Bool
+    ) throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.create("\(other)", options: [:])
+            fixture.time.failure = OperationError(.system, doing: "wait", found: "ENOBUFS")
+            try await fixture.sleep(.seconds(11))
+            fixture.time.failure = nil
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(5))
+            _ = try await manager.mount(isMountedAgain ? Fixture.name : "\(other)", id: "b")
+            let look = "DescribeVolumes \(Fixture.id)"
+            let before = fixture.cloud.calls(of: look).count
+            try await fixture.sleep(.seconds(11))
+            let looks = fixture.cloud.calls(of: look).count - before
+            #expect(looks == (isMountedAgain ? 1 : 0))
+        }
+    }
+
+    @Test func `an Unmount ends the watch without a word`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.log.lines(with: "the lease of a mounted volume").isEmpty)
     }
 
     @Test func `a volume that is unmounted while its lease is looked at is not marked again`()

@@ -333,6 +333,108 @@ import VolumeCore
         #expect(error?.reason == .limitReached)
     }
 
+    @Test func `a Mount whose time is short has a place of a volume that nothing is done to yet`()
+        throws
+    {
+        let fixture = fixture(takes: 2, detachAfter: .seconds(70))
+        let taken = VolumeID(literal: "vol-00000000000000001")
+        fixture.cloud.add(taken, Fixture.xfs, attachedTo: Fixture.other)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            for name in [Self.names[0], Self.names[2]] {
+                _ = try await manager.mount(name, id: "a")
+            }
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(5))
+            fixture.cloud.latency.detach = .seconds(75)
+            let mount = fixture.start { try await $0.mount("\(taken)", id: "b") }
+            // The first one's detachment begins after 70 s, and hangs; the other one lingers.
+            try await fixture.sleep(.seconds(55))
+            try await manager.unmount(Self.names[2], id: "a")
+            try await fixture.sleep(.seconds(15))
+            fixture.cloud.latency.detach = .seconds(2)
+            _ = try await mount.value
+        }
+        #expect(attached(fixture) == [Self.names[0], "\(taken)"])
+    }
+
+    @Test func `a volume that is detached while a Mount awaits it is not given to another`() throws
+    {
+        let fixture = fixture(takes: 1, detachAfter: .seconds(5))
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await self.use(1, fixture, manager)
+            try await fixture.sleep(.milliseconds(4_500))
+            #expect(try await manager.get(Self.names[0]).phase == "detaching")
+            let again = fixture.start { try await $0.mount(Self.names[0], id: "b") }
+            try await fixture.sleep(.milliseconds(10))
+            let (error, time) = await fixture.failure {
+                _ = try await $0.mount(Self.names[1], id: "c")
+            }
+            #expect(error?.reason == .limitReached && time < .seconds(1))
+            _ = try await again.value
+        }
+        #expect(attached(fixture) == [Self.names[0]])
+    }
+
+    @Test func `a volume that somebody attached by hand gives its place to nobody`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            let byHand = try #require(VolumeID(Self.names[0]))
+            fixture.cloud.add(byHand, Fixture.xfs, attachedTo: Fixture.here)
+            try await self.use(1, fixture, manager)
+            let error = await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[1], id: "b")
+            }
+            #expect(error?.reason == .limitReached)
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.log.lines(with: "unused for longest is given back").isEmpty)
+    }
+
+    /// An earlier run attached it, and its record is lost.
+    @Test func `a volume that was created and not looked for yet is not waited for to go`() throws {
+        let fixture = fixture(takes: 1)
+        let error = try fixture.run { manager in
+            try await manager.create(Self.names[1], options: [:])
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(1))
+            let earlier = try #require(VolumeID(Self.names[0]))
+            fixture.cloud.add(earlier, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[earlier]?.tags[AttachmentMark.tag] = AttachmentMark.value(
+                of: earlier, on: Fixture.here)
+            try await manager.create(Self.names[0], options: [:])
+            let (error, time) = await fixture.failure {
+                _ = try await $0.mount(Self.names[1], id: "a")
+            }
+            #expect(time < .seconds(1))
+            return error
+        }
+        #expect(error?.description.contains("AttachmentLimitExceeded") == true)
+    }
+
+    /// EC2 could not be asked for it yet.
+    @Test func `a volume that somebody attached by hand has its place once its device was seen`()
+        throws
+    {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            let byHand = try #require(VolumeID(Self.names[0]))
+            fixture.cloud.add(byHand, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "no route", mayHaveApplied: false)
+            ]
+            _ = try? await manager.mount(Self.names[0], id: "a")
+            let error = await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[1], id: "b")
+            }
+            #expect(error?.reason == .limitReached)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+    }
+
     @Test func `when EC2 refuses for a limit that is not known, an unused volume gives way`() throws
     {
         let fixture = fixture(takes: 1)

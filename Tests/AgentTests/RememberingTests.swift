@@ -1,0 +1,152 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// How long a volume is remembered, and what is told of it.
+@Suite struct RememberingTests {
+    private func phase(_ manager: VolumeManager) async throws -> String {
+        try await manager.get(Fixture.name).phase
+    }
+
+    @Test func `a volume that is attached and not mounted is told to be attached`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            #expect(try await self.phase(manager) == "detached")
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(try await self.phase(manager) == "mounted")
+            try await manager.unmount(Fixture.name, id: "a")
+            #expect(try await self.phase(manager) == "attached")
+        }
+    }
+
+    @Test func `a mounted volume whose device has gone is told to be lost`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let end = fixture.executor.now + .seconds(5)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.executor.sleep(until: end)
+            #expect(try await self.phase(manager) == "lost")
+        }
+    }
+
+    @Test func `a volume that is removed is on the disk no more, and a later start knows nothing`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            #expect(fixture.state.records.count == 1)
+            try await manager.remove(Fixture.name)
+        }
+        #expect(fixture.state.records.isEmpty)
+    }
+
+    /// Its lease is still to be dropped, by the next run if need be.
+    @Test func `a removed volume that bears a lease stays on the disk until that is dropped`()
+        throws
+    {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await manager.remove(Fixture.name)
+            let record = try #require(fixture.state.records.first)
+            #expect(record.isRemoved && record.hasLease && !record.isOurs)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.state.records.isEmpty)
+    }
+
+    @Test func `with a volume what was begun on it is forgotten`() throws {
+        let fixture = Fixture(.blank)
+        try fixture.run { manager in
+            // It is made, and then cannot be mounted with that option.
+            try await manager.create(
+                Fixture.name, options: ["fs-type": "ext4", "mount-options": "inode64"])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            #expect(fixture.state.records.first?.isFormatting == true)
+            try await manager.remove(Fixture.name)
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.state.records.isEmpty)
+            // What somebody else has begun since is none of this plugin's.
+            fixture.cloud.content[Fixture.id] = .unfinished(type: "xfs")
+            try await manager.create(Fixture.name, options: [:])
+            let error = await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "b")
+            }
+            #expect(error?.description.contains("interrupted") == true)
+        }
+        #expect(fixture.host.formatted.count == 1)
+    }
+
+    @Test func `a volume created again while it is given back stays known`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await manager.remove(Fixture.name)
+            // It is being detached, and goes while the Create is saved.
+            try await fixture.sleep(.seconds(16))
+            #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.state == .detaching)
+            hang.begin()
+            let create = fixture.start { try await $0.create(Fixture.name, options: [:]) }
+            try await fixture.sleep(.seconds(5))
+            #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+            hang.recover()
+            try await create.value
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.state.records.map(\.id) == [Fixture.id])
+    }
+
+    @Test func `at a start nothing is done for a volume of which only the name is known`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let used = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(used, Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create("\(used)", options: [:])
+            _ = try await manager.mount("\(used)", id: "a")
+            try await fixture.sleep(.seconds(1))
+        }
+        fixture.restart()
+        try fixture.run { try await $0.start() }
+        let known = fixture.log.lines(with: "known from an earlier run")
+        #expect(known.count == 1 && known[0].contains("\(used)"))
+    }
+
+    /// It is attached, so it is not forgotten at once; what was kept of it as it came would bring its
+    /// name back.
+    @Test func `a removed name that was not understood does not come back`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.mark()
+        var record = VolumeRecord(id: Fixture.id, name: "a", createdAt: 1)
+        record.names[0].flaw = "there is no such option"
+        record.verbatim = "{}"
+        fixture.state.records = [record]
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await manager.remove("a")
+            let record = try #require(fixture.state.records.first)
+            #expect(record.isRemoved && record.verbatim == nil)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.state.records.isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+}
