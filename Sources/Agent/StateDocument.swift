@@ -59,7 +59,7 @@ package struct StateDocument: Sendable {
         of bytes: [UInt8]
     ) -> (header: JSONObject, lines: [ArraySlice<UInt8>])? {
         var lines = wholeLines(of: bytes)
-        guard lines.count >= 2, lines.last?.elementsEqual("]}".utf8) == true,
+        guard lines.last?.elementsEqual("]}".utf8) == true,
             lines[0].suffix(opening.count).elementsEqual(opening),
             var header = try? JSONValue.parse(lines[0] + Array("]}".utf8)).object
         else { return nil }
@@ -158,12 +158,16 @@ package struct StateDocument: Sendable {
     package var state: SavedState {
         var state = SavedState(owner: owner)
         for case let line? in lines {
-            if let text = RecordText(line), text.isAtRest {
+            let text = RecordText(line)
+            if let text, text.isAtRest {
                 state.resting.append(RestingRecord(id: text.id, name: text.name, text: line))
             } else if let json = try? JSONValue.parse(Array(line)),
                 let record = VolumeRecord(saved: json)
             {
                 state.records.append(record)
+            } else if let text {
+                // Damaged between its ends: whoever looks into it finds that, and keeps it.
+                state.resting.append(RestingRecord(id: text.id, name: text.name, text: line))
             }
         }
         return state

@@ -55,7 +55,6 @@ extension VolumeManager {
     }
 
     private func forget(_ name: String) async throws {
-        while let running = definitions[name] { _ = try? await running.value }
         var volume = try known(name)
         try await definitionsEnd(of: name, volume.id)
         volume = try known(name)

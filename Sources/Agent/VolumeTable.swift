@@ -19,7 +19,7 @@ final class VolumeTable {
         for record in saved.records { self[record.id] = Volume(record) }
         resting.reserveCapacity(saved.resting.count)
         idsByName.reserveCapacity(saved.resting.count)
-        for record in saved.resting where awake[record.id] == nil {
+        for record in saved.resting {
             resting[record.id] = record
             idsByName[record.name] = record.id
         }
@@ -34,7 +34,7 @@ final class VolumeTable {
         set {
             if let old = awake.removeValue(forKey: id) {
                 old.table = nil
-                drop(old.record.names, of: id)
+                drop(old.record.names)
             }
             resting[id] = nil
             unsaved.insert(id)
@@ -84,21 +84,20 @@ final class VolumeTable {
 
     // MARK: What volumes tell of themselves
 
-    func noteActivity(of volume: Volume) {
-        if !volume.isAtRest { possiblyActive.insert(volume.id) }
-    }
+    func noteActivity(of volume: Volume) { possiblyActive.insert(volume.id) }
 
     func noteChange(of volume: Volume, from old: VolumeRecord, isSaved: Bool = false) {
         if old.names != volume.record.names {
-            drop(old.names, of: volume.id)
+            drop(old.names)
             for naming in volume.record.names { idsByName[naming.name] = volume.id }
         }
         if !isSaved, !old.isSavedLike(volume.record) { unsaved.insert(volume.id) }
         noteActivity(of: volume)
     }
 
-    private func drop(_ names: [VolumeNaming], of id: VolumeID) {
-        for naming in names where idsByName[naming.name] == id { idsByName[naming.name] = nil }
+    /// A name is one volume's: Create sees to that.
+    private func drop(_ names: [VolumeNaming]) {
+        for naming in names { idsByName[naming.name] = nil }
     }
 
     // MARK: What is to be saved

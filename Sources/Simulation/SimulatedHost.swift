@@ -1,3 +1,4 @@
+import Agent
 package import Base
 package import VolumeCore
 
@@ -230,10 +231,17 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 /// A state file that is memory.
 package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
+    /// Records besides that nobody has looked into.
+    package var resting: [RestingRecord] = []
     package var owner: StateOwner?
     /// Whose counts the records have; the records' owner's where nil.
     private var countsOwner: StateOwner?
     package private(set) var saves = 0
+    /// How many saves were tried, those that failed included.
+    package private(set) var attempts = 0
+    private var isSaving = false
+    /// Whether the state is in the form that every version reads.
+    package private(set) var isConcluded = false
     /// What a save fails with.
     package var saveError: (any Error)?
     /// Whether the disk that it lies on answers; nil for one that always does.
@@ -251,10 +259,23 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
         if let counted = countsOwner ?? owner, counted.boot != boot {
             for index in records.indices { records[index].mounts = MountCounts() }
         }
-        return SavedState(owner: owner, records: records)
+        // As from a file: what is at rest is not looked into.
+        let isAtRest = { (record: VolumeRecord) in
+            record.isAtRest && record.names.count == 1 && record.names[0].flaw == nil
+        }
+        let texts = records.filter(isAtRest).map {
+            RestingRecord(id: $0.id, name: $0.names[0].name, text: $0.savedText[...])
+        }
+        return SavedState(
+            owner: owner, records: records.filter { !isAtRest($0) }, resting: texts + resting)
     }
 
     package func save(_ changes: [SavedChange], of owner: StateOwner) async throws {
+        precondition(!isSaving, "two saves at once: one may undo the other's")
+        isSaving = true
+        defer { isSaving = false }
+        attempts += 1
+        isConcluded = false
         await hang?.pass("save the records")
         if let saveError {
             if writesBeforeItFails { records.apply(changes) }
@@ -276,7 +297,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
         return suffix
     }
 
-    package func conclude(of owner: StateOwner) async throws {}
+    package func conclude(of owner: StateOwner) async throws { isConcluded = true }
 }
 
 extension [VolumeRecord] {

@@ -1,7 +1,9 @@
 import Agent
+import Base
 import JSON
 import Simulation
 import Testing
+import VolumeCore
 
 @Suite struct DriverTests {
     private func answer(
@@ -37,6 +39,83 @@ import Testing
         #expect(try answer(fixture, "/VolumeDriver.Remove", "{\(name)}") == ["Err": ""])
         let gone = try answer(fixture, "/VolumeDriver.Get", "{\(name)}")
         #expect(gone["Err"]?.string?.isEmpty == false)
+    }
+
+    private let named = #""Name":"\#(Fixture.name)""#
+
+    private func status(_ fixture: Fixture) throws -> JSONValue? {
+        try answer(fixture, "/VolumeDriver.Get", "{\(named)}")["Volume"]?["Status"]
+    }
+
+    @Test func `Get's Status tells where a volume is`() throws {
+        let fixture = Fixture()
+        _ = try answer(fixture, "/VolumeDriver.Create", "{\(named)}")
+        let detached: JSONValue = [
+            "volume": .string(Fixture.name), "phase": "detached", "mounts": "0",
+        ]
+        #expect(try status(fixture) == detached)
+        _ = try answer(fixture, "/VolumeDriver.Mount", #"{\#(named),"ID":"a"}"#)
+        #expect(
+            try status(fixture) == [
+                "volume": .string(Fixture.name), "phase": "mounted", "mounts": "1",
+                "device": "/dev/nvme1n1", "attachedAs": "/dev/sdf",
+            ])
+        _ = try answer(fixture, "/VolumeDriver.Unmount", #"{\#(named),"ID":"a"}"#)
+        #expect(
+            try status(fixture) == [
+                "volume": .string(Fixture.name), "phase": "attached", "mounts": "0",
+                "attachedAs": "/dev/sdf",
+            ])
+        try fixture.run { _ in try await fixture.sleep(.seconds(60)) }
+        #expect(try status(fixture) == detached)
+    }
+
+    @Test func `options reach the volume, and Status tells what may be old or is deleted`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.attachments[0].deleteOnTermination = true
+        fixture.host.unreplayed = [Fixture.id]
+        let options = #""Opts":{"read-only":"true","mount-options":"norecovery"}"#
+        let created = try answer(fixture, "/VolumeDriver.Create", "{\(named),\(options)}")
+        #expect(created == ["Err": ""])
+        #expect(try status(fixture)?["contents"] == nil)
+        _ = try answer(fixture, "/VolumeDriver.Mount", #"{\#(named),"ID":"a"}"#)
+        let status = try status(fixture)
+        #expect(status?["contents"]?.string?.contains("the journal was not replayed") == true)
+        let kept = status?["deletedWithInstance"]?.string
+        #expect(kept?.contains("--instance-id \(Fixture.here)") == true)
+    }
+
+    @Test func `what EC2 deletes with another instance is not told to be deleted with this one`()
+        throws
+    {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.volumes[Fixture.id]?.attachments[0].deleteOnTermination = true
+        _ = try answer(fixture, "/VolumeDriver.Create", "{\(named)}")
+        #expect(try status(fixture)?["deletedWithInstance"] == nil)
+    }
+
+    @Test func `List tells why a name cannot be used`() throws {
+        let fixture = Fixture()
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1)
+        record.names[0].flaw = "there is no such option"
+        fixture.state.records = [record]
+        try fixture.run { try await $0.start() }
+        let volumes = try answer(fixture, "/VolumeDriver.List")["Volumes"]?.array
+        #expect(volumes?.map { $0["Status"]?["problem"] } == ["there is no such option"])
+    }
+
+    @Test(arguments: [
+        ("", "docker plugin enable --timeout"), ("{}", "the body has no string Name"),
+        (#"{"Name":"vol-1a2b3c4d","Opts":[]}"#, "Opts is no JSON object"),
+        (#"{"Name":"vol-1a2b3c4d","Opts":{"uid":1}}"#, "a value in Opts is no string"),
+        ("[]", "the body is no JSON object"),
+    ])
+    func `an error says what is wrong with a body`(body: String, words: String) throws {
+        let text = try answer(Fixture(), "/VolumeDriver.Create", body)["Err"]?.string ?? ""
+        #expect(text.hasPrefix("cannot answer /VolumeDriver.Create: "))
+        #expect(text.contains(words) && text.contains("--timeout") == body.isEmpty, "\(text)")
     }
 
     @Test(arguments: [

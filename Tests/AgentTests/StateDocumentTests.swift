@@ -129,6 +129,9 @@ import VolumeCore
         #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false,"otherNames":[{"name":"y","options":{},"createdAt":2,"since":3}]}"#,
         // Not even a volume.
         #"{"id":"../x","colour":"red"}"#, #"7"#,
+        // A name that is none, in a record that is whole otherwise; and one that lacks the most.
+        #"{"id":"vol-1a2b3c4d","name":"../x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{}}"#,
     ]
 
     @Test(arguments: kept)
@@ -144,16 +147,31 @@ import VolumeCore
         for record in all(read.state) { read.apply([.put(record)]) }
         let written = try JSONValue.parse(read.bytes)
         #expect(written["volumes"]?.array?.first == json && written["new"] == [1])
+        #expect(written["volumes"]?.array?.count == 2)
         let again = try StateDocument(parsing: read.bytes)
         #expect(again.bytes == read.bytes && again.state.owner == read.state.owner)
     }
 
-    @Test(arguments: [0, 2, 3, 4, 5])
+    @Test(arguments: [0, 2, 3, 4, 5, 10, 11])
     func `a name whose record is not understood is listed with the reason`(index: Int) throws {
-        let json = try JSONValue.parse(Array(Self.kept[index].utf8))
-        let record = try #require(VolumeRecord(saved: json))
+        let read = try parsed(#"{"version":1,"volumes":[\#(Self.kept[index])]}"#)
+        let record = try #require(all(read.state).first)
         #expect(record.names.count == 1 && record.names[0].flaw != nil)
-        #expect(record.names[0].name == (index == 3 || index == 4 ? "vol-1a2b3c4d" : "x"))
+        #expect(record.names[0].name == ([3, 4, 10].contains(index) ? "vol-1a2b3c4d" : "x"))
+    }
+
+    @Test func `a record's other names are found wherever they stand in it`() throws {
+        let read = try parsed(
+            #"{"version":1,"volumes":[{"id":"vol-1a2b3c4d","name":"x","#
+                + #""otherNames":[{"name":"y","options":{},"createdAt":2}],"options":{},"#
+                + #""createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}]}"#)
+        #expect(all(read.state).first?.names.map(\.name) == ["x", "y"])
+    }
+
+    @Test func `what stands behind the volumes in a document of lines hides none of them`() throws {
+        let record = String(decoding: Self.idle.savedText, as: UTF8.self)
+        let read = try parsed(#"{"version":1,"volumes":[\#(record)],"more":["# + "\n7\n]}\n")
+        #expect(all(read.state) == [Self.idle] && read.header["more"] == [7])
     }
 
     @Test func `of a volume's names only the one that is not understood cannot be used`() throws {
@@ -167,6 +185,83 @@ import VolumeCore
         lines[1] = #"{"id":"vol-0123"\#u{fffd}"# + ","
         let read = try parsed(lines.joined(separator: "\n") + "\n")
         #expect(all(read.state) == [Self.idle] && read.damaged.count == 1)
+    }
+
+    /// At rest, with a lease, and attached.
+    private static let damaged: [String] = [
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{"uid":?},"createdAt":1234,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1234,"hasLease":fals?,"isFormatting":false,"isRemoved":false}"#,
+        #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1234,"hasLease":true,"isFormatting":false,"isRemoved":false,"deviceName":?}"#,
+    ]
+
+    @Test(arguments: damaged)
+    func `a record that is damaged between its ends is listed with the reason, and kept`(
+        text: String
+    ) throws {
+        let other = VolumeRecord(id: Fixture.id, createdAt: 1)
+        let line = String(decoding: other.savedText, as: UTF8.self)
+        let read = try parsed("{\"version\":1,\"volumes\":[\n\(text),\n\(line)\n]}\n")
+        var document = document(of: [Self.idle])
+        let journal = StateDocument.journalHead("1") + Array("\(text)\n\(line)\n".utf8)
+        #expect(document.apply(journal: journal) == journal.count)
+        for read in [read, document] {
+            let records = all(read.state)
+            #expect(Set(records.map(\.id)) == [Fixture.id, Self.small] && read.damaged.isEmpty)
+            let record = try #require(records.first { $0.id == Self.small })
+            #expect(record.names.map(\.name) == ["x"])
+            #expect(record.names.map(\.flaw) == ["it is no valid JSON"])
+            #expect(String(decoding: read.bytes, as: UTF8.self).contains(text))
+        }
+    }
+
+    @Test func `a line that was cut at either end is no record, and no line of a journal`() throws {
+        let text = Self.idle.savedText
+        let ends = (1..<text.count).map { text.prefix($0) }.filter {
+            ![UInt8(ascii: "}"), UInt8(ascii: ",")].contains($0.last)
+        }
+        let begins = (1..<text.count).map { text.dropFirst($0) }
+        for part in ends + begins {
+            let read = try StateDocument(
+                parsing: Array("{\"version\":1,\"volumes\":[\n".utf8) + part + Array("\n]}\n".utf8))
+            #expect(all(read.state).isEmpty && read.damaged.count == 1)
+            var document = document(of: [Self.idle])
+            let head = StateDocument.journalHead("1")
+            #expect(document.apply(journal: head + part + [UInt8(ascii: "\n")]) == head.count)
+            #expect(all(document.state) == [Self.idle])
+        }
+    }
+
+    // MARK: What is mounted
+
+    @Test func `counts that do not say of which boot they are hold`() throws {
+        var counted = try StateDocument(
+            parsing: mountsDocument(of: [Self.mounted], owner: Self.owner)
+        ).state
+        counted.owner = nil
+        let saved = document(of: [Self.mounted]).state
+        let state = SavedState(saved, mounted: counted, boot: "b")
+        #expect(state.records.map(\.mounts) == [Self.mounted.mounts] && state.owner == Self.owner)
+    }
+
+    /// The counts are saved first after a boot.
+    @Test func `whose the state is tells what was saved last in this boot`() throws {
+        let last = StateOwner(instance: Fixture.other, boot: "c")
+        let counted = try StateDocument(parsing: mountsDocument(of: [Self.mounted], owner: last))
+        let saved = document(of: [Self.mounted]).state
+        #expect(SavedState(saved, mounted: counted.state, boot: "c").owner == last)
+    }
+
+    @Test func `a volume mounted by a name that is no longer its is known by those that are`()
+        throws
+    {
+        var renamed = Self.mounted
+        renamed.names.removeFirst()
+        let counted = try StateDocument(
+            parsing: mountsDocument(of: [Self.mounted], owner: Self.owner))
+        let saved = document(of: [renamed]).state
+        let record = SavedState(saved, mounted: counted.state, boot: "b").records.first
+        #expect(record?.mounts == Self.mounted.mounts)
+        #expect(record?.name == Fixture.name && record?.options == VolumeOptions())
     }
 
     // MARK: The journal
@@ -196,10 +291,29 @@ import VolumeCore
         }
     }
 
-    @Test func `what a disk makes of a line that was not synced is no line`() throws {
+    @Test(arguments: [String(repeating: "\0", count: 4000), "7", "null"])
+    func `what a disk makes of a line that was not synced is no line`(rest: String) throws {
         var document = document(of: [Self.idle])
-        let torn = journal + [UInt8](repeating: 0, count: 4000) + [UInt8(ascii: "\n")]
+        let torn = journal + Array("\(rest)\n".utf8)
         #expect(document.apply(journal: torn) == journal.count)
+    }
+
+    @Test func `a journal's record that is not understood takes the place of the one before`()
+        throws
+    {
+        var document = document(of: [Self.idle])
+        let text = Self.kept[3]
+        let journal = StateDocument.journalHead("1") + Array("\(text)\n".utf8)
+        #expect(document.apply(journal: journal) == journal.count)
+        let written = try JSONValue.parse(document.bytes)["volumes"]?.array
+        #expect(written == [try JSONValue.parse(Array(text.utf8))])
+    }
+
+    @Test func `a journal's line of a newer version changes not whose the state is`() throws {
+        var document = document(of: [Self.idle])
+        let journal = StateDocument.journalHead("1") + Array("{\"later\":1}\n".utf8)
+        #expect(document.apply(journal: journal) == journal.count)
+        #expect(document.owner == Self.owner && all(document.state) == [Self.idle])
     }
 
     @Test func `a journal of another document changes nothing`() throws {

@@ -27,6 +27,45 @@ import VolumeCore
         #expect(throws: OperationError.self) { try counts.add("one more") }
         #expect(throws: Never.self) { try counts.add("0") }
     }
+
+    @Test func `names are told of while anything is counted, and no longer`() throws {
+        var counts = MountCounts()
+        try counts.add("a", by: "data")
+        try counts.add("b", by: "logs")
+        _ = counts.remove("a")
+        #expect(counts.names == ["data", "logs"])
+        #expect(MountCounts(counts.counts, names: counts.names).names == ["data", "logs"])
+        _ = counts.remove("b")
+        #expect(counts.names.isEmpty)
+        #expect(MountCounts(["a": 0], unanswered: ["a"], names: ["data"]) == MountCounts())
+    }
+}
+
+@Suite struct VolumeRecordTests {
+    private static let idle = VolumeRecord(
+        id: VolumeID(literal: "vol-1a2b3c4d"), name: "data", createdAt: 1)
+
+    private static let changes: [@Sendable (inout VolumeRecord) -> Void] = [
+        { $0.deviceName = "/dev/sdf" }, { $0.isOurs = true }, { $0.hasLease = true },
+        { $0.names = [] }, { $0.isFormatting = true }, { $0.isOwnershipDue = true },
+        { $0.names[0].options.readOnly = true },
+    ]
+
+    /// Of what is not at rest something may be here; the first four alone say so.
+    @Test(arguments: changes.indices)
+    func `each thing that is saved of a volume makes it another`(index: Int) {
+        var record = Self.idle
+        Self.changes[index](&record)
+        #expect(!record.isSavedLike(Self.idle) && !Self.idle.isSavedLike(record))
+        #expect(record.isAtRest == (index > 3))
+    }
+
+    @Test func `a volume with counts is not at rest, and they are saved apart`() throws {
+        var record = Self.idle
+        #expect(record.isAtRest)
+        try record.mounts.add("x", by: "data")
+        #expect(!record.isAtRest && record.isSavedLike(Self.idle))
+    }
 }
 
 @Suite struct VolumeOptionsTests {
@@ -58,6 +97,7 @@ import VolumeCore
 
     @Test(arguments: [
         ("fs-type", "ntfs"), ("fs-type", ""), ("fs-type", "XFS"), ("uid", "-1"), ("uid", ""),
+        ("uid", "+5"), ("mode", "+7"), ("partition", "+1"),
         ("uid", "4294967295"), ("uid", "18446744073709551616"), ("gid", "root"), ("gid", " 1"),
         ("mode", "08"), ("mode", "10000"), ("mode", "rwxr-x---"), ("mode", "-1"), ("mode", ""),
         ("mode", "000000"), ("partition", "0"), ("partition", "129"), ("partition", "١"),
@@ -116,6 +156,27 @@ import VolumeCore
         let options = try VolumeOptions(["mount-options": "noatime,logbufs=4"])
         #expect(try options.mountOptions(for: "xfs") == ["noatime", "logbufs=4"])
         #expect(throws: OperationError.self) { try options.mountOptions(for: "ext4") }
+    }
+
+    @Test(arguments: [
+        ("fs-type", "ext4", "xfs", "ext4"), ("partition", "2", "none", "2"),
+        ("read-only", "true", "false", "true"),
+        ("mount-options", "nodev,noatime", "none", "noatime,nodev"),
+    ])
+    func `two names' options conflict where both cannot be mounted, and are told`(
+        name: String, value: String, own: String, others: String
+    ) throws {
+        let conflict = VolumeOptions().conflict(
+            with: try VolumeOptions([name: value]), fileSystem: .xfs)
+        let found = try #require(conflict)
+        #expect(found == (name, own, others))
+    }
+
+    @Test func `options that are the same in effect are no conflict`() throws {
+        let one = try VolumeOptions(["mount-options": "nodev,noatime", "uid": "1"])
+        let same = try VolumeOptions(["mount-options": "noatime,nodev", "fs-type": "xfs"])
+        #expect(one.conflict(with: same, fileSystem: .xfs) == nil)
+        #expect(one.conflict(with: same, fileSystem: .ext4) != nil)
     }
 
     @Test func `options are read and written back`() throws {
