@@ -43,6 +43,8 @@ final class Volume {
     var attachedAt: Instant?
     /// Whether EC2 has shown the attachment of `attachedAt` since.
     var isLookedAt = false
+    /// When a look was asked for first that showed the attachment by a name that was not asked for.
+    var foreignAt: Instant?
     /// The names that AttachVolume was asked for in this run, since the volume was detached last: an
     /// attachment by one of them is this plugin's.
     var askedNames: Set<String> = []

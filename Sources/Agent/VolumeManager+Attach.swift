@@ -176,6 +176,7 @@ extension VolumeManager {
             of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
         if lookedAt != nil { note(situation, of: volume, on: host, &approach) }
         switch situation {
+        case .here(let name?) where isAnothers(name, than: volume): break
         case .here(let name?):
             // An earlier run may have written them.
             if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
@@ -225,13 +226,25 @@ extension VolumeManager {
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
-        let isOurs =
-            AttachmentMark.isBorne(by: seen, for: host.instance)
-            || volume.askedNames.contains(name)
-            || volume.record.isOurs && volume.record.deviceName == name
+        let isOurs = isAttached(volume, as: name, seen, on: host)
         guard volume.record.isOurs != isOurs else { return }
         volume.record.isOurs = isOurs
         saveInBackground()
+    }
+
+    /// Whether it was this plugin that attached the volume here by that name.
+    func isAttached(
+        _ volume: Volume, as name: String, _ seen: VolumeDescription, on host: Host
+    ) -> Bool {
+        AttachmentMark.isBorne(by: seen, for: host.instance) || volume.askedNames.contains(name)
+            || volume.record.isOurs && volume.record.deviceName == name
+    }
+
+    /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
+    private func isAnothers(_ name: String, than volume: Volume) -> Bool {
+        volumes.values.contains {
+            $0 !== volume && $0.isHere && $0.record.deviceName == name
+        }
     }
 
     private enum AttachOutcome {
@@ -425,7 +438,9 @@ extension VolumeManager {
             let situation = try Situation(
                 of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
             // On Xen the name is how the device was found.
-            if case .here(let name?) = situation, (volume.record.deviceName ?? name) == name {
+            if case .here(let name?) = situation, (volume.record.deviceName ?? name) == name,
+                !isAnothers(name, than: volume)
+            {
                 for own in description.attachments where own.instance == host.instance {
                     try await refuseRoot(id, own, by: deadline)
                 }

@@ -162,23 +162,35 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    /// Whether an attachment that an earlier run made is there still: meanwhile the volume may have been
-    /// detached, and attached here by hand, and then it is not this plugin's to detach.
+    /// Whether the attachment that this plugin made is there still: the volume may have been detached
+    /// since, and attached here by hand, and then it is not this plugin's to detach. Throws where only
+    /// another look can tell, for one alone may be older than the attachment.
     private func isStillOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        guard volume.attachedAt == nil else { return true }
+        let lookedAt = ports.time.now
+        if let attachedAt = volume.attachedAt, lookedAt < attachedAt + Limit.attachmentLagMax {
+            return true
+        }
         let seen = try await describe(volume.id, by: deadline)
         let own = seen.attachments.first { $0.instance == host.instance && $0.state != .detached }
         // What has ended is for DetachVolume to say.
-        guard let name = own?.device else { return true }
-        noteOrigin(of: volume, attachedAs: name, seen, on: host)
-        if !volume.record.isOurs {
-            log.notice(
-                "somebody attached the volume here by hand: it stays attached",
-                metadata: ["volume": "\(volume.id)", "name": "\(name)"])
+        guard let name = own?.device, !isAttached(volume, as: name, seen, on: host) else {
+            volume.foreignAt = nil
+            return true
         }
-        return volume.record.isOurs
+        guard let first = volume.foreignAt, lookedAt >= first + Limit.tagLagMax else {
+            volume.foreignAt = volume.foreignAt ?? lookedAt
+            throw OperationError(
+                .cloud, doing: "detach \(volume.id) from \(host.instance)",
+                found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
+                advice: "nothing: it is looked at again")
+        }
+        noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        log.notice(
+            "somebody attached the volume here by hand: it stays attached",
+            metadata: ["volume": "\(volume.id)", "name": "\(name)"])
+        return false
     }
 
     func noteDetached(_ volume: Volume) {
@@ -188,6 +200,8 @@ extension VolumeManager {
         volume.isLeaving = false
         volume.record.isOurs = false
         volume.attachedAt = nil
+        volume.isLookedAt = false
+        volume.foreignAt = nil
         volume.askedNames = []
         volume.description?.attachments = []
         volume.description?.state = .available

@@ -26,7 +26,7 @@ extension VolumeManager {
             try await self.secureLeaseOfPresent(id, by: deadline)
         }
         let canMountMeanwhile =
-            device.bearsVolumeID && volume.isLookedAt
+            device.bearsVolumeID && volume.attachedAt != nil && volume.isLookedAt
             && volume.description?.multiAttachEnabled == false
         if !canMountMeanwhile, try await !asking.value { return nil }
         let type: String

@@ -133,7 +133,9 @@ extension VolumeManager {
     private func canJoin(_ volume: Volume, on device: BlockDevice) async -> Bool {
         let mountpoint = mountpoint(of: volume.id)
         let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
-        guard volume.device == device, state != .mounted else { return state == .mounted }
+        // Its device may have gone meanwhile.
+        guard volume.device == device, !volume.isLost else { return false }
+        guard state != .mounted else { return true }
         let metadata: Logger.Metadata = [
             "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",
         ]

@@ -329,3 +329,22 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
     }
 }
+
+@Suite struct AttachedByHandTests {
+    /// Attached by this plugin in this run, detached by somebody, and attached again by hand.
+    @Test func `what somebody attached by hand since is not detached`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(6))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            fixture.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdz"
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
+    }
+}

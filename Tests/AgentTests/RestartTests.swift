@@ -127,19 +127,6 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
-    @Test func `an attachment that EC2 lists late, and no record does, is given back`() throws {
-        let fixture = Fixture()
-        try fixture.run { manager in
-            try await manager.start()
-            try await manager.learnAttachments()
-            try await fixture.sleep(.seconds(3))
-            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
-            fixture.mark()
-            try await fixture.sleep(.seconds(60))
-        }
-        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
-    }
-
     @Test func `a mark that is seen late is taken note of, and then EC2 is asked no more`() throws {
         let fixture = attached([])
         try fixture.run { manager in
