@@ -20,8 +20,8 @@ struct AttachmentFacts {
 
 extension VolumeManager {
     /// Notes what EC2 says of this instance, and has the limit of its type asked for.
-    func learnLimit(of instance: InstanceDescription?) {
-        guard let instance, !instance.instanceType.isEmpty else { return }
+    func learnLimit(of instance: InstanceDescription) {
+        guard !instance.instanceType.isEmpty else { return }
         attachmentFacts.instance = instance
         guard attachmentFacts.limit == nil else { return }
         let type = instance.instanceType

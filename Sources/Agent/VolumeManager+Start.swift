@@ -137,7 +137,15 @@ extension VolumeManager {
         await confirmOrigin(host)
         let lookedAt = ports.time.now
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
-        let mappings = instance?.mappings ?? []
+        // Such an answer says nothing of what is attached.
+        guard let instance else {
+            throw OperationError(
+                .cloud, doing: "learn what is attached to \(host.instance)",
+                found: "EC2 knows no such instance in this account and region",
+                advice: "EC2 knows an instance some time after its start; else check the settings "
+                    + "INSTANCE_ID and REGION")
+        }
+        let mappings = instance.mappings
         deviceNames.claim(mappings.map(\.deviceName))
         var unknown: [VolumeID] = []
         for mapping in mappings where DeviceNames.isGiven(mapping.deviceName) {

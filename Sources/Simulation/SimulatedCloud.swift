@@ -24,6 +24,8 @@ package final class SimulatedCloud: @unchecked Sendable {
     /// What EC2 says of an instance besides its state.
     package var rootDeviceNames: [InstanceID: String] = [:]
     package var hibernated: Set<InstanceID> = []
+    /// Instances that EC2 does not know, or not yet.
+    package var unknownInstances: Set<InstanceID> = []
     /// How long calls of an action wait here before they go out, as for the request budget.
     package var sendDelays: [String: Duration] = [:]
     /// Actions whose next answer is lost after the call was applied.
@@ -103,6 +105,7 @@ extension SimulatedCloud: EC2Port {
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription? {
         try await call("DescribeInstances", "\(id)") {
+            if unknownInstances.contains(id) { return nil }
             let own = volumes.values.flatMap(\.attachments).filter { $0.instance == id }
             let mappings = own.compactMap { attachment in
                 attachment.device.map {

@@ -39,8 +39,9 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             fixture.cloud.latency.detach = .seconds(100)
-            // DetachVolume is accepted 15 s later, and its end waited for 50 s.
-            try await fixture.sleep(.seconds(70))
+            // DetachVolume is accepted 15 s later, and its end waited for 50 s, and again after 2 s.
+            try await fixture.sleep(.seconds(66))
+            #expect(try await manager.get(Fixture.name).phase == "attached")
             _ = try await manager.mount(Fixture.name, id: "b")
         }
         #expect(fixture.host.everMounted.count == 2)
@@ -139,6 +140,24 @@ import VolumeCore
         }
         #expect((fixture.cloud.volumes[Fixture.id]?.state == .available) == isOurs)
         #expect((calls(fixture, of: "DetachVolume") == 1) == isOurs)
+    }
+
+    @Test func `an answer that does not know this instance ends no attachment`() throws {
+        let fixture = recorded(as: "/dev/sdf")
+        fixture.cloud.unknownInstances = [Fixture.here]
+        try fixture.run { manager in
+            try await manager.start()
+            for _ in 1...2 {
+                let error = await #expect(throws: OperationError.self) {
+                    try await manager.learnAttachments()
+                }
+                #expect(error?.description.contains("knows no such instance") == true)
+                try await fixture.sleep(.seconds(6))
+            }
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdf")
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
     @Test func `an attachment that EC2 shows late is this plugin's also after a second attempt`()

@@ -80,6 +80,27 @@ import VolumeCore
             ])
     }
 
+    @Test func `nothing is forced that waited so long that its owner may have started`() throws {
+        let fixture = taken()
+        fixture.cloud.instanceStates[Fixture.other] = .stopped
+        fixture.cloud.stuckDetachments = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { _ in await self.mount(fixture) }
+            try await fixture.sleep(.seconds(5))
+            fixture.cloud.sendDelays["DetachVolume"] = Limit.ownerLookAgeMax + .seconds(1)
+            // The force is asked for some 10 s after the first look that shows the detachment.
+            try await fixture.sleep(.seconds(9))
+            fixture.cloud.instanceStates[Fixture.other] = .running
+            let error = try await call.value.error
+            #expect(error?.description.contains("being detached from \(Fixture.other)") == true)
+        }
+        #expect(
+            fixture.cloud.calls(of: "DetachVolume") == [
+                "DetachVolume \(Fixture.id) \(Fixture.other)"
+            ])
+    }
+
     @Test func `a refused DetachVolume is an error at once, with the permission that is missing`()
         throws
     {
