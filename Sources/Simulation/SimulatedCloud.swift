@@ -52,6 +52,8 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var host: Host
     /// What a call for the host fails with.
     package var hostError: OperationError?
+    /// How long a call for the host takes.
+    package var hostTime: Duration = .zero
     /// The host's boot.
     package var boot = "first"
     let time: SimulatedExecutor
@@ -266,6 +268,7 @@ extension SimulatedCloud: EC2Port {
 
 extension SimulatedCloud: HostPort {
     package func host(by deadline: Instant) async throws -> Host {
+        if hostTime > .zero { try await time.sleep(until: time.now + hostTime) }
         if let hostError { throw hostError }
         return host
     }

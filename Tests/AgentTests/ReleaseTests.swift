@@ -76,6 +76,21 @@ import VolumeCore
         }
     }
 
+    @Test func `a Mount that comes while a release asks for its instance keeps the volume`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(14))
+            fixture.cloud.hostTime = .seconds(2)
+            try await fixture.sleep(.seconds(2))
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(60))
+            #expect(try await manager.get(Fixture.name).phase == "mounted")
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
     // MARK: What EC2 answers
 
     @Test func `a throttled detachment goes out again after a pause, and is worth no line`() throws
@@ -148,6 +163,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "b")
             try await fixture.sleep(.seconds(30))
         }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == (isHeld ? 0 : 1))
         #expect(fixture.cloud.volumes[Fixture.id]?.tags[AttachmentMark.tag] == Self.mark)
     }
 
@@ -311,6 +327,30 @@ import VolumeCore
     }
 
     // MARK: Room for others
+
+    @Test func `a volume that is used again while it is given back for another's Mount stays`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        fixture.cloud.attachmentLimit = AttachmentLimit(
+            instanceType: "m5.large", volumesMax: 1, isShared: false)
+        try fixture.run { manager in
+            try await manager.create("\(Self.other)", options: [:])
+            try await manager.learnAttachments()
+            try await fixture.use(manager)
+            let call = fixture.start { try await $0.mount("\(Self.other)", id: "b") }
+            // Its lease is being dropped.
+            try await fixture.sleep(.milliseconds(10))
+            _ = try await manager.mount(Fixture.name, id: "a")
+            guard case .failure = await call.result else {
+                Issue.record("it was attached beyond the limit")
+                return
+            }
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] == "\(Fixture.here)")
+    }
 
     @Test func `a volume that could not be given back for another's Mount is given back later`()
         throws

@@ -171,6 +171,18 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DescribeInstances").count == 1)
     }
 
+    @Test func `a mark that is seen after a release has ended begins another`() throws {
+        let fixture = attached([record(isOurs: false, deviceName: nil, hasLease: true)])
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            fixture.mark()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
     @Test func `a known volume whose mark is found keeps its name, and is given back`() throws {
         let fixture = attached([record(isOurs: false, deviceName: nil)])
         fixture.mark()
@@ -347,6 +359,35 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "b")
             #expect(try await manager.get(Fixture.name).mounts == 2)
         }
+    }
+
+    @Test func `until it is known whose the state is, no release is tried`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf", hasLease: true)])
+        fixture.state.owner = StateOwner(instance: Fixture.here, boot: "an earlier one")
+        fixture.cloud.hostError = Self.away
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await manager.start()
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(lines.with("not given back").isEmpty && fixture.cloud.calls.isEmpty)
+    }
+
+    @Test func `a mount that nobody counts ends, also before it is known whose the state is`()
+        throws
+    {
+        let fixture = try mounted()
+        fixture.state.owner?.boot = "an earlier one"
+        fixture.state.records[0].mounts = MountCounts()
+        fixture.cloud.hostError = Self.away
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(70))
+        }
+        #expect(fixture.host.mounts.isEmpty)
     }
 
     @Test func `what lingers by a state that does not tell whose it is is given back`() throws {
