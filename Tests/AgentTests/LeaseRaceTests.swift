@@ -101,6 +101,23 @@ import VolumeCore
         }
     }
 
+    /// The device did come: another name would not help.
+    @Test func `an attachment whose lease is late is kept, and its lease waited for`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.sendDelays["CreateTags"] = .seconds(2)
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(60))
+            fixture.cloud.sendDelays = [:]
+            _ = try await mount.value
+        }
+        #expect(lease(fixture) == "\(Fixture.here)")
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.log.lines(with: "the device did not come").isEmpty)
+    }
+
     @Test func `a volume whose lease can never go out soon enough is not mounted`() throws {
         let fixture = try lingering { fixture, manager in
             fixture.cloud.sendDelays["CreateTags"] = .seconds(2)
