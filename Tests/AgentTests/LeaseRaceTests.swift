@@ -171,6 +171,22 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "CreateTags").count == 2)
     }
 
+    @Test func `a refused lease of a new attachment lets the Mount fail too, without a second try`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["CreateTags"] = [
+            .refused(code: "InvalidParameterValue", message: "odd", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            #expect(error?.description.contains("InvalidParameterValue") == true)
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        #expect(fixture.host.everMounted.isEmpty)
+    }
+
     @Test func `the lease of a host that has taken the volume is not written over`() throws {
         let fixture = try lingering { fixture, manager in
             // The device is here for a moment longer.
