@@ -101,6 +101,23 @@ import VolumeCore
         }
     }
 
+    /// The device did come: another name would not help.
+    @Test func `an attachment whose lease is late is kept, and its lease waited for`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.sendDelays["CreateTags"] = .seconds(2)
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(60))
+            fixture.cloud.sendDelays = [:]
+            _ = try await mount.value
+        }
+        #expect(lease(fixture) == "\(Fixture.here)")
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.log.lines(with: "the device did not come").isEmpty)
+    }
+
     @Test func `a volume whose lease can never go out soon enough is not mounted`() throws {
         let fixture = try lingering { fixture, manager in
             fixture.cloud.sendDelays["CreateTags"] = .seconds(2)
@@ -152,6 +169,22 @@ import VolumeCore
             #expect(fixture.host.mounts.isEmpty)
         }
         #expect(fixture.cloud.calls(of: "CreateTags").count == 2)
+    }
+
+    @Test func `a refused lease of a new attachment lets the Mount fail too, without a second try`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["CreateTags"] = [
+            .refused(code: "InvalidParameterValue", message: "odd", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            #expect(error?.description.contains("InvalidParameterValue") == true)
+        }
+        #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
+        #expect(fixture.host.everMounted.isEmpty)
     }
 
     @Test func `the lease of a host that has taken the volume is not written over`() throws {

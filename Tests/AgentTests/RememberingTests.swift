@@ -112,12 +112,14 @@ import VolumeCore
         #expect(fixture.state.records.map(\.id) == [Fixture.id])
     }
 
-    @Test func `at a start nothing is done for a volume of which only the name is known`() throws {
+    @Test func `at a start nothing is done for a volume of which only names are known`() throws {
         let fixture = Fixture(Fixture.xfs)
         let used = VolumeID(literal: "vol-1a2b3c4d")
         fixture.cloud.add(used, Fixture.xfs)
         try fixture.run { manager in
-            try await manager.create(Fixture.name, options: [:])
+            for name in ["a", "b"] {
+                try await manager.create(name, options: ["volume-id": Fixture.name])
+            }
             try await manager.create("\(used)", options: [:])
             _ = try await manager.mount("\(used)", id: "a")
             try await fixture.sleep(.seconds(1))
