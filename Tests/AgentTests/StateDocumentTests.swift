@@ -165,7 +165,7 @@ import VolumeCore
             #"{"version":1,"volumes":[{"id":"vol-1a2b3c4d","name":"x","#
                 + #""otherNames":[{"name":"y","options":{},"createdAt":2}],"options":{},"#
                 + #""createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}]}"#)
-        #expect(all(read.state).first?.names.map(\.name) == ["x", "y"])
+        #expect(read.state.records.first?.names.map(\.name) == ["x", "y"])
     }
 
     @Test func `what stands behind the volumes in a document of lines hides none of them`() throws {
