@@ -223,29 +223,22 @@ extension VolumeManager {
     /// The volume of that name, with the name's options in force from here on. Throws where others have
     /// it mounted with options that these cannot stand beside.
     func agreedVolume(_ name: String) async throws -> Volume {
-        while true {
-            if let running = definitions[name] {
-                _ = try? await running.value
-                continue
-            }
-            let volume = try known(name)
-            guard let naming = volume.record.naming(name) else {
-                preconditionFailure("\(name) is no name of \(volume.id)")
-            }
-            try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
-            if try hasAgreed(volume, on: naming) { return volume }
-            // A cut call's mount goes on with its options.
-            if case .mounting(let running) = volume.phase { _ = try? await running.value }
+        while let running = definitions[name] { _ = try? await running.value }
+        let volume = try known(name)
+        guard let naming = volume.record.naming(name) else {
+            preconditionFailure("\(name) is no name of \(volume.id)")
         }
+        try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
+        try agree(volume, on: naming)
+        return volume
     }
 
-    private func hasAgreed(
-        _ volume: Volume, on naming: VolumeNaming
-    ) throws(OperationError) -> Bool {
+    private func agree(_ volume: Volume, on naming: VolumeNaming) throws(OperationError) {
         let conflict = volume.record.options.conflict(
             with: naming.options, fileSystem: settings.fileSystem)
+        // A mount that is under way is some call's.
         if volume.isUsed {
-            guard let conflict else { return true }
+            guard let conflict else { return }
             throw OperationError(
                 .invalidInput, doing: "mount \(naming.name)",
                 found: "\(volume.id) is mounted as \(volume.record.name) with \(conflict.option) "
@@ -254,10 +247,9 @@ extension VolumeManager {
                 advice: "give both names the same \(conflict.option), or stop the containers that "
                     + "use \(volume.record.name) first")
         }
-        if case .mounting = volume.phase, volume.record.options != naming.options { return false }
-        if case .unmounted = volume.phase {} else if conflict != nil { volume.needsRemount = true }
+        // Of what is not mounted it says nothing, and the next mount clears it.
+        if conflict != nil { volume.needsRemount = true }
         volume.record.name = naming.name
         volume.record.options = naming.options
-        return true
     }
 }

@@ -54,8 +54,9 @@ final class VolumeTable {
 
     func id(named name: String) -> VolumeID? { idsByName[name] }
 
-    /// Whether the volume is in the table; it is not woken.
-    func contains(_ id: VolumeID) -> Bool { awake[id] != nil || resting[id] != nil }
+    /// Whether the volume is in the table and does not rest: of one that rests nobody has seen whether
+    /// it is here.
+    func contains(_ id: VolumeID) -> Bool { awake[id] != nil }
 
     /// What is known of the volume, which is not woken.
     func record(of id: VolumeID) -> VolumeRecord? {

@@ -72,6 +72,25 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
+    @Test func `a remembered volume that somebody attached by hand takes a place`() throws {
+        let fixture = fixture(takes: 2)
+        let byHand = VolumeID(literal: "vol-00000000000000003")
+        fixture.cloud.add(byHand, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[byHand]?.attachments[0].device = "/dev/sdq"
+        fixture.state.records = [VolumeRecord(id: byHand, createdAt: 1)]
+        let error = try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            for name in Self.names.prefix(2) { try await manager.create(name, options: [:]) }
+            _ = try await manager.mount(Self.names[0], id: "a")
+            return await #expect(throws: OperationError.self) {
+                try await manager.mount(Self.names[1], id: "a")
+            }
+        }
+        #expect(error?.description.contains("has 3 volumes, 1 of them the plugin's") == true)
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
     @Test func `an unused volume whose device hangs is passed over for one that can be given back`()
         throws
     {

@@ -56,6 +56,19 @@ import VolumeCore
         #expect(VolumeRecord(saved: try JSONValue.parse(record.savedText)) == record)
     }
 
+    private static let changes: [@Sendable (inout VolumeRecord) -> Void] = [
+        { $0.isOurs = true }, { $0.deviceName = "/dev/sdf" }, { $0.hasLease = true },
+        { $0.isFormatting = true }, { $0.isOwnershipDue = true }, { $0.names[0].createdAt = 9 },
+    ]
+
+    /// Without the first, say, what this plugin attached would stay attached.
+    @Test(arguments: changes.indices)
+    func `each thing that is known of a volume comes back by itself`(index: Int) throws {
+        var record = Self.idle
+        Self.changes[index](&record)
+        #expect(all(try StateDocument(parsing: document(of: [record]).bytes).state) == [record])
+    }
+
     @Test func `the document is JSON that the first version of it reads`() throws {
         var document = document(of: [Self.mounted, Self.idle])
         document.owner = nil
@@ -165,7 +178,7 @@ import VolumeCore
             #"{"version":1,"volumes":[{"id":"vol-1a2b3c4d","name":"x","#
                 + #""otherNames":[{"name":"y","options":{},"createdAt":2}],"options":{},"#
                 + #""createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}]}"#)
-        #expect(all(read.state).first?.names.map(\.name) == ["x", "y"])
+        #expect(read.state.records.first?.names.map(\.name) == ["x", "y"])
     }
 
     @Test func `what stands behind the volumes in a document of lines hides none of them`() throws {

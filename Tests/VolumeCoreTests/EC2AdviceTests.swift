@@ -61,7 +61,7 @@ private let forOne: [(code: String, action: EC2Action, advice: String)] = [
     ("IncorrectInstanceState", .attachVolume, "wait until the instance"),
     ("IncorrectInstanceState", .detachVolume, "wait until the instance"),
     ("UnsupportedOperation", .attachVolume, "another type"),
-    ("OperationNotPermitted", .attachVolume, "an AWS service manages"),
+    ("OperationNotPermitted", .attachVolume, "an AWS service manages the volume or the inst"),
     ("OperationNotPermitted", .detachVolume, "root volume"),
     ("InvalidInstanceID.NotFound", .attachVolume, "INSTANCE_ID"),
     ("InvalidInstanceID.Malformed", .attachVolume, "INSTANCE_ID"),

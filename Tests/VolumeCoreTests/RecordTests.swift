@@ -90,6 +90,7 @@ import VolumeCore
         ("mode", "0755", "755"), ("mode", "0", "0"), ("mode", "00007", "7"), ("uid", "007", "7"),
         ("mount-options", ",noatime,,nodev,", "noatime,nodev"), ("mount-options", "", nil),
         ("read-only", "", "true"), ("mkfs-legacy", "false", nil),
+        ("read-only", "false", nil),
     ])
     func `a value is remembered in one form`(name: String, text: String, kept: String?) throws {
         #expect(try VolumeOptions([name: text]).dictionary[name] == kept)
