@@ -35,7 +35,10 @@ extension VolumeManager {
         volume.isLost = true
         volume.description = nil
         volume.isLeaseSure = false
-        // Whose attachment is here next, EC2 tells.
+        // Whose attachment is here next, EC2 tells; the device may come again by the name that it had.
+        if volume.record.isOurs, let name = volume.record.deviceName {
+            volume.askedNames.insert(name)
+        }
         volume.attachedAt = nil
         releaseDeviceName(of: volume)
         saveInBackground()

@@ -443,7 +443,8 @@ final class LifeCloud: @unchecked Sendable {
             case 0:
                 attachment.isStuck = true
                 device = nil
-            case 1: device = nil
+            // Whoever attaches a volume by hand sees that its device does not come.
+            case 1 where !attachment.isByHand: device = nil
             default: device = scheduler.random.duration(5_000...40_000)
             }
         } else if faultsAreOn, scheduler.random.chance(30) {
