@@ -17,6 +17,8 @@ final class Fixture: @unchecked Sendable {
     let cloud: SimulatedCloud
     let host: SimulatedHost
     let state = SimulatedState()
+    let log = LogRecord()
+    let time: FixtureTime
     private(set) var manager: VolumeManager
     private let settings: VolumeManager.Settings
 
@@ -24,25 +26,26 @@ final class Fixture: @unchecked Sendable {
         _ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15),
         takeover: TakeoverPolicy = .unlessMounted
     ) {
+        time = FixtureTime(executor)
         cloud = SimulatedCloud(
             host: Host(instance: Self.here, availabilityZone: "eu-west-1a"), time: executor)
         host = SimulatedHost(cloud: cloud)
         cloud.add(Self.id, content)
         settings = VolumeManager.Settings(
             mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover)
-        manager = Self.makeManager(executor, cloud, host, state, settings)
+        manager = Self.makeManager(time, cloud, host, state, settings, log)
     }
 
     private static func makeManager(
-        _ executor: SimulatedExecutor, _ cloud: SimulatedCloud, _ host: SimulatedHost,
-        _ state: SimulatedState, _ settings: VolumeManager.Settings
+        _ time: FixtureTime, _ cloud: SimulatedCloud, _ host: SimulatedHost,
+        _ state: SimulatedState, _ settings: VolumeManager.Settings, _ log: LogRecord
     ) -> VolumeManager {
         VolumeManager(
             ports: VolumeManager.Ports(
                 ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud,
-                time: executor),
-            settings: settings, executor: executor,
-            log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+                time: time),
+            settings: settings, executor: time.executor,
+            log: Logger(label: "test") { _ in RecordingLogHandler(record: log) })
     }
 
     /// What this plugin leaves on a volume that it has mounted here.
@@ -64,7 +67,7 @@ final class Fixture: @unchecked Sendable {
     }
 
     /// A new daemon over what the old one left.
-    func restart() { manager = Self.makeManager(executor, cloud, host, state, settings) }
+    func restart() { manager = Self.makeManager(time, cloud, host, state, settings, log) }
 
     func run<T: Sendable>(
         _ body: @escaping @Sendable (VolumeManager) async throws -> T
@@ -83,5 +86,22 @@ final class Fixture: @unchecked Sendable {
     ) -> Task<T, any Error> {
         let manager = manager
         return Task(executorPreference: executor) { try await body(manager) }
+    }
+}
+
+/// The manager's own waits, which can be made to fail.
+final class FixtureTime: TimeSource, @unchecked Sendable {
+    let executor: SimulatedExecutor
+    /// What a wait that begins now fails with.
+    var failure: OperationError?
+
+    init(_ executor: SimulatedExecutor) { self.executor = executor }
+
+    var now: Instant { executor.now }
+    var unixSeconds: Int64 { executor.unixSeconds }
+
+    func sleep(until instant: Instant) async throws {
+        if let failure { throw failure }
+        try await executor.sleep(until: instant)
     }
 }
