@@ -489,6 +489,21 @@ import VolumeCore
         }
     }
 
+    @Test func `at each Mount a volume that goes with its instance is told, with what keeps it`()
+        throws
+    {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.attachments[0].deleteOnTermination = true
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let warnings = { fixture.log.lines(with: "DeleteOnTermination=false").count }
+            let before = warnings()
+            _ = try await manager.mount(Fixture.name, id: "a")
+            #expect(warnings() == before + 1)
+        }
+    }
+
     // MARK: Where names alone tell, as on Xen
 
     private static let foreign = BlockDevice(

@@ -243,7 +243,7 @@ import VolumeCore
         #expect(Self.drain(&names).last == "/dev/sdf")
     }
 
-    @Test(arguments: ["/dev/sdab", "/dev/xvdbf", "/dev/xvdfx"])
+    @Test(arguments: ["/dev/sdaf", "/dev/xvdbf", "/dev/xvdfx"])
     func `a longer name is no other spelling of a shorter one`(name: String) {
         var names = DeviceNames()
         names.claim(name)
