@@ -248,7 +248,7 @@ extension VolumeManager {
     /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
-            $0 !== volume && $0.isHere && $0.record.deviceName == name
+            $0 !== volume && $0.isHere && !$0.isPresumed && $0.record.deviceName == name
         }
     }
 
