@@ -106,15 +106,15 @@ def takeover(world):
 
 
 def here(world):
-    """Attached here, by an earlier run of the daemon say: EC2 is asked whose it is."""
+    """Attached here by somebody else: EC2 is asked whose it is."""
     case = Case("here, whose is asked")
     volume = world.formatted()
     for _ in range(ROUNDS):
         node = world.attach(volume, HERE)
         case.before.append(world.bare_mount(node))
         mount(world, case, volume, NO_LATENCY, asked_here=True)
-        world.give_back(volume)
-        world.attach(volume, HERE)
+        # What the daemon has not attached it leaves attached.
+        world.unmount(volume)
         case.after.append(world.bare_mount(node))
         world.detach(volume)
     return case
