@@ -34,6 +34,8 @@ final class Volume {
     /// taking the volume and it could not be unmounted again, nobody knows of the mount, its options
     /// have changed since, or its file system has shut down.
     var needsRemount = false
+    /// Tells its mounts of this run apart.
+    var mountNumber = 0
     /// Whether its journal was not replayed when it was mounted last: the contents may be older than
     /// what was written.
     var mayBeOutdated = false

@@ -14,16 +14,23 @@ package struct VolumeDriver: Sendable {
     /// The body that answers a call, or how it is found.
     package enum Answer: Sendable {
         case now([UInt8])
-        case later(@Sendable () async -> [UInt8])
+        case later(@Sendable () async -> Reply)
 
         package var body: [UInt8] {
             get async {
                 switch self {
                 case .now(let body): body
-                case .later(let work): await work()
+                case .later(let work): await work().body
                 }
             }
         }
+    }
+
+    /// The body that answers a call which was waited for.
+    package struct Reply: Sendable {
+        package let body: [UInt8]
+        /// To be told whether the answer went out, on the volume manager's executor.
+        package let sent: (@Sendable (Bool) -> Void)?
     }
 
     /// One of the protocol's calls.
@@ -53,13 +60,14 @@ package struct VolumeDriver: Sendable {
         case .later(let way):
             .later { [volumes] in
                 do {
-                    let mountpoint = try await way(volumes, Request(body, path: call.path))
-                    return document(of: call.path) {
-                        if let mountpoint { $0.member("Mountpoint", mountpoint) }
+                    let mount = try await way(volumes, Request(body, path: call.path))
+                    let body = document(of: call.path) {
+                        if let mount { $0.member("Mountpoint", mount.mountpoint) }
                         $0.member("Err", "")
                     }
+                    return Reply(body: body, sent: mount?.sent)
                 } catch {
-                    return document(of: call.path) { _ in throw error }
+                    return Reply(body: document(of: call.path) { _ in throw error }, sent: nil)
                 }
             }
         }
@@ -69,8 +77,13 @@ package struct VolumeDriver: Sendable {
     fileprivate enum Way: Sendable {
         /// From memory, without waiting: it writes the answer's members.
         case now(@Sendable (isolated VolumeManager, Request, inout JSONWriter) throws -> Void)
-        /// Returns the mountpoint if the answer tells one.
-        case later(@Sendable (VolumeManager, Request) async throws -> String?)
+        /// Returns what was mounted if the answer tells it.
+        case later(@Sendable (VolumeManager, Request) async throws -> Mounted?)
+    }
+
+    fileprivate struct Mounted: Sendable {
+        let mountpoint: String
+        let sent: @Sendable (Bool) -> Void
     }
 
     private static let ways: [String: Way] = [
@@ -89,7 +102,11 @@ package struct VolumeDriver: Sendable {
             return nil
         },
         "/VolumeDriver.Mount": .later { volumes, request in
-            try await volumes.mount(request.name, id: request.mountID)
+            let (name, id) = try (request.name, request.mountID)
+            let mountpoint = try await volumes.mount(name, id: id)
+            return Mounted(mountpoint: mountpoint) { isSent in
+                volumes.assumeIsolated { $0.noteAnswer(to: id, of: name, isSent: isSent) }
+            }
         },
         "/VolumeDriver.Unmount": .later { volumes, request in
             try await volumes.unmount(request.name, id: request.mountID)

@@ -26,7 +26,7 @@ extension VolumeManager {
             try await self.secureLeaseOfPresent(id, by: deadline)
         }
         let canMountMeanwhile =
-            device.bearsVolumeID && volume.attachedAt != nil && volume.isLookedAt
+            device.bearsVolumeID && volume.isLookedAt
             && volume.description?.multiAttachEnabled == false
         if !canMountMeanwhile, try await !asking.value { return nil }
         let type: String
@@ -207,30 +207,15 @@ extension VolumeManager {
 
 extension VolumeManager {
     /// Looks now and then whether the volume bears its lease: who manages its tags by another tool may
-    /// remove it. Takes up the watches, too, that could not go on.
-    func watchLease(of volume: Volume) {
-        startWatch(of: volume)
-        let stalled = stalledWatches.compactMap { volumes[$0] }
-        stalledWatches = []
-        for volume in stalled where volume.device != nil && volume.leaseWatch == nil {
-            startWatch(of: volume)
-        }
-    }
-
-    private func startWatch(of volume: Volume) {
-        let id = volume.id
-        volume.leaseWatch = Task(executorPreference: executor) { await self.keepLease(of: id) }
-    }
-
-    /// Returns when the volume is not mounted any more, has been lost, or a wait has failed: a loop that
-    /// has no room for one more timer ends no watch for good, and the next one that begins takes it up.
-    private func keepLease(of id: VolumeID) async {
+    /// remove it. Returns when the volume is not mounted any more, has been lost, or a wait has failed.
+    func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
         while true {
             do { try await ports.time.sleep(until: ports.time.now + pause) } catch {
                 // Cancelled where it is not mounted any more.
-                if !Task.isCancelled { noteStalledWatch(of: id, error) }
-                return
+                guard !Task.isCancelled else { return }
+                volumes[id]?.leaseWatch = nil
+                return noteStalledWatch(of: id, error)
             }
             guard let volume = volumes[id], !volume.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
@@ -239,14 +224,6 @@ extension VolumeManager {
             volume.leaseRestoring = nil
             pause = Limit.leaseCheckInterval
         }
-    }
-
-    private func noteStalledWatch(of id: VolumeID, _ error: any Error) {
-        log.error(
-            "the lease of a mounted volume is looked at later: the wait for that failed",
-            metadata: ["volume": "\(id)", "error": "\(error)"])
-        volumes[id]?.leaseWatch = nil
-        stalledWatches.insert(id)
     }
 
     private func checkLease(of id: VolumeID) async {

@@ -2,15 +2,37 @@ import Base
 import Logging
 import VolumeCore
 
-// What is done when the device of a mounted volume goes: a forced detachment, or EBS's failure.
+// What is watched while a volume is mounted, and what is done when its device goes: a forced detachment,
+// or EBS's failure.
 
 extension VolumeManager {
-    func watchForLoss(of volume: Volume, _ device: BlockDevice) {
+    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go on.
+    func watch(_ volume: Volume, on device: BlockDevice) {
         volume.isLost = false
+        startWatches(of: volume, device)
+        let stalled = stalledWatches.compactMap { volumes[$0] }
+        stalledWatches = []
+        for volume in stalled { if let device = volume.device { startWatches(of: volume, device) } }
+    }
+
+    /// Starts those that do not run.
+    private func startWatches(of volume: Volume, _ device: BlockDevice) {
         let id = volume.id
-        volume.lossWatch = Task(executorPreference: executor) {
-            await self.awaitLoss(of: id, device)
-        }
+        volume.lossWatch =
+            volume.lossWatch
+            ?? Task(executorPreference: executor) { await self.awaitLoss(of: id, device) }
+        volume.leaseWatch =
+            volume.leaseWatch
+            ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
+    }
+
+    /// Has the next watch that begins take up those of the volume: a loop that has no room for one more
+    /// timer, or no descriptor left, ends no watch for good.
+    func noteStalledWatch(of id: VolumeID, _ error: any Error) {
+        log.error(
+            "a mounted volume is watched later: the wait for that failed",
+            metadata: ["volume": "\(id)", "error": "\(error)"])
+        stalledWatches.insert(id)
     }
 
     /// Ends what goes on while a volume is mounted.
@@ -26,7 +48,12 @@ extension VolumeManager {
         do {
             try await ports.devices.departure(
                 of: device, volume: id, by: Instant(nanoseconds: .max))
-        } catch { return }
+        } catch {
+            // Cancelled where it is not mounted any more.
+            guard !Task.isCancelled else { return }
+            volumes[id]?.lossWatch = nil
+            return noteStalledWatch(of: id, error)
+        }
         noteLoss(of: id, device)
     }
 
@@ -40,6 +67,7 @@ extension VolumeManager {
             volume.askedNames.insert(name)
         }
         volume.attachedAt = nil
+        volume.isLookedAt = false
         releaseDeviceName(of: volume)
         saveInBackground()
         log.error(

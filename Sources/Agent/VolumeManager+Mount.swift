@@ -7,8 +7,9 @@ import VolumeCore
 extension VolumeManager {
     /// Mounts the volume, or joins the mount that is under way, and counts the ID.
     ///
-    /// Returns the mountpoint. When the calling task was cancelled, because the client has gone,
-    /// the mount goes on and the ID is not counted: Docker sends no Unmount for it.
+    /// Returns the mountpoint; `noteAnswer` is to be told whether the answer went out. When the calling
+    /// task was cancelled before, because the client has gone, the mount goes on and the ID is not
+    /// counted: Docker sends no Unmount for it.
     package func mount(_ name: String, id mountID: String) async throws -> String {
         guard mountID.utf8.count <= Limit.mountIDMax else {
             throw OperationError(
@@ -16,15 +17,21 @@ extension VolumeManager {
                 found: "the mount ID is longer than \(Limit.mountIDMax) bytes")
         }
         let id = try known(name).id
-        let mountpoint = try await answered(
+        return try await answered(
             within: Limit.mountTimeMax, doing: "mount \(id)", about: id
         ) { try await $0.mountCounted(name, id: mountID, by: $1) }
-        guard Task.isCancelled else { return mountpoint }
-        // The client has gone since: it takes no count back.
-        let volume = try known(name)
-        if volume.record.mounts.remove(mountID) { await saveCounts() }
-        if !volume.isUsed { giveBackWhenUnused(volume) }
-        throw CancellationError()
+    }
+
+    /// Takes back the count of a Mount whose answer did not go out: its client sends no Unmount.
+    package func noteAnswer(to mountID: String, of name: String, isSent: Bool) {
+        guard let volume = try? known(name) else { return }
+        if isSent {
+            volume.record.mounts.answered(mountID)
+        } else {
+            _ = volume.record.mounts.remove(mountID)
+            if !volume.isUsed { giveBackWhenUnused(volume) }
+        }
+        Task(executorPreference: executor) { await self.saveCounts() }
     }
 
     private func mountCounted(
@@ -57,17 +64,6 @@ extension VolumeManager {
             await saveCounts()
             throw CancellationError()
         }
-        let id = volume.id
-        Task(executorPreference: executor) { await self.noteAnswer(to: mountID, of: id) }
-    }
-
-    /// Takes place once the answer was handed on.
-    private func noteAnswer(to mountID: String, of id: VolumeID) async {
-        // What hands it on takes a turn or two of the executor, which are asked for by now.
-        await Task.yield()
-        await Task.yield()
-        volumes[id]?.record.mounts.answered(mountID)
-        await saveCounts()
     }
 
     /// Takes the ID's count back; the last one unmounts and starts the linger.
@@ -132,9 +128,12 @@ extension VolumeManager {
     /// and a file system shuts down when its device fails.
     private func canJoin(_ volume: Volume, on device: BlockDevice) async -> Bool {
         let mountpoint = mountpoint(of: volume.id)
+        let mountedAs = volume.mountNumber
         let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
-        // Its device may have gone meanwhile.
-        guard volume.device == device, !volume.isLost else { return false }
+        // Its device may have gone meanwhile, or another call have mounted it anew.
+        guard volume.device == device, volume.mountNumber == mountedAs, !volume.isLost else {
+            return false
+        }
         guard state != .mounted else { return true }
         let metadata: Logger.Metadata = [
             "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",
@@ -161,9 +160,9 @@ extension VolumeManager {
         do {
             let (device, type) = try await mountedDevice(of: volume, by: deadline, &timeline)
             volume.phase = .mounted(device)
+            volume.mountNumber += 1
             volume.needsRemount = false
-            watchForLoss(of: volume, device)
-            watchLease(of: volume)
+            watch(volume, on: device)
             if let description = volume.description { warnOfDeletion(of: description) }
             log.info(
                 "mounted",

@@ -36,8 +36,7 @@ extension VolumeManager {
             volume.phase = .mounted(device)
             volume.mayBeOutdated = mount.mayBeOutdated
             volume.isHere = true
-            watchForLoss(of: volume, device)
-            watchLease(of: volume)
+            watch(volume, on: device)
         }
     }
 

@@ -91,7 +91,8 @@ package actor VolumeManager {
     var attachmentFacts = AttachmentFacts()
     /// Volumes whose release could not wait for its time, until another one begins.
     var stalledReleases: Set<VolumeID> = []
-    /// Mounted volumes whose lease is not looked at because a wait failed, until another watch begins.
+    /// Mounted volumes whose device or lease is not watched because a wait failed, until another volume's
+    /// watches begin.
     var stalledWatches: Set<VolumeID> = []
     var saves = Saves()
     /// How many calls about a volume were answered before their work had ended.

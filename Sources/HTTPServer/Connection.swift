@@ -30,6 +30,8 @@ final class Connection {
     private var isReceiving = false
     /// Whether the last answer was made, or the client has gone.
     private var isEnding = false
+    /// Whether a response could not be sent.
+    private var hasClientGone = false
     /// The task of `serve`.
     var task: Task<Void, Never>?
 
@@ -94,7 +96,7 @@ final class Connection {
         /// The rest of a request.
         case incomplete
         /// The answer to a request of that method.
-        case answer(by: @RingActor @Sendable () async -> HTTPResponse, to: String)
+        case answer(by: @RingActor @Sendable () async -> HTTPServer.Answer, to: String)
         /// The end of what the client sends, whose request was refused.
         case refused
         /// That the answers so far are sent, which are many.
@@ -129,14 +131,16 @@ final class Connection {
 
     /// Waits for a request's answer, and sends it; false when the connection is to end.
     private func answer(
-        by work: @RingActor @Sendable () async -> HTTPResponse, to method: String
+        by work: @RingActor @Sendable () async -> HTTPServer.Answer, to method: String
     ) async -> Bool {
         let watch = watchClient()
-        let response = await work()
+        let answer = await work()
         watch.cancel()
         if Task.isCancelled { isEnding = true }
-        hold(response, to: method)
-        return await sendHeld()
+        hold(answer.response, to: method)
+        let isSent = await sendHeld()
+        answer.sent?(isSent)
+        return isSent
     }
 
     /// Answers a request that is not taken. The connection ends with it.
@@ -270,6 +274,7 @@ final class Connection {
     /// Sends what is held; false when the client has gone or does not read.
     private func sendHeld() async -> Bool {
         unsent = sendHeldNow()
+        guard !hasClientGone else { return false }
         return await sendUnsent()
     }
 
@@ -294,10 +299,11 @@ final class Connection {
         return false
     }
 
-    /// Sends what goes without waiting, and returns the rest. A client that has gone takes all.
+    /// Sends what goes without waiting, and returns the rest; nothing where the client has gone.
     private func sendNow(_ bytes: UnsafeRawBufferPointer) -> ByteBuffer? {
         guard let count = try? stream.sendNow(bytes) else {
             isEnding = true
+            hasClientGone = true
             return nil
         }
         if count == bytes.count { return nil }

@@ -22,7 +22,22 @@ package final class HTTPServer {
     package enum Reply: Sendable {
         case now(HTTPResponse)
         /// Cancelled when the client hangs up before it has answered.
-        case later(@RingActor @Sendable () async -> HTTPResponse)
+        case later(@RingActor @Sendable () async -> Answer)
+    }
+
+    /// An answer, and who is told whether it went out.
+    package struct Answer: Sendable {
+        let response: HTTPResponse
+        let sent: (@RingActor @Sendable (Bool) -> Void)?
+
+        /// - Parameter sent: Called once: with true when the kernel has taken all of the response, with
+        ///   false when the client had gone before.
+        package init(
+            _ response: HTTPResponse, sent: (@RingActor @Sendable (Bool) -> Void)? = nil
+        ) {
+            self.response = response
+            self.sent = sent
+        }
     }
 
     /// What a server grants its clients.
@@ -78,7 +93,7 @@ package final class HTTPServer {
         handler: @escaping Handler
     ) {
         self.init(listener: listener, tls: tls, bounds: bounds) { request in
-            .later { await handler(request) }
+            .later { Answer(await handler(request)) }
         }
     }
 

@@ -68,10 +68,10 @@ package final class SimulatedCloud: @unchecked Sendable {
     /// Adds a volume in the host's zone, attached to `owner` if one is given.
     package func add(
         _ id: VolumeID, _ content: DeviceContent, attachedTo owner: InstanceID? = nil,
-        zone: String? = nil
+        as name: String = "/dev/sdf", zone: String? = nil
     ) {
         let attachments = owner.map {
-            [VolumeAttachment(volume: id, instance: $0, device: "/dev/sdf", state: .attached)]
+            [VolumeAttachment(volume: id, instance: $0, device: name, state: .attached)]
         }
         volumes[id] = VolumeDescription(
             id: id, state: owner == nil ? .available : .inUse,

@@ -18,6 +18,10 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// Mountpoints whose file system has shut down.
     package var broken: Set<String> = []
     package var mountTime: Duration = .milliseconds(5)
+    /// Taken by the next looks at a mount: how long they take to tell what was when they began.
+    package var lookTimes: [Duration] = []
+    /// Taken by the next waits for a device to go: what they fail with.
+    package var departureErrors: [any Error] = []
     package var unmountTime: Duration = .zero
     /// Whether there is a device that may be any volume's.
     package var hasUnreadableDevice = false
@@ -32,6 +36,8 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package var unreplayed: Set<VolumeID> = []
     /// What each volume's last mount was allowed.
     package private(set) var accesses: [VolumeID: MountAccess] = [:]
+    /// How often a mounted file system was looked at, or more, for whether it can grow.
+    package private(set) var growthsAsked = 0
     /// What was done to file systems beside formatting and mounting: `repair ext4`, `own 1000:-`.
     package private(set) var deeds: [String] = []
     /// Taken by the next call: growing fails.
@@ -90,6 +96,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package func departure(
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws {
+        if !departureErrors.isEmpty { throw departureErrors.removeFirst() }
         let begin = time.now
         while (try? check(device, volume)) != nil {
             // Whoever watches for hours need not know to the millisecond.
@@ -151,6 +158,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
     ) async throws -> Growth? {
         precondition(mounts[mountpoint] != nil, "\(mountpoint) grown but not mounted")
+        growthsAsked += 1
         if failGrowth {
             failGrowth = false
             throw OperationError(.system, doing: "grow \(volume)", found: "ENOSPC")
@@ -204,8 +212,13 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
         await pass(device, "look at \(mountpoint)")
-        guard mounts[mountpoint]?.device == device.number else { return .notMounted }
-        return broken.contains(mountpoint) ? .broken : .mounted
+        let isMounted = mounts[mountpoint]?.device == device.number
+        let state: MountState =
+            isMounted ? broken.contains(mountpoint) ? .broken : .mounted : .notMounted
+        if !lookTimes.isEmpty {
+            try? await time.sleep(until: time.now + lookTimes.removeFirst())
+        }
+        return state
     }
 
     package func isHeld(_ device: BlockDevice) async throws -> Bool {

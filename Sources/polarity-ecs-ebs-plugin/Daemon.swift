@@ -130,14 +130,14 @@ final class Daemon {
         case .later(let work):
             return .later {
                 let asked = RingActor.ring.now
-                let body = await work()
+                let reply = await work()
                 self.log.debug(
                     "answered",
                     metadata: [
                         "path": "\(path)",
                         "ms": "\((RingActor.ring.now - asked).milliseconds)",
                     ])
-                return Self.answer(body)
+                return HTTPServer.Answer(Self.answer(reply.body), sent: reply.sent)
             }
         }
     }

@@ -10,6 +10,21 @@ import VolumeCore
         fixture.state.records.first?.mounts ?? MountCounts()
     }
 
+    /// Who is to have the answer of a Mount.
+    private final class Client: @unchecked Sendable { var hasGone = false }
+
+    /// A Mount as the daemon carries it out; returns whether the client had the answer.
+    private func mount(
+        _ id: String, _ fixture: Fixture, for client: Client
+    ) -> Task<Bool, any Error> {
+        fixture.start { manager in
+            _ = try await manager.mount(Fixture.name, id: id)
+            let isSent = !client.hasGone
+            await manager.noteAnswer(to: id, of: Fixture.name, isSent: isSent)
+            return isSent
+        }
+    }
+
     @Test func `a mount ID that is too long mounts nothing, one as long as may be does`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -42,6 +57,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             #expect(self.counts(fixture).total == 1)
             #expect(self.counts(fixture).unanswered == ["a"])
+            await manager.noteAnswer(to: "a", of: Fixture.name, isSent: true)
             try await fixture.sleep(.milliseconds(1))
             #expect(self.counts(fixture).total == 1)
             #expect(self.counts(fixture).unanswered.isEmpty)
@@ -59,14 +75,12 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
-            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            let client = Client()
+            let call = self.mount("b", fixture, for: client)
             for _ in 0..<turns { await Task.yield() }
+            client.hasGone = true
             call.cancel()
-            let expected: Int
-            switch await call.result {
-            case .success: expected = 1
-            case .failure: expected = 0
-            }
+            let expected = if case .success(true) = await call.result { 1 } else { 0 }
             try await fixture.sleep(.seconds(1))
             #expect(try await manager.get(Fixture.name).mounts == 1 + expected)
             #expect(self.counts(fixture).counts["b", default: 0] == expected)
@@ -87,10 +101,12 @@ import VolumeCore
             let cut = fixture.start { try await $0.mount(Fixture.name, id: "a") }
             cut.cancel()
             _ = await cut.result
-            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            let client = Client()
+            let call = self.mount("b", fixture, for: client)
             for _ in 0..<turns { await Task.yield() }
+            client.hasGone = true
             call.cancel()
-            if case .success = await call.result { return }
+            if case .success(true) = await call.result { return }
             try await fixture.sleep(.seconds(100))
             #expect(fixture.host.mounts.isEmpty)
         }
@@ -167,6 +183,21 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
         #expect(lines.with("error the volume is no longer mounted here").count == 1)
         #expect(lines.with("has shut down").isEmpty)
+    }
+
+    @Test func `a look at a mount that has taken long says nothing of the one after it`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.host.unmount(Fixture.mountpoint, of: Fixture.id)
+            fixture.host.lookTimes = [.milliseconds(1), .seconds(5)]
+            let calls = ["b", "c"].map { id in
+                fixture.start { try await $0.mount(Fixture.name, id: id) }
+            }
+            for call in calls { _ = try await call.value }
+        }
+        #expect(fixture.host.everMounted.count == 2)
     }
 
     @Test func `a mount that could not be undone while another host takes the volume goes later`()

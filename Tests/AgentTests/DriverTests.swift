@@ -16,6 +16,29 @@ import VolumeCore
         return try JSONValue.parse(bytes)
     }
 
+    @Test func `a Mount whose answer does not go out is no count, one whose answer does is`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let call = try #require(VolumeDriver.Call("/VolumeDriver.Mount"))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            for (id, isSent) in [("a", true), ("b", false)] {
+                let body = Array(#"{"Name":"\#(Fixture.name)","ID":"\#(id)"}"#.utf8)
+                guard
+                    case .later(let work) = VolumeDriver(volumes: manager).answer(call, body: body)
+                else {
+                    Issue.record("it was answered without a wait")
+                    return
+                }
+                let sent = await work().sent
+                await manager.tell(sent, isSent)
+                #expect(try await manager.get(Fixture.name).mounts == 1)
+            }
+            try await manager.unmount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.mounts.isEmpty)
+    }
+
     @Test func `the whole life of a volume as Docker asks it`() throws {
         let fixture = Fixture()
         let name = #""Name":"\#(Fixture.name)""#
@@ -154,4 +177,8 @@ import VolumeCore
 
 private struct BareError: Error, CustomStringConvertible {
     var description: String { "the disk is full" }
+}
+
+extension VolumeManager {
+    fileprivate func tell(_ sent: (@Sendable (Bool) -> Void)?, _ isSent: Bool) { sent?(isSent) }
 }

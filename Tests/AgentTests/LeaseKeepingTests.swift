@@ -150,7 +150,27 @@ import VolumeCore
             try await fixture.sleep(.seconds(11))
             #expect(self.lease(fixture) == "\(Fixture.here)")
         }
-        #expect(fixture.log.lines(with: "is looked at later").count == 1)
+        #expect(fixture.log.lines(with: "is watched later").count == 1)
+    }
+
+    @Test func `a watch of the device that fails is taken up again`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        fixture.host.departureErrors = [
+            OperationError(.limitReached, doing: "watch /dev", found: "EMFILE")
+        ]
+        try fixture.run { manager in
+            try await self.mount(fixture, manager)
+            try await manager.create("\(other)", options: [:])
+            _ = try await manager.mount("\(other)", id: "a")
+            let end = fixture.executor.now + .seconds(10)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.sleep(.seconds(30))
+            #expect(try await manager.get(Fixture.name).device == "lost")
+        }
+        #expect(fixture.log.lines(with: "is watched later").count == 1)
     }
 
     @Test(arguments: [true, false])

@@ -96,7 +96,7 @@ import Testing
         let size = 900 * 1024
         let large = HTTPResponse(status: 200, body: Array(repeating: 0x78, count: size))
         try await withServer { request in
-            request.target == "/now" ? .now(large) : .later { large }
+            request.target == "/now" ? .now(large) : .later { HTTPServer.Answer(large) }
         } _: { server in
             let client = try await server.connect()
             try await client.send(get(target) + get(target))
@@ -182,6 +182,31 @@ import Testing
             #expect(await events.take() == "started")
             client.close()
             #expect(await events.take() == "CancellationError")
+        }
+    }
+
+    @Test func `a handler is told whether its answer went out`() async throws {
+        let gate = Gate()
+        let events = Mailbox<String>()
+        try await withServer(replier: { request in
+            .later {
+                events.put("started")
+                if request.target == "/gone" { await gate.pass() }
+                return HTTPServer.Answer(HTTPResponse(status: 200)) { isSent in
+                    events.put("\(request.target) \(isSent)")
+                }
+            }
+        }) { server in
+            let client = try await server.connect()
+            try await client.send(get("/here"))
+            #expect(await events.take() == "started")
+            #expect(await events.take() == "/here true")
+            #expect(try await client.answer().status == 200)
+            try await client.send(get("/gone"))
+            #expect(await events.take() == "started")
+            client.close()
+            gate.open()
+            #expect(await events.take() == "/gone false")
         }
     }
 

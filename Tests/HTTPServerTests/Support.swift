@@ -80,7 +80,8 @@ func withServer(
     _ body: @escaping @RingActor @Sendable (TestServer) async throws -> Void
 ) async throws {
     try await withServer(
-        bounds: bounds, tls: tls, replier: { request in .later { await handler(request) } }, body)
+        bounds: bounds, tls: tls,
+        replier: { request in .later { HTTPServer.Answer(await handler(request)) } }, body)
 }
 
 /// Answers at once, with the request's line, what it says of its content, and its body.

@@ -46,7 +46,7 @@ import Testing
     /// What the simulation would not find, it would not find in the manager either.
     @Test(arguments: PlantedFault.allCases)
     func `a planted fault is found`(fault: PlantedFault) {
-        let budget = UInt64(1000)
+        let budget = UInt64(3000)
         let found = (1...budget).first { LifeWorld(seed: $0, fault: fault).play() != nil }
         #expect(found != nil, "\(fault) is not found in \(budget) lives")
     }

@@ -157,11 +157,16 @@ final class LifeDocker: @unchecked Sendable {
         guard let daemon = host.daemon, daemon.isUp else { throw CallFailure.noConnection }
         let manager = daemon.manager
         let number = world.nextNumber()
+        let (name, fault) = (name(volume), world.fault)
         return try await process.wait { reply in
             let task = Task(executorPreference: daemon.process) {
-                await manager.answer(body) { result in
+                await manager.answer(body) { volumes, result in
                     guard daemon.process.isAlive else { return }
                     daemon.calls[number] = nil
+                    if isMount, let id, case .success = result {
+                        let isSent = reply.isAwaited || fault == .cutCallCounted
+                        volumes.noteAnswer(to: id, of: name, isSent: isSent)
+                    }
                     reply.end(result)
                 }
             }
@@ -469,8 +474,8 @@ extension VolumeManager {
     /// Carries out a call on the manager's actor and ends it there, as the plugin's thread does.
     fileprivate func answer<T: Sendable>(
         _ call: @Sendable (isolated VolumeManager) async throws -> T,
-        _ end: @Sendable (Result<T, any Error>) -> Void
+        _ end: @Sendable (isolated VolumeManager, Result<T, any Error>) -> Void
     ) async {
-        do { end(.success(try await call(self))) } catch { end(.failure(error)) }
+        do { end(self, .success(try await call(self))) } catch { end(self, .failure(error)) }
     }
 }

@@ -92,7 +92,7 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case unmountDropped
     /// A second Mount of an ID is not counted, its Unmount is.
     case countsAreASet
-    /// A call that is cut goes on and is counted.
+    /// A call that is cut goes on, and its answer counts as sent.
     case cutCallCounted
     /// Unmount takes back whichever count there is.
     case unmountTakesAny
