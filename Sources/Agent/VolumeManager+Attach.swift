@@ -231,9 +231,7 @@ extension VolumeManager {
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
-        let isOurs = isAttached(volume, as: name, seen, on: host)
-        guard volume.record.isOurs != isOurs else { return }
-        volume.record.isOurs = isOurs
+        volume.record.isOurs = isAttached(volume, as: name, seen, on: host)
         saveInBackground()
     }
 
@@ -248,7 +246,7 @@ extension VolumeManager {
     /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
-            $0 !== volume && $0.isHere && !$0.isPresumed && $0.record.deviceName == name
+            $0 !== volume && !$0.isPresumed && $0.record.deviceName == name
         }
     }
 

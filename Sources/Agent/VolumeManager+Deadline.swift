@@ -135,17 +135,11 @@ extension VolumeManager {
 
 /// Whoever waits for a save, but not for longer than some time: hence `@unchecked`, the manager's own.
 private final class BoundedWait: @unchecked Sendable {
-    private var hasEnded = false
-    private var waiter: CheckedContinuation<Void, Never>?
+    var waiter: CheckedContinuation<Void, Never>?
 
     func end() {
-        hasEnded = true
         waiter?.resume()
         waiter = nil
-    }
-
-    func await(_ continuation: CheckedContinuation<Void, Never>) {
-        if hasEnded { continuation.resume() } else { waiter = continuation }
     }
 }
 
@@ -159,7 +153,8 @@ extension VolumeManager {
         let alarm = Task(executorPreference: executor) {
             await self.sleep(until: end, ending: wait)
         }
-        await withCheckedContinuation { wait.await($0) }
+        // Neither of the two begins before this waits.
+        await withCheckedContinuation { wait.waiter = $0 }
         alarm.cancel()
     }
 

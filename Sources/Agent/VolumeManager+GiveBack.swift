@@ -229,15 +229,14 @@ extension VolumeManager {
     func deviceHere(
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
-        let name = volume.record.deviceName
-        let found = try await ports.devices.find(volume.id, attachedAs: name)
+        let found = try await ports.devices.find(
+            volume.id, attachedAs: volume.record.deviceName)
         if let found, found.bearsVolumeID { return found }
-        if found == nil, name != nil { return nil }
         let host = try await ports.host.host(by: deadline)
         let description = try await ports.ec2.describeVolume(volume.id, by: deadline)
         let own = description?.attachments.first { $0.instance == host.instance }
         guard let told = own?.device else { return nil }
-        return told == name ? found : try await ports.devices.find(volume.id, attachedAs: told)
+        return try await ports.devices.find(volume.id, attachedAs: told)
     }
 
     /// Throws where some mount namespace has the device mounted: a container that outlived a

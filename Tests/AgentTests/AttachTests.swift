@@ -183,6 +183,48 @@ import VolumeCore
 
     // MARK: Answers that are lost, old or refusals
 
+    @Test func `an answer that gives a volume the name of another one is old`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create("\(other)", options: [:])
+            _ = try await manager.mount("\(other)", id: "a")
+            let name = try await manager.get("\(other)").attachedAs
+            var old = try #require(fixture.cloud.volumes[Fixture.id])
+            old.attachments = [
+                VolumeAttachment(
+                    volume: Fixture.id, instance: Fixture.here, device: name, state: .attached)
+            ]
+            fixture.cloud.staleDescriptions[Fixture.id] = old
+            try await manager.create(Fixture.name, options: [:])
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(100))
+            fixture.cloud.staleDescriptions = [:]
+            let begin = fixture.executor.now
+            _ = try await mount.value
+            #expect(fixture.executor.now - begin < Limit.attachmentCheckInterval)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+    }
+
+    @Test func `EC2 is asked to attach once the state says so, or after a second`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            hang.begin()
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(900))
+            #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+            try await fixture.sleep(.milliseconds(200))
+            #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+            hang.recover()
+            _ = try await mount.value
+        }
+    }
+
     /// The Mount ends before EC2 can tell that the volume is attached, and so does the next one.
     @Test func `an attachment whose answer was lost is given back, whatever came after`() throws {
         let fixture = Fixture(Fixture.xfs)

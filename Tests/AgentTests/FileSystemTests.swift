@@ -105,6 +105,7 @@ import VolumeCore
         let growths = fixture.log.lines(with: "was grown to its device's size")
         #expect(growths.count == 1 && growths[0].contains("from_bytes=1073741824"))
         #expect(fixture.log.lines(with: "could not be grown").isEmpty)
+        #expect(fixture.host.growthsAsked == 1)
     }
 
     @Test(arguments: [true, false])

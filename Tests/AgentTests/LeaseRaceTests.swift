@@ -47,6 +47,44 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
+    @Test func `a taker that did not see the lease of a new attachment is seen, too`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.device = .milliseconds(10)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            // Attached at 20 ms, marked at 40 ms, looked at 300 ms later.
+            try await fixture.sleep(.milliseconds(150))
+            let end = fixture.executor.now + .seconds(1)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            _ = try await mount.value
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        #expect(fixture.host.everMounted.count == 1)
+    }
+
+    /// Its lease was refused, so that nobody has looked at the attachment.
+    @Test func `a volume that became a Multi-Attach one after a failed Mount is looked at first`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["CreateTags"] = [
+            .refused(code: "InvalidParameterValue", message: "odd", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "b")
+            }
+        }
+        #expect(fixture.host.everMounted.isEmpty)
+    }
+
     @Test func `a lease that a late request has overwritten is written again before the answer`()
         throws
     {

@@ -350,6 +350,34 @@ import VolumeCore
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
         #expect(fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] == "\(Fixture.here)")
+        #expect(fixture.host.everMounted.count == 2 && fixture.host.unmountsAsked.count == 1)
+    }
+
+    @Test func `a Mount that comes while the metadata service is asked keeps the volume`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.milliseconds(14_900))
+            fixture.cloud.hostTime = .seconds(2)
+            try await fixture.sleep(.seconds(1))
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `what was attached a moment ago is given back without another look`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .zero)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let looks = fixture.cloud.calls(of: "DescribeVolumes").count
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(10))
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").count == looks)
+        }
+        #expect(state(fixture) == .available)
     }
 
     @Test func `a volume that could not be given back for another's Mount is given back later`()

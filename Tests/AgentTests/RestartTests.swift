@@ -60,6 +60,21 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty && detachments(fixture) == 0)
     }
 
+    @Test func `a name that only a record has is no obstacle for the volume that EC2 gives it to`()
+        throws
+    {
+        var stale = VolumeRecord(id: Self.other, createdAt: 1, deviceName: "/dev/sdf")
+        stale.isOurs = true
+        let fixture = attached([stale])
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+    }
+
     @Test func `the name of an attachment that has gone is free again, whoever made it`() throws {
         let fixture = Fixture()
         fixture.state.records = [record(isOurs: false, deviceName: "/dev/sdf")]
@@ -331,9 +346,8 @@ import VolumeCore
         wasAnswered: Bool
     ) throws {
         let fixture = try mounted()
-        if !wasAnswered {
-            fixture.state.records[0].mounts = MountCounts(["a": 1], unanswered: ["a"])
-        }
+        fixture.state.records[0].mounts = MountCounts(
+            ["a": 1], unanswered: wasAnswered ? [] : ["a"])
         let lines = LogLines()
         let manager = fixture.observed(lines)
         try fixture.executor.run { try await manager.start() }

@@ -49,4 +49,39 @@ import VolumeCore
         #expect(fixture.cloud.content[Self.stranger] == .blank)
         #expect(fixture.host.mounts[Fixture.mountpoint]?.source == "/dev/xvdg")
     }
+
+    /// By hand it was attached by another name, and something holds it there.
+    @Test func `what is held under another name than the remembered one is not detached`() throws {
+        let fixture = fixture()
+        fixture.cloud.add(Self.stranger, .blank, attachedTo: Fixture.here)
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here, as: "/dev/sdg")
+        fixture.mark()
+        fixture.host.held = [Fixture.id]
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
+        record.isOurs = true
+        fixture.state.records = [record]
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(700))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(!fixture.log.lines(with: "is mounted in some mount namespace").isEmpty)
+    }
+
+    @Test func `a name whose node is another disk's is never noted as the volume's`() throws {
+        var saves: [Int] = []
+        for isForeign in [false, true] {
+            let fixture = fixture()
+            if isForeign {
+                fixture.host.foreignNodes["/dev/sdf"] = BlockDevice(
+                    path: "/dev/xvdf", number: DeviceNumber(major: 202, minor: 80))
+            }
+            try fixture.run { manager in
+                try await manager.create(Fixture.name, options: [:])
+                _ = try await manager.mount(Fixture.name, id: "a")
+            }
+            saves.append(fixture.state.saves)
+        }
+        #expect(saves[0] == saves[1])
+    }
 }
