@@ -222,6 +222,9 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
+    /// Frees what is left of the daemon's last run, when the life is over.
+    func dropDaemon() { daemon = nil }
+
     /// Ends the daemon as SIGTERM does: nothing new is taken, and what runs is waited for a while.
     func endPlugin(thenAfter pause: Duration) {
         guard let daemon, daemon.isUp else { return }
