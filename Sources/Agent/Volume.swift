@@ -50,6 +50,8 @@ final class Volume {
     /// The names that AttachVolume was asked for in this run, since the volume was detached last: an
     /// attachment by one of them is this plugin's.
     var askedNames: Set<String> = []
+    /// Whether the mark of an attachment that has ended could not be removed: it says nothing of another.
+    var isMarkStale = false
     /// When a look at this instance was asked for first that did not list it, though it is thought to be
     /// attached.
     var unlistedAt: Instant?

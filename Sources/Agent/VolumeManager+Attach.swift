@@ -125,6 +125,8 @@ extension VolumeManager {
                 "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
             ])
         _ = try await detachHere(volume, host, by: deadline)
+        volume.askedNames = []
+        await dropMark(of: volume.id, host, by: deadline)
         if let name = volume.record.deviceName { deviceNames.quarantine(name) }
         volume.record.deviceName = nil
         volume.isHere = false
@@ -239,8 +241,13 @@ extension VolumeManager {
     func isAttached(
         _ volume: Volume, as name: String, _ seen: VolumeDescription, on host: Host
     ) -> Bool {
-        AttachmentMark.isBorne(by: seen, for: host.instance) || volume.askedNames.contains(name)
+        isMarked(volume, seen, on: host) || volume.askedNames.contains(name)
             || volume.record.isOurs && volume.record.deviceName == name
+    }
+
+    /// Whether a mark says that this plugin attached the volume here.
+    func isMarked(_ volume: Volume, _ seen: VolumeDescription, on host: Host) -> Bool {
+        !volume.isMarkStale && AttachmentMark.isBorne(by: seen, for: host.instance)
     }
 
     /// Whether another volume that is here has the name: then an answer that gives it to this one is old.

@@ -36,10 +36,12 @@ extension VolumeManager {
         warnOfDeletion(of: description)
         try await define(
             id, by: old.filter { $0.name != name } + [naming], for: name, description)
-        if let volume = volumes[id], AttachmentMark.isBorne(by: description, for: host.instance),
+        if let volume = volumes[id], isMarked(volume, description, on: host),
             case .here? = try? Situation(of: description, seenFrom: host, readOnly: true)
         {
             volume.record.isOurs = true
+            // An earlier run, whose records are lost, may have written it.
+            volume.record.hasLease = true
             saveInBackground()
         }
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])

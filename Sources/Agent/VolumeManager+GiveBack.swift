@@ -143,7 +143,7 @@ extension VolumeManager {
         let host = try await ports.host.host(by: deadline)
         guard try await isStillOurs(volume, host, by: deadline) else { return }
         let unmarking = Task(executorPreference: executor) {
-            await self.removeMark(of: id, host, by: deadline)
+            await self.dropMark(of: id, host, by: deadline)
         }
         do {
             let device = try await detachHere(volume, host, by: deadline)
@@ -163,19 +163,55 @@ extension VolumeManager {
     }
 
     /// Whether the attachment that this plugin made is there still: the volume may have been detached
-    /// since, and attached here by hand, and then it is not this plugin's to detach. Throws where only
-    /// another look can tell, for one alone may be older than the attachment.
+    /// since, and attached here by hand, now or before DetachVolume goes out, and then it is not this
+    /// plugin's to detach. One look alone may be older than the attachment. Throws where only a later
+    /// one can tell.
     private func isStillOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        let lookedAt = ports.time.now
-        if let attachedAt = volume.attachedAt, lookedAt < attachedAt + Limit.attachmentLagMax {
-            return true
+        var missedAt: Instant?
+        while true {
+            let lookedAt = ports.time.now
+            if let attachedAt = volume.attachedAt, lookedAt < attachedAt + Limit.attachmentLagMax {
+                return true
+            }
+            let seen: VolumeDescription
+            do { seen = try await describe(volume.id, by: deadline) } catch let error
+                as OperationError where error.reason == .noSuchVolume
+            {
+                // That it has been deleted is for DetachVolume to say.
+                return true
+            }
+            if let own = seen.attachments.first(where: {
+                $0.instance == host.instance && $0.state != .detached
+            }) {
+                return try isOurs(own, of: volume, seen, lookedAt: lookedAt, on: host)
+            }
+            let first = missedAt ?? lookedAt
+            missedAt = first
+            if lookedAt >= first + Limit.tagLagMax {
+                return await !hasEnded(volume, host, by: deadline)
+            }
+            try await ports.time.sleep(until: first + Limit.tagLagMax)
         }
-        let seen = try await describe(volume.id, by: deadline)
-        let own = seen.attachments.first { $0.instance == host.instance && $0.state != .detached }
-        // What has ended is for DetachVolume to say.
-        guard let name = own?.device, !isAttached(volume, as: name, seen, on: host) else {
+    }
+
+    /// Whether the attachment of a volume that looks do not show has ended, and its device has gone.
+    private func hasEnded(_ volume: Volume, _ host: Host, by deadline: Instant) async -> Bool {
+        guard await isSurelyGone(volume) else { return false }
+        await dropMark(of: volume.id, host, by: deadline)
+        noteDetached(volume)
+        log.info("detached by others meanwhile", metadata: ["volume": "\(volume.id)"])
+        return true
+    }
+
+    /// Whether this plugin made an attachment here that a look shows. Throws where only a later look can
+    /// tell.
+    private func isOurs(
+        _ own: VolumeAttachment, of volume: Volume, _ seen: VolumeDescription,
+        lookedAt: Instant, on host: Host
+    ) throws -> Bool {
+        guard let name = own.device, !isAttached(volume, as: name, seen, on: host) else {
             volume.foreignAt = nil
             return true
         }
@@ -208,19 +244,30 @@ extension VolumeManager {
         saveInBackground()
     }
 
+    /// Removes the mark of an attachment that ends. One that stays is no reason to keep the volume, and is
+    /// removed with the lease, when the volume is given back next.
+    func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
+        let isRemoved = await removeMark(of: id, host, by: deadline)
+        volumes[id]?.isMarkStale = !isRemoved
+        if !isRemoved { volumes[id]?.record.hasLease = true }
+    }
+
     /// Removes the mark of the attachment: what somebody attaches here by hand later is not this
-    /// plugin's. A mark that stays is no reason to keep the volume.
-    private func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
-        guard !refusedLeases.contains(id) else { return }
+    /// plugin's. False where it may be there still, and it is worth trying again.
+    func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
+        guard !refusedLeases.contains(id) else { return true }
         do {
             try await ports.ec2.removeTag(
                 AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
                 from: id,
                 sentBy: deadline, by: deadline)
+            return true
         } catch {
             log.notice(
                 "the mark of an attachment stays",
                 metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
+            let code = (error as? EC2Failure)?.code ?? ""
+            return ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(code)
         }
     }
 

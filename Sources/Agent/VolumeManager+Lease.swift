@@ -135,6 +135,7 @@ extension VolumeManager {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
             refusedLeases.remove(id)
+            if volume.record.isOurs { volume.isMarkStale = false }
             return .done
         } catch EC2Failure.outdated {
             return .outdated
@@ -198,8 +199,22 @@ extension VolumeManager {
         {
             log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(failure)"])
         }
+        if volume.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
         volumes[id]?.record.hasLease = false
         saveInBackground()
+    }
+
+    /// Removes the mark of an attachment that has ended, where that could not be done then.
+    private func removeStaleMark(
+        of volume: Volume, _ host: Host, by deadline: Instant
+    ) async throws {
+        guard await removeMark(of: volume.id, host, by: deadline) else {
+            throw OperationError(
+                .cloud, doing: "remove the mark of an attachment of \(volume.id) that has ended",
+                found: "EC2 did not take the call",
+                advice: "nothing: it is tried again")
+        }
+        volume.isMarkStale = false
     }
 }
 

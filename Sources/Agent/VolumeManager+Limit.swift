@@ -122,6 +122,7 @@ extension VolumeManager {
             guard let found = try await ports.ec2.describeInstance(host.instance, by: deadline)
             else { return false }
             attachmentFacts.instance = found
+            await dropForeign(besides: Set(found.mappings.compactMap(\.volume)))
             return true
         } catch {
             log.warning(
@@ -129,6 +130,20 @@ extension VolumeManager {
                 metadata: ["error": "\(error)"])
             return false
         }
+    }
+
+    /// Volumes that somebody attached here by hand, and that are attached no more, take no place: nobody
+    /// gives those back, and so notices.
+    private func dropForeign(besides listed: Set<VolumeID>) async {
+        for volume in volumes.values where isForeign(volume) && !listed.contains(volume.id) {
+            guard await isSurelyGone(volume), isForeign(volume) else { continue }
+            noteDetached(volume)
+        }
+    }
+
+    private func isForeign(_ volume: Volume) -> Bool {
+        guard case .unmounted = volume.phase else { return false }
+        return volume.isHere && !volume.record.isOurs
     }
 
     /// Nil also where the deadline leaves no time. One whose device hangs is passed over.

@@ -43,14 +43,25 @@ extension VolumeManager {
         defer { volume.mountsUnderWay -= 1 }
         stopGivingBack(volume)
         do {
-            try await becomeMounted(volume, by: deadline)
-            try Task.checkCancellation()
-            try await count(mountID, by: name, for: volume)
+            repeat {
+                try await becomeMounted(volume, by: deadline)
+                try Task.checkCancellation()
+                try await count(mountID, by: name, for: volume)
+            } while await isLostAgain(volume, mountID)
         } catch {
             if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
             throw error
         }
         return mountpoint(of: volume.id)
+    }
+
+    /// Whether the device has gone while the count was saved, which is then taken back: its container
+    /// would find nothing.
+    private func isLostAgain(_ volume: Volume, _ mountID: String) async -> Bool {
+        guard volume.isLost else { return false }
+        _ = volume.record.mounts.remove(mountID)
+        await saveCounts()
+        return true
     }
 
     /// Counts the ID, on the disk too, before the answer goes out.

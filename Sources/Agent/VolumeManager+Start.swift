@@ -49,6 +49,12 @@ extension VolumeManager {
             if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
             volume.isPresumed = !isPresent
         }
+        // The run before may have detached it, and not have come to remove its mark.
+        if !volume.record.isOurs, volume.record.hasLease, !isPresent { volume.isMarkStale = true }
+        // Should a look be old, and AttachVolume be called in vain, the name is forgotten.
+        if volume.record.isOurs, let name = volume.record.deviceName {
+            volume.askedNames.insert(name)
+        }
         // The run before may have ended before EC2 had answered.
         if volume.record.isOurs || volume.record.deviceName != nil { volume.isHere = true }
         tellWhatIsKnown(of: volume)
@@ -166,7 +172,7 @@ extension VolumeManager {
         return unknown
     }
 
-    private func isSurelyGone(_ volume: Volume) async -> Bool {
+    func isSurelyGone(_ volume: Volume) async -> Bool {
         do {
             let name = volume.record.deviceName
             return try await ports.devices.find(volume.id, attachedAs: name) == nil
@@ -212,8 +218,8 @@ extension VolumeManager {
             return false
         }
         if let volume = volumes[id] {
-            volume.record.isOurs = true
-            return true
+            volume.record.isOurs = isMarked(volume, description, on: host)
+            return volume.record.isOurs
         }
         // Docker does not know it: it is forgotten again once it is given back.
         let volume = Volume(

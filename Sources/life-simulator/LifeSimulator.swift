@@ -12,7 +12,8 @@ import Simulation
     @Option(parsing: .upToNextOption, help: "More seeds, played before.") var also: [UInt64] = []
     @Option(help: "A fault to plant.") var plant: String?
     @Flag(help: "Print all that happens in the first life.") var tell = false
-    @Flag(help: "Go on after a failure, and count failures by invariant.") var count = false
+    @Flag(help: "Go on after a failure: list all that broke, and count them by invariant.")
+    var count = false
 
     func run() throws {
         var fault: PlantedFault?
@@ -37,7 +38,9 @@ import Simulation
         for seed in seeds {
             guard let failure = LifeWorld(seed: seed, fault: fault).play() else { continue }
             failures[failure.invariant, default: (0, seed)].count += 1
-            if !count {
+            if count {
+                print("seed \(seed) broke: \(failure.invariant): \(failure.detail)")
+            } else {
                 // The life again, this time told.
                 let told = LifeWorld(seed: seed, fault: fault, isTold: true).play()
                 print(told ?? failure)

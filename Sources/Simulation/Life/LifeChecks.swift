@@ -128,12 +128,22 @@ extension LifeWorld {
         }
         // An owner may come up between the look at it and the call that follows.
         let isNew =
-            hosts[owner].bootedAt.map { scheduler.now <= $0 + .milliseconds(3500) } ?? false
+            hosts[owner].bootedAt.map {
+                scheduler.now <= $0 + .milliseconds(3500) + plan.lagMax
+            } ?? false
         if force, !isNew {
             trace.broke("only the volumes of instances that are down are detached by force", what)
         }
         guard plan.takeover != .always else { return }
-        // An instance that EC2 does not know counts as gone.
+        // An instance that EC2 does not know counts as gone, and so does, for as long as a look at it
+        // may be old, one that has just started.
+        if isNew { volume.attachment(on: owner)?.isJudged = true }
+        let lease = volume.leaseSince
+        if isNew, let booted = hosts[owner].bootedAt, let lease, lease < booted,
+            !hosts[owner].kernel.isHeld(volume, since: booted)
+        {
+            return
+        }
         if let unknown = cloud.unknownUntil[owner], scheduler.now < unknown + .seconds(5) {
             volume.attachment(on: owner)?.isJudged = true
             return
@@ -260,10 +270,12 @@ extension LifeWorld {
         else { return }
         if other == host {
             trace.broke("a Mount that is answered is not being given back", what)
-        } else if plan.takeover != .always, !hosts[host].tagsForbidden,
-            !isOverlooked(attachment, of: volume, by: host)
-        {
-            trace.broke("a Mount that is answered is not being taken", what)
+        } else if plan.takeover != .always, !hosts[host].tagsForbidden {
+            guard isOverlooked(attachment, of: volume, by: host) else {
+                return trace.broke("a Mount that is answered is not being taken", what)
+            }
+            // Where it stays while it is mounted, others join that mount.
+            attachment.isJudged = true
         }
     }
 
@@ -292,7 +304,7 @@ extension LifeWorld {
         }
         if error.found.hasPrefix("EC2 accepted the attachment, and now says"),
             let attachment = cloud.volumes[volume].attachment(on: host), !attachment.isLeaving,
-            attachment.since + .seconds(4) < scheduler.now
+            !attachment.isByHand, attachment.since + .seconds(4) < scheduler.now
         {
             trace.broke(
                 "no attachment is given up for an old look", "host \(host), volume \(volume)")

@@ -105,6 +105,11 @@ final class LifeCloud: @unchecked Sendable {
 
         func attachment(on host: Int) -> Attachment? { attachments.first { $0.host == host } }
 
+        /// What it was then, or as long ago as is remembered.
+        fileprivate func description(at instant: Instant) -> VolumeDescription {
+            (history.last { $0.at <= instant } ?? history[0]).description
+        }
+
         fileprivate func has(_ attachment: Attachment) -> Bool {
             attachments.contains { $0 === attachment }
         }
@@ -115,8 +120,12 @@ final class LifeCloud: @unchecked Sendable {
     private(set) var strangers: [Volume] = []
     var everything: [Volume] { volumes + strangers }
     private(set) var instances: [InstanceID] = []
-    var states: [InstanceDescription.State] = []
-    var isHibernated: Set<Int> = []
+    var states: [InstanceDescription.State] = [] { didSet { noteStates() } }
+    var isHibernated: Set<Int> = [] { didSet { noteStates() } }
+    /// What the instances were, oldest first.
+    private var pastStates: [States] = []
+    /// When each host looked at each instance, and the instant that it was told of, oldest first.
+    private var instanceLooks: [[(at: Instant, told: Instant)]] = []
     /// Until when EC2 does not know an instance.
     var unknownUntil: [Int: Instant] = [:]
     /// Calls that each host made.
@@ -140,6 +149,7 @@ final class LifeCloud: @unchecked Sendable {
 
     func addInstance(_ id: InstanceID) {
         instances.append(id)
+        instanceLooks = Array(repeating: [], count: instances.count * instances.count)
         for volume in volumes { volume.looks.append([]) }
         states.append(.running)
         calls.append(0)
@@ -258,6 +268,59 @@ final class LifeCloud: @unchecked Sendable {
     /// The looks of a host at a volume up to an instant, oldest first.
     func looks(at volume: Volume, by host: Int, until instant: Instant) -> [Look] {
         volume.looks[host].filter { $0.at <= instant }
+    }
+
+    // MARK: What DescribeInstances tells
+
+    private struct States {
+        let since: Instant
+        let states: [InstanceDescription.State]
+        let hibernated: Set<Int>
+    }
+
+    private func noteStates() {
+        let now = States(since: scheduler.now, states: states, hibernated: isHibernated)
+        pastStates.append(now)
+        if pastStates.count > 12 { pastStates.removeFirst() }
+    }
+
+    /// What a host is told of an instance by a look that may be late, as one at a volume may: its state,
+    /// whether it is hibernated, and its volumes with their device names.
+    func toldOfInstance(
+        _ asked: Int, by host: Int
+    ) -> (InstanceDescription.State, isHibernated: Bool, [BlockDeviceMapping]) {
+        let instant = instant(toldOf: asked, by: host)
+        let id = instances[asked]
+        let past = pastStates.last { $0.since <= instant } ?? pastStates[0]
+        let mappings = everything.flatMap { volume in
+            let attachments =
+                instant == scheduler.now
+                ? describe(volume).attachments : volume.description(at: instant).attachments
+            return attachments.compactMap { attachment in
+                guard attachment.instance == id, let name = attachment.device else {
+                    return BlockDeviceMapping?.none
+                }
+                return BlockDeviceMapping(deviceName: name, volume: volume.id)
+            }
+        }
+        return (past.states[asked], past.hibernated.contains(asked), mappings)
+    }
+
+    private func instant(toldOf asked: Int, by host: Int) -> Instant {
+        let place = host * instances.count + asked
+        let looks = instanceLooks[place]
+        let now = scheduler.now
+        var told = now
+        if faultsAreOn, plan.lagMax > .zero, scheduler.random.chance(250) {
+            let lag = UInt64(scheduler.random.below(Int(plan.lagMax.milliseconds))) * 1_000_000
+            let start = Instant(nanoseconds: 0)
+            let seen = looks.last { $0.at + Self.lagSeen <= now }?.at ?? start
+            told = Instant(nanoseconds: now.nanoseconds - min(lag, now.nanoseconds))
+            told = max(told, looks.last?.told ?? start, seen)
+        }
+        if looks.count == 8 { instanceLooks[place].removeFirst() }
+        instanceLooks[place].append((now, told))
+        return told
     }
 
     // MARK: Calls

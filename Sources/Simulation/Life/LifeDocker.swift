@@ -41,6 +41,9 @@ final class LifeDocker: @unchecked Sendable {
     private var operationsLeft: Int
     private var running = 0
     private var nextNumber = 0
+    /// Volumes whose Create or Remove is under way, and who waits for its end: dockerd locks a name for
+    /// these.
+    private var locked: [Int: [SimulatedProcess.Reply<Bool>]] = [:]
     /// The settling has begun: no new work.
     var isClosing = false
 
@@ -93,6 +96,7 @@ final class LifeDocker: @unchecked Sendable {
             }
         }
         running = 0
+        locked = [:]
         process.kill()
         for call in host.daemon?.calls.sorted(by: { $0.key < $1.key }) ?? [] {
             if call.value.mountID != nil, !call.value.isMount {
@@ -204,8 +208,22 @@ final class LifeDocker: @unchecked Sendable {
 
     private func name(_ volume: Int) -> String { world.names[volume].name }
 
+    private func lock(_ volume: Int) async throws {
+        while locked[volume] != nil {
+            let _: Bool = try await process.wait { locked[volume]?.append($0) }
+        }
+        locked[volume] = []
+    }
+
+    private func unlock(_ volume: Int) {
+        for waiter in locked.removeValue(forKey: volume) ?? [] { waiter.succeed(true) }
+    }
+
     /// docker volume create, where Get does not know the volume.
     private func ensure(_ volume: Int) async throws {
+        let process = process
+        try await lock(volume)
+        defer { if process.isAlive { unlock(volume) } }
         let name = name(volume)
         let start = scheduler.now
         do {
@@ -224,7 +242,7 @@ final class LifeDocker: @unchecked Sendable {
         try await call(volume, bound: callTimeout) {
             [options] in try await $0.create(name, options: options)
         }
-        trace.note(.create, host: host.index, volume: volume)
+        trace.note(.create, host: host.index, volume: volume, 0, isReadOnly ? "read-only" : "")
         host.created(volume, since: removals, readOnly: isReadOnly)
     }
 
@@ -439,7 +457,11 @@ final class LifeDocker: @unchecked Sendable {
     /// - Parameter changing: how many of a thousand are created with other options next.
     private func remove(_ volume: Int, changing: Int = 200) async {
         let name = name(volume)
-        try? await call(volume, bound: callTimeout) { [host] in
+        let process = process
+        guard (try? await lock(volume)) != nil else { return }
+        defer { if process.isAlive { unlock(volume) } }
+        try? await call(volume, bound: callTimeout) { [host, trace] in
+            trace.note(.remove, host: host.index, volume: volume)
             host.removing(volume, changing: changing)
             try await $0.remove(name)
         }

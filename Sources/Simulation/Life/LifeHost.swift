@@ -222,6 +222,9 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
+    /// Frees what is left of the daemon's last run, when the life is over.
+    func dropDaemon() { daemon = nil }
+
     /// Ends the daemon as SIGTERM does: nothing new is taken, and what runs is waited for a while.
     func endPlugin(thenAfter pause: Duration) {
         guard let daemon, daemon.isUp else { return }
@@ -267,10 +270,12 @@ final class LifeHost: @unchecked Sendable {
         cutAttachments[volume.index] = world.scheduler.now
     }
 
-    /// Called once EC2 has told the daemon of a volume that is attached here. A lease that each look shows
-    /// makes it known again; without one it may be anybody's.
+    /// Called once EC2 has told the daemon of a volume that is attached here. A mark that each look shows
+    /// makes it known again; without one it may be anybody's. It was written with the lease.
     func told(of volume: LifeCloud.Volume) {
-        if volume.tags[LifeCloud.lease] == world.cloud.instances[index].description,
+        let instance = world.cloud.instances[index]
+        if volume.tags[LifeCloud.lease] == instance.description,
+            volume.tags[LifeCloud.mark] == "\(instance) \(volume.id)",
             let since = volume.leaseSince, since + .seconds(15) < world.scheduler.now
         {
             forgotten.remove(volume.index)
@@ -334,8 +339,11 @@ final class LifeHost: @unchecked Sendable {
         everReadOnly.formUnion(other.everReadOnly)
         asked = []
         isImage = true
-        // Nobody knows of what it did before.
-        for volume in world.cloud.volumes { volume.disturbedAt = world.scheduler.now }
+        // Nobody knows of what it did before, nor of what it had just asked for.
+        for volume in world.cloud.volumes {
+            volume.disturbedAt = world.scheduler.now
+            cutAttachments[volume.index] = world.scheduler.now
+        }
     }
 
     /// Power goes away; the kernel's memory with it.

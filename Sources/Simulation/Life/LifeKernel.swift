@@ -144,6 +144,13 @@ final class LifeKernel: @unchecked Sendable {
         superBlocks.contains { $0.device.volume === volume && $0.device.isPresent }
     }
 
+    /// Whether something has held it since before that.
+    func isHeld(_ volume: LifeCloud.Volume, since instant: Instant) -> Bool {
+        superBlocks.contains {
+            $0.device.volume === volume && $0.device.isPresent && $0.since < instant
+        }
+    }
+
     /// Whether something has held it for longer than a proof that nothing does may be old.
     func isLongHeld(_ volume: LifeCloud.Volume) -> Bool {
         superBlocks.contains {

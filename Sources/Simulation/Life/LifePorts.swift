@@ -28,20 +28,24 @@ final class LifePorts: @unchecked Sendable {
             time: fault == .noPatience ? Impatient(process: process) : process)
     }
 
-    /// A step of the kernel's, or of a program's: it takes effect some time later, and of a process
-    /// that was killed meanwhile as chance has it, whole or, where that is told, in part. One that
-    /// reads or writes a device that hangs waits for that.
+    /// A step of the kernel's, or of a program's: it takes effect some time later. Of a process that was
+    /// killed meanwhile the kernel's does as chance has it; a program ends with the process, half done
+    /// perhaps: `ifCut`. One that reads or writes a device that hangs waits for that.
     private func step<T: Sendable>(
-        _ range: ClosedRange<Int>, at volume: VolumeID? = nil, interrupted: (() -> Void)? = nil,
+        _ range: ClosedRange<Int>, at volume: VolumeID? = nil, ifCut: (() -> Void)? = nil,
         _ effect: @escaping () -> Result<T, any Error>
     ) async throws -> T {
         let hang = volume.map { kernel.hang(of: cloud.volume($0)) } ?? .zero
+        let program = ifCut.map { ifCut in
+            process.programBegins { [self] in if scheduler.random.chance(500) { ifCut() } }
+        }
         return try await process.waitToTheEnd { reply in
             scheduler.after(scheduler.random.duration(range) + hang) { [self] in
+                if let program { process.programEnds(program) }
                 if process.isAlive {
                     reply.end(effect())
-                } else if scheduler.random.chance(500) {
-                    if let interrupted { interrupted() } else { _ = effect() }
+                } else if program == nil, scheduler.random.chance(500) {
+                    _ = effect()
                 }
             }
         }
@@ -87,12 +91,9 @@ extension LifePorts: EC2Port {
             guard let asked = cloud.host(of: id), !cloud.isUnknown(asked) else {
                 return .success(nil)
             }
-            var state = cloud.states[asked]
+            var (state, isHibernated, own) = cloud.toldOfInstance(asked, by: host.index)
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
-            let attached = cloud.everything.compactMap { $0.attachment(on: asked) }
-            let own = attached.map {
-                BlockDeviceMapping(deviceName: $0.name, volume: $0.volume.id)
-            }
+            if fault == .hibernationHidden { isHibernated = false }
             let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
             }
@@ -101,8 +102,7 @@ extension LifePorts: EC2Port {
                     id: id, state: state,
                     instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
                     availabilityZone: LifeCloud.zone, mappings: own + others,
-                    isHibernated: fault != .hibernationHidden
-                        && cloud.isHibernated.contains(asked)))
+                    isHibernated: isHibernated))
         }
     }
 
@@ -286,14 +286,14 @@ extension LifePorts: FileSystemPort {
     func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
-        let interrupted = { [self] in
-            // mkfs dies with the daemon that started it.
+        // mkfs dies with the daemon that started it, and is dead before the next one starts.
+        let ifCut = { [self] in
             guard case .success(let found) = proved(device, volume), found.volume.content == .blank
             else { return }
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
         world.checkChange("formats", cloud.volume(volume), on: host.index)
-        let _: Bool = try await step(200...3000, at: volume, interrupted: interrupted) { [self] in
+        let _: Bool = try await step(200...3000, at: volume, ifCut: ifCut) { [self] in
             proved(device, volume).map { found in
                 world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(

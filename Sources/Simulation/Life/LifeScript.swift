@@ -155,8 +155,9 @@ final class LifeScript: @unchecked Sendable {
             (world.plan.attachmentsMax == nil || !hasUnaccounted($0)) && isUsable(volume, by: $0)
         }
         guard let attachment = volume.attachment else { return free }
-        // Only whoever made it by hand can end it.
-        if attachment.isByHand, attachment.state != .attached { return [] }
+        let owner = world.hosts[attachment.host]
+        // Without a device, only whoever made it can end it, by hand.
+        if isOpen(attachment, of: owner), owner.kernel.device(of: volume) == nil { return [] }
         if isStray(volume) { return free.filter { $0.index == attachment.host } }
         return free.filter {
             $0.index == attachment.host || mayTake(volume, attachment, $0)

@@ -136,7 +136,8 @@ package final class LifeWorld: @unchecked Sendable {
         }
         let broken = trace.broken
         for process in processes { process.kill() }
-        // They hold the life, which holds the scheduler.
+        // Daemons and timers hold the life, which holds them.
+        for host in hosts { host.dropDaemon() }
         scheduler.dropTimers()
         guard let broken else { return nil }
         return LifeFailure(

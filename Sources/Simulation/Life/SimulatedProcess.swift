@@ -23,6 +23,9 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
     /// What is called once it has run so many jobs.
     private var alarms: [(job: Int, fire: () -> Void)] = []
     private var jobs = 0
+    /// What its end leaves of the programs that it runs, which end with it.
+    private var programs: [Int: () -> Void] = [:]
+    private var nextProgram = 0
     /// The waits that have not ended, and the places that are free among them.
     private var waits: [(any Wait)?] = []
     private var freeWaits: [Int] = []
@@ -72,6 +75,15 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         for alarm in due where isAlive { alarm.fire() }
     }
 
+    /// Notes that a program runs, and what the process's end would leave of it.
+    func programBegins(_ ifCut: @escaping () -> Void) -> Int {
+        nextProgram += 1
+        programs[nextProgram] = ifCut
+        return nextProgram
+    }
+
+    func programEnds(_ number: Int) { programs[number] = nil }
+
     func freeze() { isFrozen = true }
 
     func thaw() {
@@ -91,6 +103,9 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         isAlive = false
         afterJob = nil
         alarms = []
+        let cut = programs.sorted { $0.key < $1.key }
+        programs = [:]
+        for program in cut { program.value() }
         thaw()
         for wait in waits { wait?.fail(ProcessEnded()) }
         scheduler.drain(self)

@@ -1,0 +1,236 @@
+import Agent
+import Base
+import Simulation
+import Testing
+import VolumeCore
+
+/// Attachments that others have ended, and what somebody attaches by hand in their place.
+@Suite struct EndedAttachmentTests {
+    private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
+    private static let throttled = EC2Failure.refused(
+        code: "RequestLimitExceeded", message: "slow down", requestID: "r")
+
+    private func tags(_ fixture: Fixture) -> [String: String]? {
+        fixture.cloud.volumes[Fixture.id]?.tags
+    }
+
+    private func state(_ fixture: Fixture) -> VolumeDescription.State? {
+        fixture.cloud.volumes[Fixture.id]?.state
+    }
+
+    private func detachByHand(_ fixture: Fixture, _ id: VolumeID = Fixture.id) async throws {
+        let soon = fixture.executor.now + .seconds(10)
+        _ = try await fixture.cloud.detach(
+            id, from: Fixture.here, force: false, sentBy: soon, by: soon)
+        try await fixture.sleep(.seconds(3))
+    }
+
+    private func attachByHand(_ fixture: Fixture, keeping tags: [String: String]? = nil) {
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdz"
+        fixture.cloud.volumes[Fixture.id]?.tags = tags ?? [:]
+    }
+
+    @Test func `what somebody attaches by hand while a detachment waits to go out stays`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            fixture.cloud.sendDelays["DetachVolume"] = .milliseconds(2_500)
+            // The linger has just ended.
+            try await fixture.sleep(.seconds(7))
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    @Test func `a volume that others detached is done with, and its mark removed`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            try await fixture.sleep(.seconds(15))
+            #expect(try await manager.get(Fixture.name).phase == "detached")
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(tags(fixture)?.isEmpty == true)
+        #expect(lines.with("warning ").isEmpty)
+    }
+
+    @Test func `a volume that was deleted is done with`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            fixture.cloud.volumes[Fixture.id] = nil
+            try await fixture.sleep(.seconds(60))
+            #expect(try await manager.get(Fixture.name).phase == "detached")
+        }
+        #expect(lines.with("not given back yet").isEmpty)
+    }
+
+    // MARK: The mark
+
+    @Test func `a mark that could not be removed is removed later`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            fixture.cloud.refusals["DeleteTags"] = [Self.throttled]
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(state(fixture) == .available)
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    @Test func `a mark that nobody may remove is left, and no more is said of it`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            let forbidden = EC2Failure.refused(
+                code: "UnauthorizedOperation", message: "no", requestID: "r")
+            fixture.cloud.refusals["DeleteTags"] = Array(repeating: forbidden, count: 100)
+            try await fixture.sleep(.seconds(600))
+        }
+        #expect(fixture.cloud.calls(of: "DeleteTags").count == 2)
+        #expect(lines.with("the mark of an attachment stays").count == 1)
+    }
+
+    @Test func `what is attached by hand is nobody else's for a mark that was not removed`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            fixture.cloud.refusals["DeleteTags"] = Array(repeating: Self.throttled, count: 100)
+            try await fixture.sleep(.seconds(20))
+            #expect(state(fixture) == .available)
+            attachByHand(fixture, keeping: tags(fixture))
+            _ = try await manager.mount(Fixture.name, id: "b")
+            fixture.cloud.refusals["DeleteTags"] = []
+            try await manager.unmount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    @Test func `an attachment that was stuck leaves no mark`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.lostDevices = [Fixture.id]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.seconds(40))
+            fixture.cloud.refusals["AttachVolume"] = [
+                .refused(code: "InternalError", message: "no", requestID: "r")
+            ]
+            guard case .failure = await call.result else {
+                Issue.record("the volume was mounted")
+                return
+            }
+            try await fixture.sleep(.seconds(10))
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    // MARK: Lost records
+
+    @Test func `a lease of a run whose records are lost is dropped with the volume`() throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            let (error, _) = await fixture.failure {
+                _ = try await $0.mount(Fixture.name, id: "a")
+            }
+            #expect(error != nil)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(state(fixture) == .available)
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    @Test func `an attachment of the run before is known again after a look that was too old`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let free = fixture.cloud.volumes[Fixture.id]
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdg")
+        record.isOurs = true
+        fixture.state.records = [record]
+        fixture.cloud.latency.device = .seconds(10)
+        try fixture.run { manager in
+            _ = try await fixture.cloud.attach(
+                Fixture.id, to: Fixture.here, as: "/dev/sdg", by: Instant(nanoseconds: .max))
+            try await manager.start()
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(30))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(30))
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        #expect(state(fixture) == .available)
+    }
+
+    // MARK: Places
+
+    @Test func `what somebody attached by hand and has detached since takes no place`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.add(Self.other, Fixture.xfs, attachedTo: Fixture.here)
+        fixture.cloud.volumes[Self.other]?.attachments[0].device = "/dev/sdz"
+        fixture.cloud.attachmentLimit = AttachmentLimit(
+            instanceType: "m5.large", volumesMax: 1, isShared: false)
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create("\(Self.other)", options: [:])
+            _ = try await manager.mount("\(Self.other)", id: "a")
+            try await manager.unmount("\(Self.other)", id: "a")
+            try await detachByHand(fixture, Self.other)
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "b")
+            #expect(try await manager.get(Fixture.name).phase == "mounted")
+        }
+    }
+
+    // MARK: Loss
+
+    @Test func `a device that goes while its Mount is counted is no answer`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            hang.begin(at: "save the counts")
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(10))
+            try await detachByHand(fixture)
+            hang.recover()
+            _ = try await call.value
+            #expect(try await manager.get(Fixture.name).phase == "mounted")
+            #expect(fixture.host.everMounted.count == 2)
+            #expect(try await manager.get(Fixture.name).mounts == 2)
+        }
+        #expect(state(fixture) == .inUse)
+    }
+}
