@@ -83,6 +83,12 @@ package final class SimulatedCloud: @unchecked Sendable {
 
     package func device(of id: VolumeID) -> BlockDevice? { present[id] }
 
+    /// The device of an attached volume goes, and EC2 does not know.
+    package func loseDevice(of id: VolumeID) { present[id] = nil }
+
+    /// The device of a volume that is attached to the host comes, again or late.
+    package func bringDevice(of id: VolumeID) { deviceComes(id) }
+
     /// The device that the host takes for the volume: on Xen, whichever bears the name.
     func device(of id: VolumeID, attachedAs name: String?) -> BlockDevice? {
         guard isXen else { return present[id] }

@@ -269,6 +269,31 @@ import VolumeCore
         }
     }
 
+    /// No tag and no record says any more whose the attachment is.
+    @Test(arguments: [true, false])
+    func `an attachment whose device was lost and has come back is still this plugin's, or another's`(
+        isOurs: Bool
+    ) throws {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
+        record.isOurs = isOurs
+        fixture.state.records = [record]
+        if isOurs { fixture.mark() }
+        try fixture.run { manager in
+            try await manager.start()
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.cloud.loseDevice(of: Fixture.id)
+            try await fixture.sleep(.seconds(1))
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            fixture.cloud.bringDevice(of: Fixture.id)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == (isOurs ? 1 : 0))
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == (isOurs ? .available : .inUse))
+    }
+
     @Test func `a device that is stuck attaching is attached by another name, once`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.lostDevices = [Fixture.id]

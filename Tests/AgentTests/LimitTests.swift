@@ -91,6 +91,24 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
     }
 
+    @Test func `a Mount whose time is over has no further volume given back`() throws {
+        let fixture = fixture(takes: 4)
+        let fifth = VolumeID(literal: "vol-00000000000000004")
+        fixture.cloud.add(fifth, Fixture.xfs)
+        fixture.cloud.stuckDetachments = Set(Self.names.compactMap { VolumeID($0) })
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await manager.create("\(fifth)", options: [:])
+            try await self.use(4, fixture, manager)
+            await #expect(throws: OperationError.self) {
+                try await manager.mount("\(fifth)", id: "a")
+            }
+            try await fixture.sleep(.seconds(1))
+        }
+        #expect(!fixture.cloud.calls(of: "DetachVolume \(Self.names[2])").isEmpty)
+        #expect(fixture.cloud.calls(of: "DetachVolume \(Self.names[3])").isEmpty)
+    }
+
     @Test func `an unused volume whose device hangs is passed over for one that can be given back`()
         throws
     {
