@@ -280,6 +280,7 @@ final class LifeCloud: @unchecked Sendable {
 
     private func noteStates() {
         let now = States(since: scheduler.now, states: states, hibernated: isHibernated)
+        if pastStates.last?.since == scheduler.now { pastStates.removeLast() }
         pastStates.append(now)
         if pastStates.count > 12 { pastStates.removeFirst() }
     }
