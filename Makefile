@@ -48,7 +48,7 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test soak check fmt demo bench sim sim-mutants
+.PHONY: test soak check lint fmt demo bench sim sim-mutants
 test: deps tar
 	@$(PYTHON) Tests/run
 
@@ -60,6 +60,10 @@ soak: deps tar
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
 	@$(PYTHON) -B Tests/Boundary/test_boundary.py
+
+# Workflows, scripts and templates; its tools go into .build/tools.
+lint:
+	@bash .ci/lint
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
