@@ -1,5 +1,5 @@
 """The daemon's executable: what the linker and the compiler did so that a fault in it is of less use
-to an attacker."""
+to an attacker, and what it tells of its contents."""
 
 import pathlib
 import re
@@ -70,3 +70,17 @@ def test_c_is_compiled_with_checks_of_its_stack(module):
     objects = [*(ROOT / ".build" / "release" / f"{module}.build").glob("*.o")]
     assert objects
     assert "__stack_chk_fail" in readelf("--symbols", *objects)
+
+
+def test_health_tells_the_versions_of_what_it_is_made_of(start):
+    daemon = start(BUILD_CONTENTS="openssl=3.0.19-1~deb12u2 xfsprogs=6.1.0-1 torn")
+    health = daemon.health()
+    assert health["packages"] == {"openssl": "3.0.19-1~deb12u2", "xfsprogs": "6.1.0-1"}
+    # What is linked is what is installed here.
+    for library, package in [("c-ares", "libc-ares-dev"), ("expat", "libexpat1-dev"),
+                             ("jansson", "libjansson-dev"), ("libblkid", "libblkid-dev"),
+                             ("openssl", "libssl-dev")]:
+        installed = subprocess.run(
+            ["dpkg-query", "--show", "--showformat", "${source:Upstream-Version}", package],
+            check=True, capture_output=True, text=True).stdout
+        assert health["libraries"][library] == installed, library
