@@ -59,6 +59,21 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
+# All that a release has, of what is committed, in the folder `release`. `make release ARCHES=amd64`
+# makes one architecture's.
+.PHONY: release publish reproduce
+release: deps
+	@bash .ci/deps tools
+	@bash .ci/release $(ARCHES)
+
+# Makes the release of the tag that is checked out on GitHub, of what `make release` has left.
+publish:
+	@bash .ci/publish
+
+# Builds what is committed twice, in two folders, and compares the tarballs bit for bit.
+reproduce: deps
+	@bash .ci/reproduce
+
 .PHONY: test soak check lint fmt demo bench sim sim-mutants
 test: deps tar
 	@$(PYTHON) Tests/run
@@ -127,5 +142,5 @@ health-check:
 	    http://localhost/health && echo
 
 clean:
-	rm -rf .build $(NAME)*.tar.gz $(SOCK) $(SOCK).lock
+	rm -rf .build release $(NAME)*.tar.gz $(SOCK) $(SOCK).lock
 	find . -name __pycache__ -o -name .pytest_cache | xargs rm -rf
