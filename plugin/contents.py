@@ -55,10 +55,10 @@ class Component:
 
 
 class Installed:
-    """Debian's packages on this machine."""
+    """Debian's packages on this machine, and swift.org's toolchain where Swift is none of them."""
 
     def owner(self, path):
-        """(binary package, source package, its version) of a file."""
+        """(binary package, source package, its version) of a file; None where no package has it."""
         for name in spellings(path):
             found = subprocess.run(
                 ["dpkg-query", "--search", name], capture_output=True, text=True)
@@ -73,6 +73,60 @@ class Installed:
 
     def copyright(self, package):
         return pathlib.Path(f"/usr/share/doc/{package}/copyright").read_bytes()
+
+    def archive(self, name):
+        """Where the linker finds a static library."""
+        found = subprocess.run(["gcc", f"-print-file-name={name}"], check=True,
+                               capture_output=True, text=True).stdout.strip()
+        if not os.path.isabs(found):
+            raise Missing(f"gcc does not find {name}; `make deps` installs what is needed")
+        return os.path.realpath(found)
+
+    def swift(self):
+        compiler = swift_compiler()
+        if owned := self.owner(str(compiler)):
+            package, source, version = owned
+            return Component(source, version, "debian", self.copyright(package))
+        told = subprocess.run(
+            ["swift", "--version"], check=True, capture_output=True, text=True).stdout
+        licence = compiler.parents[1] / "share" / "swift" / "LICENSE.txt"
+        return Component(
+            "swift", re.search(r"Swift version ([\w.]+)", told)[1], "swift", licence.read_bytes())
+
+
+class Unpacked:
+    """Debian's packages of another architecture, unpacked into folders. Beside each FOLDER stands a
+    table FOLDER.packages, a line a file: path, package, source package and its version, with tabs
+    between. What several folders have is the first one's."""
+
+    def __init__(self, *folders):
+        self.folders = [pathlib.Path(folder) for folder in folders]
+        self.owners = {}
+        for folder in self.folders:
+            for line in pathlib.Path(f"{folder}.packages").read_text(encoding="utf-8").splitlines():
+                path, *owner = line.split("\t")
+                self.owners.setdefault(path, tuple(owner))
+
+    def owner(self, path):
+        return next((self.owners[name] for name in (path, *spellings(path))
+                     if name in self.owners), None)
+
+    def copyright(self, package):
+        for folder in self.folders:
+            path = folder / "usr" / "share" / "doc" / package / "copyright"
+            if path.exists():
+                return path.read_bytes()
+        raise Missing(f"the copyright file of {package} was not unpacked")
+
+    def archive(self, name):
+        found = [path for path in self.owners if path.endswith(f"/{name}")]
+        if not found:
+            raise Missing(f"no unpacked package has {name}")
+        return found[0]
+
+    def swift(self):
+        package, source, version = self.owner(self.archive("libswiftCore.a"))
+        return Component(source, version, "debian", self.copyright(package))
 
 
 def spellings(path):
@@ -89,33 +143,11 @@ def archives():
     return sorted({*re.findall(r'"(lib\w+\.a)"', text), *RUNTIME})
 
 
-def archive_path(name):
-    found = subprocess.run(
-        ["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout
-    if not os.path.isabs(found.strip()):
-        raise Missing(f"gcc does not find {name}; `make deps` installs what is needed")
-    return os.path.realpath(found.strip())
-
-
-def swift_toolchain(packages):
-    """Swift's runtime: of swift.org's toolchain, or of Debian's package."""
-    swift = subprocess.run(
-        ["swift", "--version"], check=True, capture_output=True, text=True).stdout
-    version = re.search(r"Swift version ([\w.]+)", swift)[1]
-    home = os.path.dirname(os.path.dirname(swift_compiler()))
-    if owned := packages.owner(swift_compiler()):
-        package, source, version = owned
-        return Component(source, version, "debian", packages.copyright(package))
-    licence = pathlib.Path(home, "share/swift/LICENSE.txt")
-    return Component("swift", version, "swift", licence.read_bytes())
-
-
 def swift_compiler():
-    """swiftly's command is a link to itself, and the toolchain is elsewhere."""
+    """That of the toolchain: the command may be swiftly's, which is elsewhere."""
     info = subprocess.run(
         ["swift", "-print-target-info"], check=True, capture_output=True, text=True).stdout
-    resources = json.loads(info)["paths"]["runtimeResourcePath"]
-    return os.path.join(os.path.dirname(os.path.dirname(resources)), "bin", "swiftc")
+    return pathlib.Path(json.loads(info)["paths"]["runtimeResourcePath"]).parents[1] / "bin" / "swiftc"
 
 
 def swift_packages():
@@ -135,12 +167,16 @@ class Contents:
 
     def component(self, path):
         """Of the file's source package."""
-        owned = self.packages.owner(CERTIFICATES[1] if path == CERTIFICATES[0] else path)
+        packages, asked = self.packages, path
+        if path == CERTIFICATES[0]:
+            # One file serves all architectures: it is always this machine's.
+            packages, asked = Installed(), CERTIFICATES[1]
+        owned = packages.owner(asked)
         if owned is None:
             raise Missing(f"{path} belongs to no package")
         package, source, version = owned
         return self.components.setdefault(
-            source, Component(source, version, "debian", self.packages.copyright(package)))
+            source, Component(source, version, "debian", packages.copyright(package)))
 
     def add_file(self, path):
         self.component(path).files.append(path)
@@ -176,13 +212,14 @@ class Contents:
         return sorted(name for name in set(named) if (COMMON_LICENCES / name).exists())
 
 
-def native(files):
-    """Of a daemon that was built here, beside these files of this machine."""
-    packages = Installed()
+def of(files, packages=None):
+    """Of a daemon that was linked with these packages, beside these files of them; this machine's
+    where none are given."""
+    packages = packages or Installed()
     contents = Contents(packages)
     try:
         contents.add_linked(
-            map(archive_path, archives()), swift_toolchain(packages), *swift_packages())
+            map(packages.archive, archives()), packages.swift(), *swift_packages())
         for path in files:
             contents.add_file(path)
     except Missing as missing:

@@ -98,7 +98,7 @@ def rootfs(daemon):
     for tool in TOOLS:
         for path in [tool, *libraries(tool)]:
             files[path.lstrip("/")] = (0o755, read(path))
-    contents = parts.native(f"/{path}" for path in files if not path.startswith("bin/"))
+    contents = parts.of(f"/{path}" for path in files if not path.startswith("bin/"))
     return {**files, **contents.files()}, contents.versions()
 
 
