@@ -7,7 +7,7 @@ PYTHON := /usr/bin/python3
 NAME := polarity-ecs-ebs-plugin
 ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(shell uname -m)))
 ARCHES := amd64 arm64
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
@@ -16,31 +16,42 @@ IMPORTS := --explicit-target-dependency-import-check error
 # side by side, as LAYOUT has it. Nothing unwinds by .eh_frame_hdr: it would be 0.3 MB for C++
 # exceptions; debuggers read .eh_frame itself.
 LAYOUT := plugin/layout.txt
+# The program and its heap lie at another address at each start (static PIE, whose relocations are
+# packed), and what needs no writing after the start is read-only.
+HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
+    -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/constants.ld
+# No path of this machine gets into what is built, so that another folder gives the same bytes, the
+# build id too: it is made of all, the names of modules in the debug information among it.
+ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-map=$(CURDIR)=. \
+    -Xswiftc -Xfrontend -Xswiftc -no-clang-module-breadcrumbs
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
     -Xlinker --symbol-ordering-file=$(CURDIR)/$(LAYOUT) -Xlinker --no-warn-symbol-ordering \
-    --disable-local-rpath $(IMPORTS)
+    --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
 # Where `make dev` listens and `make health-check` asks.
 SOCK ?= pl-ebs.sock
 
-.PHONY: build
-build:
+.PHONY: build daemon
+daemon:
 	swift build $(RELEASE) --product $(NAME)
+
+build: daemon
 	swift build $(RELEASE) --product ec2-simulator
 	swift build $(RELEASE) --product life-simulator
 
-# The plugin as `docker plugin create` takes it, built natively. `make tar` makes this machine's.
+# The plugin as `docker plugin create` takes it, built natively. `make tar` makes this machine's, and
+# what the tests of it run.
 .PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=native-%)
-tar: tar-$(ARCH)
+tar: tar-$(ARCH) build
 
-$(ARCHES:%=tar-%): tar-%: native-% build
+$(ARCHES:%=tar-%): tar-%: native-% daemon
 	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
 	    --commit $(COMMIT) --output $(NAME).$*.tar.gz
 
 # Also logs to /var/log/polarity-ecs-ebs.log on the host, at level debug.
-$(ARCHES:%=debug-tar-%): debug-tar-%: native-% build
+$(ARCHES:%=debug-tar-%): debug-tar-%: native-% daemon
 	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
 	    --commit $(COMMIT) --debug --output $(NAME)-debug.$*.tar.gz
 
@@ -48,7 +59,22 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test soak check fmt demo bench sim sim-mutants
+# All that a release has, of what is committed, in the folder `release`. `make release ARCHES=amd64`
+# makes one architecture's.
+.PHONY: release publish reproduce
+release: deps
+	@bash .ci/deps tools
+	@bash .ci/release $(ARCHES)
+
+# Makes the release of the tag that is checked out on GitHub, of what `make release` has left.
+publish:
+	@bash .ci/publish
+
+# Builds what is committed twice, in two folders, and compares the tarballs bit for bit.
+reproduce: deps
+	@bash .ci/reproduce
+
+.PHONY: test soak check lint fmt demo bench sim sim-mutants
 test: deps tar
 	@$(PYTHON) Tests/run
 
@@ -60,6 +86,10 @@ soak: deps tar
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
 	@$(PYTHON) -B Tests/Boundary/test_boundary.py
+
+# Workflows, scripts and templates; its tools go into .build/tools.
+lint:
+	@bash .ci/lint
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
@@ -112,5 +142,5 @@ health-check:
 	    http://localhost/health && echo
 
 clean:
-	rm -rf .build $(NAME)*.tar.gz $(SOCK) $(SOCK).lock
+	rm -rf .build release $(NAME)*.tar.gz $(SOCK) $(SOCK).lock
 	find . -name __pycache__ -o -name .pytest_cache | xargs rm -rf

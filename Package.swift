@@ -25,6 +25,18 @@ func edge(_ name: String, _ dependencies: [Target.Dependency], archives: [String
         linkerSettings: archives.map { .linkedLibrary(":\($0)") })
 }
 
+/// C that the daemon is made of, compiled with what glibc and clang check at run time. Without
+/// optimisation, glibc's checks are none.
+func shim(_ name: String, archives: [String] = []) -> Target {
+    .target(
+        name: name, path: "CShims/\(name)",
+        cSettings: [
+            .unsafeFlags(["-fstack-protector-strong"]),
+            .define("_FORTIFY_SOURCE", to: "3", .when(configuration: .release)),
+        ],
+        linkerSettings: archives.map { .linkedLibrary(":\($0)") })
+}
+
 /// - Parameter judges: Programs beside the tests that the tests run.
 func tests(
     _ name: String, _ dependencies: [Target.Dependency], judges: [String] = []
@@ -45,9 +57,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
     ],
     targets: [
-        .target(
-            name: "CUring", path: "CShims/CUring", linkerSettings: [.linkedLibrary(":liburing.a")]),
-        .target(name: "CLinux", path: "CShims/CLinux"),
+        shim("CUring", archives: ["liburing.a"]),
+        shim("CLinux"),
         .systemLibrary(
             name: "COpenSSL", path: "CShims/COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(
@@ -89,7 +100,7 @@ let package = Package(
             name: "polarity-ecs-ebs-plugin",
             dependencies: [
                 "Base", "JSON", "VolumeCore", "Agent", "Ring", "TLS", "Linux", "HTTPWire",
-                "HTTPServer", "HTTPClient", "EC2Client", "AWSWire", log,
+                "HTTPServer", "HTTPClient", "EC2Client", "AWSWire", "XML", log,
             ],
             swiftSettings: common),
         .executableTarget(

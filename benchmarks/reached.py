@@ -5,8 +5,8 @@
 
 Sets a breakpoint (ptrace) at the entry of each function that the symbol table tells, and takes it
 away when it is first reached: from then on the function costs nothing. The file REPORT then holds
-the addresses of those reached. Children are left alone. SIGTERM is passed on; when this process is
-killed, so is the program.
+the addresses of those reached, as the symbol table tells them. Children are left alone. SIGTERM is
+passed on; when this process is killed, so is the program.
 """
 
 import ctypes
@@ -24,6 +24,8 @@ from killer import (  # noqa: E402
     CLONES, EXECS, EXITKILL, FORKS, GETREGSET, NT_PRSTATUS, SETOPTIONS, SETREGSET, TRACEME, VFORKS,
     follow, ptrace)
 
+# linux/auxvec.h, and where an ELF header has the same address, unmoved.
+AT_ENTRY, ENTRY = 9, 24
 # linux/ptrace.h
 CONT, DETACH, EVENT_EXEC = 7, 17, 4
 
@@ -43,6 +45,14 @@ def functions(program):
             if len(row) == 8 and row[3] in ("FUNC", "IFUNC") and row[2] != "0" and row[6] != "UND"]
 
 
+def moved_by(process, program):
+    """How far from its symbol table's addresses the kernel has put a program."""
+    auxiliary = pathlib.Path(f"/proc/{process}/auxv").read_bytes()
+    values = dict(struct.iter_unpack("QQ", auxiliary))
+    with open(program, "rb") as file:
+        return values[AT_ENTRY] - struct.unpack_from("Q", file.read(64), ENTRY)[0]
+
+
 class Program:
     def __init__(self, command):
         self.reached = []
@@ -53,8 +63,9 @@ class Program:
         os.waitpid(self.pid, 0)
         ptrace(SETOPTIONS, self.pid, 0, FORKS | VFORKS | CLONES | EXECS | EXITKILL)
         self.memory = os.open(f"/proc/{self.pid}/mem", os.O_RDWR)
+        self.moved = moved_by(self.pid, command[0])
         self.original = {}
-        for address in sorted({address for address, _, _ in functions(command[0])}):
+        for address in sorted({self.moved + row[0] for row in functions(command[0])}):
             self.original[address] = os.pread(self.memory, len(BREAKPOINT), address)
         for address in self.original:
             os.pwrite(self.memory, BREAKPOINT, address)
@@ -93,7 +104,7 @@ def main():
     program = Program(command)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(program.pid, signal.SIGTERM))
     status = program.run()
-    addresses = sorted(set(program.reached))
+    addresses = sorted({address - program.moved for address in program.reached})
     pathlib.Path(report).write_text("".join(f"{address:x}\n" for address in addresses))
     return os.waitstatus_to_exitcode(status) & 0xFF
 

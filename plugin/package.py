@@ -5,7 +5,7 @@
 
 The rootfs holds the daemon, the file systems' tools with the shared libraries that they need, the CA
 certificates, and the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
-owner, mode and time are fixed.
+owner, mode and time are fixed. What others have made is listed in it, with their licences (contents.py).
 """
 
 import argparse
@@ -19,6 +19,10 @@ import sys
 import tarfile
 import tempfile
 
+sys.dont_write_bytecode = True
+
+import contents as parts  # noqa: E402
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
 # What mke2fs takes an ext4 to be.
@@ -28,10 +32,12 @@ FOLDERS = ["dev", "mnt", "proc", "run/docker/plugins", "sys", "var/lib"]
 LOG_FILE = "/var/log/polarity-ecs-ebs.log"
 
 
-def config(version, commit, debug):
+def config(version, commit, contents, debug):
     """The plugin's config.json; the debug variant also logs to a file on the host."""
     with open(os.path.join(HERE, "config.json"), encoding="utf-8") as file:
-        text = file.read().replace("@VERSION@", version).replace("@COMMIT@", commit)
+        text = file.read()
+    for name, value in [("VERSION", version), ("COMMIT", commit), ("CONTENTS", contents)]:
+        text = text.replace(f"@{name}@", value)
     filled = json.loads(text)
     if debug:
         filled["description"] += " (debug)"
@@ -71,16 +77,16 @@ def stripped(program):
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, "stripped")
         subprocess.run(["strip", "-o", copy, program], check=True)
-        return contents(copy)
+        return read(copy)
 
 
-def contents(path):
+def read(path):
     with open(path, "rb") as file:
         return file.read()
 
 
 def rootfs(daemon):
-    """The files of the rootfs: path -> (mode, bytes)."""
+    """The files of the rootfs, path -> (mode, bytes), and what they and the daemon are made of."""
     require_static(daemon)
     missing = [path for path in [*TOOLS, MKE2FS_SETTINGS, CERTIFICATES] if not os.path.exists(path)]
     if missing:
@@ -88,11 +94,12 @@ def rootfs(daemon):
                  "is needed: xfsprogs, e2fsprogs and ca-certificates")
     files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon))}
     for path in [CERTIFICATES, MKE2FS_SETTINGS]:
-        files[path.lstrip("/")] = (0o644, contents(path))
+        files[path.lstrip("/")] = (0o644, read(path))
     for tool in TOOLS:
         for path in [tool, *libraries(tool)]:
-            files[path.lstrip("/")] = (0o755, contents(path))
-    return files
+            files[path.lstrip("/")] = (0o755, read(path))
+    contents = parts.of(f"/{path}" for path in files if not path.startswith("bin/"))
+    return {**files, **contents.files()}, contents.versions()
 
 
 def parents(path):
@@ -129,9 +136,9 @@ def main():
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
+    files, contents = rootfs(options.daemon)
     write_tarball(
-        options.output, config(options.version, options.commit, options.debug),
-        rootfs(options.daemon))
+        options.output, config(options.version, options.commit, contents, options.debug), files)
     print(f"{options.output}: {os.path.getsize(options.output) / 1e6:.1f} MB")
 
 

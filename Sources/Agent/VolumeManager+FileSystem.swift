@@ -53,6 +53,17 @@ extension VolumeManager {
             by: min(deadline, ports.time.now + Limit.partitionTimeMax))
     }
 
+    /// What is to become of the device, by what is on it now.
+    private func decide(
+        on device: BlockDevice, of volume: Volume, as description: VolumeDescription,
+        _ options: VolumeOptions
+    ) async throws -> ContentDecision {
+        let content = try await ports.fileSystems.probe(device, of: volume.id)
+        return try ContentDecision(
+            content, on: device, of: description, options: options,
+            wasFormatting: volume.record.isFormatting)
+    }
+
     /// The type to mount the device as, after making a file system where there is provably nothing.
     private func fileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
@@ -60,13 +71,7 @@ extension VolumeManager {
     ) async throws -> String {
         let description = try await currentDescription(of: volume, by: deadline)
         let options = volume.record.options
-        func decide() async throws -> ContentDecision {
-            let content = try await ports.fileSystems.probe(device, of: volume.id)
-            return try ContentDecision(
-                content, on: device, of: description, options: options,
-                wasFormatting: volume.record.isFormatting)
-        }
-        let first = try await decide()
+        let first = try await decide(on: device, of: volume, as: description, options)
         timeline.mark(.probe, at: ports.time.now)
         if case .mount(let type) = first { return type }
 
@@ -88,7 +93,10 @@ extension VolumeManager {
             device, of: volume.id, plan: plan,
             by: min(deadline, ports.time.now + Limit.formatTimeMax))
         timeline.mark(.format, at: ports.time.now)
-        guard case .mount(let type) = try await decide() else {
+        guard
+            case .mount(let type) = try await decide(
+                on: device, of: volume, as: description, options)
+        else {
             throw OperationError(
                 .content, doing: "mount \(volume.id) from \(device.path)",
                 found: "it is still empty after mkfs said that it had made a file system",

@@ -103,6 +103,8 @@ package enum Limit {
     package static let volumesPerLookupMax = 200
     /// How many of them a log line or an error names.
     package static let volumesNamedMax = 8
+    /// How many packages /health lists as those of which the plugin was made.
+    package static let packagesMax = 100
     /// How long a lookup waits for the one before it to end; then it goes out beside that.
     package static let lookupWaitMax: Duration = .seconds(1)
     /// How far this machine's clock may be off before a refused signature is laid to it; AWS bears

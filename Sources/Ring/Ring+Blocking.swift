@@ -8,19 +8,28 @@ extension Ring {
     /// It is not cancellable: once queued it runs to its end, which for a device that hangs may never
     /// come. `owner` is whose workers it takes (see `BlockingPool`), `doing` what it does, to what, as
     /// an `OperationError` has it.
-    @RingActor
     package func blocking<T: Sendable, E: Error>(
         for owner: BlockingOwner = .other, doing: String = "",
         _ work: @escaping @Sendable () throws(E) -> T
     ) async throws(E) -> T {
-        let result: Result<T, E> = await withUnsafeContinuation { continuation in
+        try await outcome(for: owner, doing: doing) {
+            Result { () throws(E) -> T in try work() }
+        }.get()
+    }
+
+    /// Apart from `blocking`, for Swift 6.2 cannot specialise a function that both awaits a continuation
+    /// on a global actor and throws an error of its caller's type.
+    @RingActor
+    private func outcome<R: Sendable>(
+        for owner: BlockingOwner, doing: String, of work: @escaping @Sendable () -> R
+    ) async -> R {
+        await withUnsafeContinuation { continuation in
             let hasTurn = blockingPool.run(for: owner, doing) {
-                let result = Result { () throws(E) -> T in try work() }
-                return { continuation.resume(returning: result) }
+                let outcome = work()
+                return { continuation.resume(returning: outcome) }
             }
             if !hasTurn { relieveWorkers() }
         }
-        return try result.get()
     }
 
     /// While work waits for its turn, looks now and then whether those that have theirs hang.

@@ -42,8 +42,8 @@ extension XMLElement {
         if code == XML_ERROR_NO_MEMORY { return .outOfMemory }
         let reason = XML_ErrorString(code).map { String(cString: $0) } ?? "unknown error"
         return .malformed(
-            reason: reason, line: Int(XML_GetCurrentLineNumber(parser)),
-            column: Int(XML_GetCurrentColumnNumber(parser)) + 1)
+            reason: reason, line: Int(CExpat_line(parser)),
+            column: Int(CExpat_column(parser)) + 1)
     }
 }
 

@@ -24,7 +24,8 @@ final class Daemon {
     init(settings: Settings, environment: [String: String], log: Logger) throws {
         self.settings = settings
         self.log = log
-        health = Health(version: settings.version, commit: settings.commit)
+        health = Health(
+            version: settings.version, commit: settings.commit, packages: settings.packages)
         let ring = RingActor.ring
         let metadata = settings.metadataEndpoint.map {
             InstanceMetadata(

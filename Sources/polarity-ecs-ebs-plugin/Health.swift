@@ -1,19 +1,26 @@
 import Base
+import HTTPClient
 import JSON
+import Linux
 import Ring
+import TLS
+import XML
 
-/// What /health tells: `ok`, or `degraded` with the reason, what hangs, what was built, and which
-/// loop runs.
+/// What /health tells: `ok`, or `degraded` with the reason, what hangs, what was built and of what,
+/// and which loop runs.
 @RingActor
 final class Health {
     private let version: String
     private let commit: String
+    private let packages: JSONObject
     /// Why EC2 cannot be asked; nil while it answers.
     var problem: String?
 
-    init(version: String, commit: String) {
+    /// - Parameter packages: Of what the plugin was made: versions by the sources' names.
+    init(version: String, commit: String, packages: [String: String]) {
         self.version = version
         self.commit = commit
+        self.packages = JSONObject(packages.mapValues { .string($0) })
     }
 
     var body: [UInt8] {
@@ -30,7 +37,19 @@ final class Health {
         let barrier = RingActor.ring.uringBarrier
         members["loop"] = barrier == nil ? "io_uring" : "epoll"
         members["loop_reason"] = barrier.map { .string("\($0)") }
+        members["libraries"] = .object(Self.libraries)
+        if !packages.members.isEmpty { members["packages"] = .object(packages) }
         return JSONValue.object(members).serialised()
+    }
+
+    /// As the libraries themselves tell it; what they do not tell, and the distribution's patches, are
+    /// in `packages`.
+    private static var libraries: JSONObject {
+        [
+            "c-ares": .string(caresVersion), "expat": .string(expatVersion),
+            "jansson": .string(janssonVersion), "libblkid": .string(libblkidVersion),
+            "openssl": .string(openSSLVersion),
+        ]
     }
 }
 

@@ -36,6 +36,8 @@ struct Settings: Sendable {
 
     var version = "unknown"
     var commit = "unknown"
+    /// Of what the plugin was made: versions by the sources' names.
+    var packages: [String: String] = [:]
 }
 
 /// A variable of the environment that has a value it does not take; the text names it.
@@ -54,6 +56,7 @@ extension Settings {
         let variables = Variables(environment)
         version = variables["BUILD_VERSION"] ?? version
         commit = variables["BUILD_COMMIT"] ?? commit
+        packages = Self.packages(variables["BUILD_CONTENTS"] ?? "")
         try readPaths(variables)
         try readInstance(variables)
         try readAWS(variables)
@@ -75,6 +78,16 @@ extension Settings {
             }
             takeover = policy
         }
+    }
+
+    /// `name=version`, with blanks between.
+    private static func packages(_ text: String) -> [String: String] {
+        var versions: [String: String] = [:]
+        for entry in text.split(separator: " ").prefix(Limit.packagesMax) {
+            let parts = entry.split(separator: "=", maxSplits: 1)
+            if parts.count == 2 { versions[String(parts[0])] = String(parts[1]) }
+        }
+        return versions
     }
 
     private mutating func readPaths(_ variables: Variables) throws(SettingError) {

@@ -1,6 +1,7 @@
 """The installed plugin: the README's commands, its process, disabling and enabling."""
 
 import contextlib
+import hashlib
 import json
 import pathlib
 import re
@@ -47,6 +48,45 @@ def test_health_tells_the_commit_of_the_tarball(host):
     with tarfile.open(TARBALL) as tar:
         config = json.load(tar.extractfile("config.json"))
     assert answer["commit"] in config["description"]
+
+
+def test_health_tells_what_the_tarball_is_made_of(host):
+    with tarfile.open(TARBALL) as tar:
+        contents = json.load(tar.extractfile(f"rootfs/usr/share/{PLUGIN}/contents.json"))
+        files = {entry.name.removeprefix("rootfs") for entry in tar if entry.isfile()}
+    told = health(host)[1]["packages"]
+    assert told == {component["name"]: component["version"] for component in contents}
+    linked = {component["name"] for component in contents if component["linked"]}
+    assert linked > {"c-ares", "expat", "glibc", "jansson", "liburing", "openssl", "swift-log",
+                     "swift-system", "util-linux"}
+    assert {"e2fsprogs", "xfsprogs", "ca-certificates"} <= {*told}
+    licences = {f"/usr/share/doc/{name}/copyright" for name in told}
+    assert licences | {"/usr/share/common-licenses/GPL-2"} <= files
+    # Each file is the daemon's own, or of a component, or tells of one.
+    listed = {file for component in contents for file in component["files"]}
+    unlisted = files - listed - {"config.json", f"/bin/{PLUGIN}"}
+    assert [file for file in unlisted if not file.startswith("/usr/share/")] == []
+    assert listed <= files
+
+
+def test_the_list_for_scanners_has_what_the_tarball_is_made_of(tmp_path):
+    with tarfile.open(TARBALL) as tar:
+        contents = json.load(tar.extractfile(f"rootfs/usr/share/{PLUGIN}/contents.json"))
+    lists = [tmp_path / "one.spdx.json", tmp_path / "another.spdx.json"]
+    for path in lists:
+        subprocess.run([ROOT / "plugin" / "spdx.py", "--tarball", TARBALL, "--created", "1000000000",
+                        "--output", path], check=True)
+    assert lists[0].read_bytes() == lists[1].read_bytes()
+    document = json.loads(lists[0].read_text())
+    assert document["spdxVersion"] == "SPDX-2.3"
+    assert document["creationInfo"]["created"] == "2001-09-09T01:46:40Z"
+    plugin, *parts = document["packages"]
+    assert plugin["checksums"][0]["checksumValue"] == hashlib.sha256(
+        TARBALL.read_bytes()).hexdigest()
+    assert {part["name"]: part["versionInfo"] for part in parts} == {
+        component["name"]: component["version"] for component in contents}
+    assert {link["relationshipType"] for link in document["relationships"]} == {
+        "DESCRIBES", "STATIC_LINK", "CONTAINS"}
 
 
 def test_the_tarball_holds_a_static_daemon_and_no_shell(host, tmp_path):
