@@ -48,7 +48,7 @@ $(ARCHES:%=native-%): native-%:
 	@test $* = $(ARCH) || { \
 	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
 
-.PHONY: test soak check fmt demo bench sim sim-mutants
+.PHONY: test soak check lint fmt demo bench sim sim-mutants
 test: deps tar
 	@$(PYTHON) Tests/run
 
@@ -60,6 +60,19 @@ soak: deps tar
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
 	@$(PYTHON) -B Tests/Boundary/test_boundary.py
+
+# Scripts, templates and the like. Terraform's file is only parsed: to validate it, terraform would
+# download the provider.
+LINTERS := .build/linters
+lint: deps $(LINTERS)/ready
+	shellcheck .ci/deps .ci/run plugin/*.sh
+	$(LINTERS)/bin/cfn-lint plugin/cloudformation.yaml
+	$(LINTERS)/bin/hcl2tojson plugin/terraform/main.tf > /dev/null
+
+$(LINTERS)/ready: .ci/lint-requirements.txt
+	$(PYTHON) -m venv $(LINTERS)
+	$(LINTERS)/bin/pip install --quiet --requirement $<
+	@touch $@
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
