@@ -3,8 +3,8 @@
 
     package.py --daemon FILE --version V --commit C [--debug] --output FILE.tar.gz
 
-The rootfs holds the daemon, the file systems' tools with the shared libraries that they need, the CA
-certificates, and the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
+The rootfs holds the daemon, what was built, the file systems' tools with the shared libraries that
+they need, the CA certificates, and the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
 owner, mode and time are fixed.
 """
 
@@ -79,14 +79,17 @@ def contents(path):
         return file.read()
 
 
-def rootfs(daemon):
+def rootfs(daemon, version, commit):
     """The files of the rootfs: path -> (mode, bytes)."""
     require_static(daemon)
     missing = [path for path in [*TOOLS, MKE2FS_SETTINGS, CERTIFICATES] if not os.path.exists(path)]
     if missing:
         sys.exit(f"package.py: there is no {' and no '.join(missing)}; `make deps` installs what "
                  "is needed: xfsprogs, e2fsprogs and ca-certificates")
-    files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon))}
+    # Not in config.json's variables: `docker plugin upgrade` would keep those of the version before.
+    build = f"BUILD_VERSION={version}\nBUILD_COMMIT={commit}\n".encode()
+    files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon)),
+             "etc/polarity-ecs-ebs-plugin/build": (0o644, build)}
     for path in [CERTIFICATES, MKE2FS_SETTINGS]:
         files[path.lstrip("/")] = (0o644, contents(path))
     for tool in TOOLS:
@@ -131,7 +134,7 @@ def main():
     options = parser.parse_args()
     write_tarball(
         options.output, config(options.version, options.commit, options.debug),
-        rootfs(options.daemon))
+        rootfs(options.daemon, options.version, options.commit))
     print(f"{options.output}: {os.path.getsize(options.output) / 1e6:.1f} MB")
 
 

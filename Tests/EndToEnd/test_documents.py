@@ -10,8 +10,8 @@ from host import PLUGIN, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG = json.loads((ROOT / "plugin" / "config.json").read_text(encoding="utf-8"))
-# For tests and for the build: no operator sets them.
-UNDOCUMENTED = {"BUILD_VERSION", "BUILD_COMMIT", "SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
+# For tests: no operator sets them.
+UNDOCUMENTED = {"SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
 
 
 def section(title):
@@ -25,10 +25,9 @@ def test_the_readme_names_every_setting_and_no_other():
     assert documented == {variable["name"] for variable in CONFIG["env"]} - UNDOCUMENTED
 
 
-def test_every_setting_but_the_build_s_can_be_set():
+def test_every_setting_can_be_set():
     for variable in CONFIG["env"]:
-        settable = not variable["name"].startswith("BUILD_")
-        assert variable.get("settable", []) == (["value"] if settable else []), variable
+        assert variable.get("settable") == ["value"], variable
 
 
 def test_the_daemon_reads_every_setting_that_the_plugin_has():
