@@ -1,13 +1,23 @@
 #!/bin/bash
 # A step of an AMI build (Packer's shell provisioner, EC2 Image Builder), run as root on the Amazon
-# ECS-optimized AMI with the tarball in the current folder: instances made from the image
-# start with the plugin enabled, for Docker keeps its plugins in /var/lib/docker.
+# ECS-optimized AMI with the tarball, and the SHA256SUMS of its release, in the current folder:
+# instances made from the image start with the plugin enabled, for Docker keeps its plugins in
+# /var/lib/docker. It may run again.
 set -euo pipefail
-arch=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+name=polarity-ecs-ebs-plugin
+tarball="$name.$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/').tar.gz"
 
 systemctl start docker
-folder=$(mktemp -d)
-tar -xzf "polarity-ecs-ebs-plugin.$arch.tar.gz" -C "$folder"
-docker plugin create polarity-ecs-ebs-plugin "$folder"
-docker plugin enable --timeout 120 polarity-ecs-ebs-plugin
-rm -rf "$folder"
+if ! docker plugin inspect "$name" > /dev/null 2>&1; then
+    grep -F "  $tarball" SHA256SUMS | sha256sum --check --quiet || {
+        echo "$tarball is not the file that SHA256SUMS tells of" >&2
+        exit 1
+    }
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    tar -xzf "$tarball" -C "$folder"
+    docker plugin create "$name" "$folder"
+fi
+if [ "$(docker plugin inspect --format '{{.Enabled}}' "$name")" != true ]; then
+    docker plugin enable --timeout 120 "$name"
+fi

@@ -3,9 +3,10 @@
 
     package.py --daemon FILE --version V --commit C [--debug] --output FILE.tar.gz
 
-The rootfs holds the daemon, the file systems' tools with the shared libraries that they need, the CA
-certificates, and the folders that the engine mounts on. The same inputs give the same bytes: names are sorted, and
-owner, mode and time are fixed. What others have made is listed in it, with their licences (contents.py).
+The rootfs holds the daemon, what was built and of what, the file systems' tools with the shared
+libraries that they need, the CA certificates, and the folders that the engine mounts on. The same
+inputs give the same bytes: names are sorted, and owner, mode and time are fixed. What others have made
+is listed in it, with their licences (contents.py).
 """
 
 import argparse
@@ -28,16 +29,15 @@ TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
 # What mke2fs takes an ext4 to be.
 MKE2FS_SETTINGS = "/etc/mke2fs.conf"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+FACTS = "etc/polarity-ecs-ebs-plugin/build"
 FOLDERS = ["dev", "mnt", "proc", "run/docker/plugins", "sys", "var/lib"]
 LOG_FILE = "/var/log/polarity-ecs-ebs.log"
 
 
-def config(version, commit, contents, debug):
+def config(version, commit, debug):
     """The plugin's config.json; the debug variant also logs to a file on the host."""
     with open(os.path.join(HERE, "config.json"), encoding="utf-8") as file:
-        text = file.read()
-    for name, value in [("VERSION", version), ("COMMIT", commit), ("CONTENTS", contents)]:
-        text = text.replace(f"@{name}@", value)
+        text = file.read().replace("@VERSION@", version).replace("@COMMIT@", commit)
     filled = json.loads(text)
     if debug:
         filled["description"] += " (debug)"
@@ -85,8 +85,8 @@ def read(path):
         return file.read()
 
 
-def rootfs(daemon):
-    """The files of the rootfs, path -> (mode, bytes), and what they and the daemon are made of."""
+def rootfs(daemon, version, commit):
+    """The files of the rootfs: path -> (mode, bytes)."""
     require_static(daemon)
     missing = [path for path in [*TOOLS, MKE2FS_SETTINGS, CERTIFICATES] if not os.path.exists(path)]
     if missing:
@@ -99,7 +99,10 @@ def rootfs(daemon):
         for path in [tool, *libraries(tool)]:
             files[path.lstrip("/")] = (0o755, read(path))
     contents = parts.of(f"/{path}" for path in files if not path.startswith("bin/"))
-    return {**files, **contents.files()}, contents.versions()
+    # Not in config.json's variables: `docker plugin upgrade` would keep those of the version before.
+    facts = (f"BUILD_VERSION={version}\nBUILD_COMMIT={commit}\n"
+             f"BUILD_CONTENTS={contents.versions()}\n")
+    return {**files, **contents.files(), FACTS: (0o644, facts.encode())}
 
 
 def parents(path):
@@ -136,9 +139,9 @@ def main():
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
-    files, contents = rootfs(options.daemon)
     write_tarball(
-        options.output, config(options.version, options.commit, contents, options.debug), files)
+        options.output, config(options.version, options.commit, options.debug),
+        rootfs(options.daemon, options.version, options.commit))
     print(f"{options.output}: {os.path.getsize(options.output) / 1e6:.1f} MB")
 
 

@@ -19,14 +19,15 @@ import urllib.parse
 NAME = "polarity-ecs-ebs-plugin"
 LICENCE = "Apache-2.0"
 CONTENTS = f"rootfs/usr/share/{NAME}/contents.json"
+FACTS = f"rootfs/etc/{NAME}/build"
 REPOSITORIES = "https://github.com/apple/"
 
 
 def read_tarball(path):
     """(version, [component, ...]) as package.py put them there."""
     with tarfile.open(path) as tar:
-        config = json.load(tar.extractfile("config.json"))
-        [version] = [v["value"] for v in config["env"] if v["name"] == "BUILD_VERSION"]
+        facts = tar.extractfile(FACTS).read().decode()
+        [version] = re.findall("^BUILD_VERSION=(.*)$", facts, re.MULTILINE)
         return version, json.load(tar.extractfile(CONTENTS))
 
 

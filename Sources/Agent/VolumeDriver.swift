@@ -54,13 +54,13 @@ package struct VolumeDriver: Sendable {
             .now(
                 volumes.assumeIsolated { volumes in
                     document(of: call.path) {
-                        try way(volumes, Request(body, path: call.path), &$0)
+                        try way(volumes, request(call, body), &$0)
                     }
                 })
         case .later(let way):
-            .later { [volumes] in
+            .later { [self] in
                 do {
-                    let mount = try await way(volumes, Request(body, path: call.path))
+                    let mount = try await way(volumes, request(call, body))
                     let body = document(of: call.path) {
                         if let mount { $0.member("Mountpoint", mount.mountpoint) }
                         $0.member("Err", "")
@@ -71,6 +71,10 @@ package struct VolumeDriver: Sendable {
                 }
             }
         }
+    }
+
+    private func request(_ call: Call, _ body: [UInt8]) throws -> Request {
+        try Request(body, path: call.path, driverName: volumes.settings.driverName)
     }
 
     /// How a call is answered.
@@ -159,12 +163,14 @@ private func explanation(of error: any Error, to path: String) -> String {
 private struct Request: Sendable {
     private let members: JSONObject
     private let path: String
+    private let driverName: String
     private let isEmpty: Bool
 
     /// An empty body is one without members: Docker sends Plugin.Activate so, and may send a
     /// retried call so.
-    init(_ body: [UInt8], path: String) throws {
+    init(_ body: [UInt8], path: String, driverName: String) throws {
         self.path = path
+        self.driverName = driverName
         isEmpty = body.isEmpty
         guard !isEmpty else {
             members = [:]
@@ -202,7 +208,7 @@ private struct Request: Sendable {
                     .invalidInput, doing: "answer \(path)",
                     found: "the body is empty: Docker repeats a call so whose answer took too long",
                     advice: "try again, for what was begun goes on; docker plugin enable --timeout "
-                        + "120 makes Docker wait longer")
+                        + "120 \(driverName) makes Docker wait longer")
             }
             throw Self.invalid(path, "the body has no string \(member)")
         }

@@ -38,15 +38,19 @@ package actor VolumeManager {
         package var fileSystem: FileSystemType
         /// For volumes whose options do not say.
         package var takeover: TakeoverPolicy
+        /// What users of Docker call this plugin, for what they are told to do.
+        package var driverName: String
 
         package init(
             mountRoot: String, detachAfter: Duration?, fileSystem: FileSystemType = .xfs,
-            takeover: TakeoverPolicy = .unlessMounted
+            takeover: TakeoverPolicy = .unlessMounted,
+            driverName: String = "polarity-ecs-ebs-plugin"
         ) {
             self.mountRoot = mountRoot
             self.detachAfter = detachAfter
             self.fileSystem = fileSystem
             self.takeover = takeover
+            self.driverName = driverName
         }
     }
 
@@ -123,7 +127,7 @@ package actor VolumeManager {
         do { try VolumeName.check(name) } catch { return error }
         return OperationError(
             .noSuchVolume, doing: "find the volume \(name)", found: "it was not created here",
-            advice: "run docker volume create -d polarity-ecs-ebs-plugin \(name)")
+            advice: "run docker volume create -d \(settings.driverName) \(name)")
     }
 }
 

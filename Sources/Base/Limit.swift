@@ -155,6 +155,12 @@ package enum Limit {
     package static let saveRetryMax: Duration = .seconds(30)
     /// What the holder of the state folder says of itself.
     package static let lockHolderMax = 1024
+    /// Docker's record of a plugin, which has all its settings.
+    package static let pluginRecordMax = 1024 * 1024
+    /// What the plugin's packaging says of the build.
+    package static let buildFileMax = 16 * 1024
+    /// A name with its registry (255) and a tag (128), as Docker bounds them.
+    package static let driverNameMax = 384
     package static let createTimeMax: Duration = .seconds(50)
     package static let formatTimeMax: Duration = .seconds(90)
     /// How long before a call's time is over its work is to have ended, to be its answer.

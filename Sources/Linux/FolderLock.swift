@@ -26,7 +26,8 @@ package final class FolderLock: Sendable {
                 .system, doing: doing,
                 found: "another daemon has it: \(String(decoding: said, as: UTF8.self))",
                 advice: "end that one first; if it is a plugin, 'docker plugin ls' lists it, and "
-                    + "'docker plugin disable --force' ends it and leaves containers running")
+                    + "'docker plugin disable --force' with its name ends it and leaves containers "
+                    + "running")
         }
         // Without room on the disk the lock holds all the same.
         try? lock.write(holder)

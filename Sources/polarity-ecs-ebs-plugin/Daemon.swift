@@ -15,15 +15,20 @@ import TLS
 final class Daemon {
     private let settings: Settings
     private let log: Logger
+    private let driverName: String
     private let health: Health
     private let volumes: VolumeManager
     private let driver: VolumeDriver
     /// Asks EC2 until it answers: from the start on, and again when a call had no answer.
     private var reaching: Task<Void, Never>?
 
-    init(settings: Settings, environment: [String: String], log: Logger) throws {
+    /// `plugin` is the name of the managed plugin that this is, if it is one.
+    init(
+        settings: Settings, plugin: String?, environment: [String: String], log: Logger
+    ) throws {
         self.settings = settings
         self.log = log
+        driverName = plugin ?? DriverName.usual
         health = Health(
             version: settings.version, commit: settings.commit, packages: settings.packages)
         let ring = RingActor.ring
@@ -45,14 +50,14 @@ final class Daemon {
                 devices: try DeviceWatch(devPath: settings.devPath, sysPath: settings.sysPath),
                 fileSystems: FileSystems(devPath: settings.devPath, sysPath: settings.sysPath),
                 state: try StateFiles(
-                    folder: settings.statePath, version: settings.version,
+                    folder: settings.statePath, plugin: plugin, version: settings.version,
                     commit: settings.commit, log: log),
                 host: HostIdentity(settings: settings, metadata: metadata, boot: try bootID()),
                 time: ring),
             settings: VolumeManager.Settings(
                 mountRoot: settings.mountPath, detachAfter: settings.detachAfter,
                 fileSystem: settings.fileSystem,
-                takeover: settings.takeover),
+                takeover: settings.takeover, driverName: driverName),
             executor: ring, log: log)
         driver = VolumeDriver(volumes: volumes)
         ec2.whenEnded = { [weak self] failure in
@@ -81,8 +86,8 @@ final class Daemon {
         log.info(
             "listening",
             metadata: [
-                "socket": "\(settings.socketPath)", "version": "\(settings.version)",
-                "commit": "\(settings.commit)",
+                "driver": "\(driverName)", "socket": "\(settings.socketPath)",
+                "version": "\(settings.version)", "commit": "\(settings.commit)",
             ])
         if let barrier = RingActor.ring.uringBarrier {
             log.warning(

@@ -26,9 +26,12 @@ final class StateFiles {
     /// How many bytes of the journal are whole; 0 where there is none of this document.
     private var journalSize = 0
 
-    /// Throws where another daemon has the folder.
-    init(folder: String, version: String, commit: String, log: Logger) throws(OperationError) {
+    /// Throws where another daemon has the folder. `plugin` is the name of the plugin that this is.
+    init(
+        folder: String, plugin: String?, version: String, commit: String, log: Logger
+    ) throws(OperationError) {
         var holder = "version \(version), commit \(commit)"
+        if let plugin { holder = "the plugin \(plugin), \(holder)" }
         // A plugin is the first process of a PID namespace of its own.
         if getpid() != 1 { holder += ", process \(getpid())" }
         lock = try FolderLock(folder, holder: holder)

@@ -1,5 +1,6 @@
 import Base
 import Glibc
+import Linux
 import Logging
 import Ring
 
@@ -8,7 +9,7 @@ import Ring
 /// Says on standard error why the daemon does not start, and ends with EX_CONFIG or EX_OSERR of
 /// sysexits.h.
 func give(up reason: String, status: Int32, by sinks: LineLog.Sinks? = nil) -> Never {
-    let line = Array("polarity-ecs-ebs-plugin does not start: \(reason)\n".utf8)
+    let line = Array("\(plugin ?? DriverName.usual) does not start: \(reason)\n".utf8)
     if let sinks { sinks.error.write(line) } else { write(STDERR_FILENO, line, line.count) }
     exit(status)
 }
@@ -34,10 +35,13 @@ func currentEnvironment() -> [String: String] {
 }
 
 fillStandardStreams()
-let environment = currentEnvironment()
+let environment = currentEnvironment().merging(buildFacts()) { $1 }
+/// Nil where this is no managed plugin.
+let plugin = DriverName.ofPlugin(mountedAt: Settings().mountPath)
 let settings: Settings
 do { settings = try Settings(environment: environment) } catch {
-    give(up: "\(error)", status: 78)
+    let advice = plugin.map { "; 'docker plugin set \($0) SETTING=VALUE' changes a setting" } ?? ""
+    give(up: "\(error)\(advice)", status: 78)
 }
 let sinks = LineLog.Sinks(format: settings.logFormat, file: settings.logFile)
 LogSink.finishAtEnd()
@@ -47,7 +51,9 @@ let log = Logger(label: "polarity-ecs-ebs-plugin") { _ in
 do { try RingActor.ring.start() } catch { give(up: "\(error)", status: 71, by: sinks) }
 RingActor.spawn {
     do {
-        try await Daemon(settings: settings, environment: environment, log: log).run()
+        try await Daemon(
+            settings: settings, plugin: plugin, environment: environment, log: log
+        ).run()
     } catch {
         give(up: "\(error)", status: 71, by: sinks)
     }

@@ -200,6 +200,39 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 2)
     }
 
+    @Test func `a device that goes while its mount is looked at is joined by nobody`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.lookTimes = [.seconds(5)]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.seconds(1))
+            let end = fixture.executor.now + .seconds(1)
+            _ = try await fixture.cloud.detach(
+                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            _ = try await call.value
+        }
+        #expect(fixture.host.everMounted.count == 2)
+    }
+
+    @Test func `a mount that is made anew while it is looked at is awaited`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.host.lookTimes = [.seconds(5)]
+            fixture.host.mountTime = .seconds(10)
+            let first = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.seconds(1))
+            fixture.host.broken = [Fixture.mountpoint]
+            let second = fixture.start { try await $0.mount(Fixture.name, id: "c") }
+            _ = try await first.value
+            #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+            _ = try await second.value
+        }
+    }
+
     @Test func `a mount that could not be undone while another host takes the volume goes later`()
         throws
     {

@@ -129,8 +129,18 @@ import VolumeCore
         #expect(volumes?.map { $0["Status"]?["problem"] } == ["there is no such option"])
     }
 
+    @Test func `a volume that was not created is told how to be, with this driver's name`() throws {
+        let body = "{\"Name\":\"\(Fixture.name)\",\"ID\":\"a\"}"
+        for path in ["/VolumeDriver.Mount", "/VolumeDriver.Get", "/VolumeDriver.Path"] {
+            let text = try answer(Fixture(), path, body)["Err"]?.string ?? ""
+            #expect(
+                text.hasSuffix("run docker volume create -d ebs:1.2.3 \(Fixture.name)"), "\(text)")
+        }
+    }
+
     @Test(arguments: [
-        ("", "docker plugin enable --timeout"), ("{}", "the body has no string Name"),
+        ("", "docker plugin enable --timeout 120 ebs:1.2.3 "),
+        ("{}", "the body has no string Name"),
         (#"{"Name":"vol-1a2b3c4d","Opts":[]}"#, "Opts is no JSON object"),
         (#"{"Name":"vol-1a2b3c4d","Opts":{"uid":1}}"#, "a value in Opts is no string"),
         ("[]", "the body is no JSON object"),

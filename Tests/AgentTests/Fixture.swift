@@ -21,6 +21,7 @@ final class Fixture: @unchecked Sendable {
     let time: FixtureTime
     private(set) var manager: VolumeManager
     private let settings: VolumeManager.Settings
+    static let driverName = "ebs:1.2.3"
 
     init(
         _ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15),
@@ -32,7 +33,8 @@ final class Fixture: @unchecked Sendable {
         host = SimulatedHost(cloud: cloud)
         cloud.add(Self.id, content)
         settings = VolumeManager.Settings(
-            mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover)
+            mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover,
+            driverName: Self.driverName)
         manager = Self.makeManager(time, cloud, host, state, settings, log)
     }
 

@@ -1,5 +1,6 @@
 import itertools
 import pathlib
+import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "Rig"))
@@ -27,6 +28,44 @@ def host():
         running.engine.import_image("seeded", {"data/seed": "from the image\n"})
         yield running
     assert running.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def machine(host):
+    """The other instance with an engine of its own and without the plugin, which tests install."""
+    with rig.Instance(host.simulator, rig.ELSEWHERE, SETTINGS) as machine:
+        yield machine
+    assert machine.leftovers() == []
+
+
+@pytest.fixture
+def unpacked(machine):
+    """Unpacks the plugin's tarball into a folder of the engine's; its path. Behind the test all that
+    is installed on the machine is removed, and Docker forgets its volumes."""
+    made = []
+
+    def unpack(name):
+        folder = machine.engine.directory / f"unpacked-{name}"
+        folder.mkdir()
+        made.append(folder)
+        machine.shell(f"tar -xzf {rig.TARBALL} -C {folder}")
+        for command in rig.adapting_commands(folder):
+            machine.shell(command)
+        # Where nobody sets it, it is the folder that the engine's data root lies in, as on a host.
+        config = folder / "config.json"
+        config.write_text(config.read_text().replace('"/var/lib"', f'"{machine.engine.lib}"', 1))
+        return folder
+    yield unpack
+    docker = machine.engine.docker
+    for listed, removed in (("ps --all", "rm --force"), ("volume ls", "volume rm"),
+                            ("plugin ls", "plugin rm --force")):
+        for found in docker(*listed.split(), "--quiet").stdout.split():
+            docker(*removed.split(), found)
+    for folder in [*made, machine.engine.lib / rig.PLUGIN]:
+        shutil.rmtree(folder, ignore_errors=True)
+    # Only at its start does Docker forget what was of a driver that is gone.
+    machine.engine.stop_daemon()
+    machine.engine.start_daemon()
 
 
 @pytest.fixture(scope="session")

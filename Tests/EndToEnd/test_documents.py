@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 
-from host import ROOT
+import yaml
+
+from host import PLUGIN, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG = json.loads((ROOT / "plugin" / "config.json").read_text(encoding="utf-8"))
-# For tests and for the build: no operator sets them.
-UNDOCUMENTED = {"BUILD_VERSION", "BUILD_COMMIT", "SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
+# For tests: no operator sets them.
+UNDOCUMENTED = {"SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
 
 
 def section(title):
@@ -23,10 +25,9 @@ def test_the_readme_names_every_setting_and_no_other():
     assert documented == {variable["name"] for variable in CONFIG["env"]} - UNDOCUMENTED
 
 
-def test_every_setting_but_the_build_s_can_be_set():
+def test_every_setting_can_be_set():
     for variable in CONFIG["env"]:
-        settable = not variable["name"].startswith("BUILD_")
-        assert variable.get("settable", []) == (["value"] if settable else []), variable
+        assert variable.get("settable") == ["value"], variable
 
 
 def test_the_daemon_reads_every_setting_that_the_plugin_has():
@@ -47,8 +48,48 @@ def test_the_targets_that_the_readme_names_are_in_the_makefile():
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_cloudformation_example_permits_what_the_policy_does():
+class Template(yaml.SafeLoader):
+    """CloudFormation's short forms are read as their texts, at no place in particular."""
+
+
+PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "*", "AWS::AccountId": "*"}
+Template.add_constructor("!Sub", lambda _, node: re.sub(
+    r"\$\{([\w:]+)\}", lambda match: PSEUDO.get(match[1], match[0]), node.value))
+Template.add_constructor("!Ref", lambda _, node: node.value)
+Template.add_constructor("!GetAtt", lambda _, node: node.value)
+CLOUDFORMATION = yaml.load((ROOT / "plugin" / "cloudformation.yaml").read_text("utf-8"), Template)
+TERRAFORM = (ROOT / "plugin" / "terraform" / "main.tf").read_text(encoding="utf-8")
+
+
+def test_the_examples_permit_what_the_policy_does():
     policy = json.loads((ROOT / "plugin" / "iam-policy.json").read_text(encoding="utf-8"))
-    wanted = {action for statement in policy["Statement"] for action in statement["Action"]}
-    template = (ROOT / "plugin" / "cloudformation.yaml").read_text(encoding="utf-8")
-    assert set(re.findall(r'"(ec2:\w+)"', template)) == wanted
+
+    def values(value):
+        return [value] if isinstance(value, str) else value
+
+    def statements(policy):
+        return [{name: values(value) if name in ("Action", "Resource") else value
+                 for name, value in statement.items() if name != "Sid"}
+                for statement in policy["Statement"]]
+
+    [inline] = [policy["PolicyDocument"]
+                for policy in CLOUDFORMATION["Resources"]["InstanceRole"]["Properties"]["Policies"]
+                if policy["PolicyName"] == PLUGIN]
+    assert statements(inline) == statements(policy)
+    # Terraform takes the file itself.
+    assert 'policy = replace(file("${path.module}/../iam-policy.json"), "arn:aws:",' in TERRAFORM
+
+
+def test_the_examples_require_imdsv2_and_use_gp3():
+    data = CLOUDFORMATION["Resources"]["Instances"]["Properties"]["LaunchTemplateData"]
+    assert data["MetadataOptions"]["HttpTokens"] == "required"
+    [root] = data["BlockDeviceMappings"]
+    assert (root["DeviceName"], root["Ebs"]["VolumeType"]) == ("/dev/xvda", "gp3")
+    assert CLOUDFORMATION["Resources"]["Volume"]["Properties"]["VolumeType"] == "gp3"
+    assert re.search(r'metadata_options \{\s+http_tokens += "required"', TERRAFORM)
+    assert re.search(r'device_name = "/dev/xvda"\s+ebs \{\s+volume_type = "gp3"', TERRAFORM)
+    assert re.search(r'resource "aws_ebs_volume" "data" \{[^}]+\btype += "gp3"', TERRAFORM)
+
+
+def test_terraform_leaves_the_plugin_s_tags():
+    assert re.search(r'ignore_tags \{\s+key_prefixes = \["polarity-ecs-ebs-plugin:"\]', TERRAFORM)
