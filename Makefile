@@ -61,18 +61,9 @@ check:
 	swift format lint --strict --recursive Sources Tests Package.swift
 	@$(PYTHON) -B Tests/Boundary/test_boundary.py
 
-# Scripts, templates and the like. Terraform's file is only parsed: to validate it, terraform would
-# download the provider.
-LINTERS := .build/linters
-lint: deps $(LINTERS)/ready
-	shellcheck .ci/deps .ci/run plugin/*.sh
-	$(LINTERS)/bin/cfn-lint plugin/cloudformation.yaml
-	$(LINTERS)/bin/hcl2tojson plugin/terraform/main.tf > /dev/null
-
-$(LINTERS)/ready: .ci/lint-requirements.txt
-	$(PYTHON) -m venv $(LINTERS)
-	$(LINTERS)/bin/pip install --quiet --requirement $<
-	@touch $@
+# Workflows, scripts and templates; its tools go into .build/tools.
+lint:
+	@bash .ci/lint
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
