@@ -147,7 +147,7 @@ extension VolumeManager {
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
         var approach = Approach(since: ports.time.now)
-        if let seen = volume.description, seen.attachments.isEmpty {
+        if let seen = volume.description, seen.attachments.isEmpty, volume.attachedAt == nil {
             let step = try await comeCloser(
                 volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
             if case .attached(let attachment) = step { return attachment }
@@ -273,7 +273,7 @@ extension VolumeManager {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
         for _ in DeviceNames.all {
-            guard let name = takeDeviceName() else { break }
+            guard let name = takeUnansweredName(of: volume) ?? takeDeviceName() else { break }
             let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
@@ -287,6 +287,7 @@ extension VolumeManager {
             } catch let failure as EC2Failure {
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.isHere = true
+                    volume.unansweredName = name
                     noteAttached(volume)
                 } else {
                     volume.record.isOurs = wasOurs
@@ -308,6 +309,18 @@ extension VolumeManager {
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
             found: "all \(DeviceNames.all.count) device names are taken or refused",
             advice: "place the task on another instance")
+    }
+
+    /// The name to ask for again; nil where there is none, or another volume has it by now.
+    private func takeUnansweredName(of volume: Volume) -> String? {
+        guard let name = volume.unansweredName else { return nil }
+        volume.unansweredName = nil
+        let isTaken = volumes.values.contains {
+            $0 !== volume && $0.record.deviceName == name
+        }
+        guard !isTaken else { return nil }
+        deviceNames.claim(name)
+        return name
     }
 
     /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end before

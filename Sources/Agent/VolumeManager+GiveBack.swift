@@ -239,6 +239,7 @@ extension VolumeManager {
         volume.isLookedAt = false
         volume.foreignAt = nil
         volume.askedNames = []
+        volume.unansweredName = nil
         volume.description?.attachments = []
         volume.description?.state = .available
         saveInBackground()

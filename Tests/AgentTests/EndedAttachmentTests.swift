@@ -192,6 +192,44 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
+    // MARK: Lost answers
+
+    /// A Mount whose AttachVolume is applied and not answered, and that then learns nothing more.
+    private func mountInVain(_ fixture: Fixture, _ manager: VolumeManager) async throws {
+        fixture.cloud.latency.device = .seconds(10)
+        try await manager.create(Fixture.name, options: [:])
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+        let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+        #expect(error != nil)
+    }
+
+    @Test func `after a lost answer a Mount looks before it asks for another attachment`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `an attachment that is asked for again after a lost answer has the same name`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let free = fixture.cloud.volumes[Fixture.id]
+        try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(30))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+        }
+        let calls = fixture.cloud.calls(of: "AttachVolume")
+        #expect(calls.count == 2 && Set(calls).count == 1)
+    }
+
     // MARK: Places
 
     @Test func `what somebody attached by hand and has detached since takes no place`() throws {
