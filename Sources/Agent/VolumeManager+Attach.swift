@@ -147,7 +147,9 @@ extension VolumeManager {
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
         var approach = Approach(since: ports.time.now)
-        if let seen = volume.description, seen.attachments.isEmpty, volume.attachedAt == nil {
+        if let seen = volume.description, seen.attachments.isEmpty,
+            volume.unansweredName == nil
+        {
             let step = try await comeCloser(
                 volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
             if case .attached(let attachment) = step { return attachment }
@@ -272,8 +274,10 @@ extension VolumeManager {
     ) async throws -> AttachOutcome {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
+        var asked = takeAskedName(of: volume)
         for _ in DeviceNames.all {
-            guard let name = takeUnansweredName(of: volume) ?? takeDeviceName() else { break }
+            guard let name = asked ?? takeDeviceName() else { break }
+            asked = nil
             let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
@@ -311,9 +315,11 @@ extension VolumeManager {
             advice: "place the task on another instance")
     }
 
-    /// The name to ask for again; nil where there is none, or another volume has it by now.
-    private func takeUnansweredName(of volume: Volume) -> String? {
-        guard let name = volume.unansweredName else { return nil }
+    /// The name that the volume may be attached by already, to be asked for again; nil where there is none,
+    /// or another volume has it by now.
+    private func takeAskedName(of volume: Volume) -> String? {
+        let own = volume.record.isOurs ? volume.record.deviceName : nil
+        guard let name = volume.unansweredName ?? own else { return nil }
         volume.unansweredName = nil
         let isTaken = volumes.values.contains {
             $0 !== volume && $0.record.deviceName == name
@@ -327,7 +333,8 @@ extension VolumeManager {
     /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
     /// told, and no reason to refuse a container its data.
     private func noteAttaching(_ volume: Volume, as name: String) async {
-        releaseDeviceName(of: volume)
+        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
+        dropOwnership(of: volume)
         volume.record.isOurs = true
         volume.record.deviceName = name
         volume.askedNames.insert(name)

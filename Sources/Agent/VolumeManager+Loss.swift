@@ -40,7 +40,7 @@ extension VolumeManager {
             volume.askedNames.insert(name)
         }
         volume.attachedAt = nil
-        releaseDeviceName(of: volume)
+        if volume.record.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(
             "the device of a mounted volume has gone: what was not written is lost",
@@ -57,7 +57,7 @@ extension VolumeManager {
     }
 
     /// Once a volume is detached, another host may have used it before it comes back.
-    private func dropOwnership(of volume: Volume) {
+    func dropOwnership(of volume: Volume) {
         guard volume.record.isOwnershipDue else { return }
         volume.record.isOwnershipDue = false
         log.warning(

@@ -78,6 +78,45 @@ import VolumeCore
         #expect(lines.with("not given back yet").isEmpty)
     }
 
+    @Test func `what is attached by hand after a loss stays, also for the next daemon`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await detachByHand(fixture)
+            attachByHand(fixture)
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    /// Its mark is the former attachment's, whose end this plugin did not see.
+    @Test func `what is attached by hand on Xen by another name is proved unheld by that name`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.isXen = true
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            _ = try await fixture.cloud.attach(
+                Fixture.id, to: Fixture.here, as: "/dev/sdk", by: Instant(nanoseconds: .max))
+            try await fixture.sleep(.seconds(2))
+            fixture.host.held = [Fixture.id]
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
     // MARK: The mark
 
     @Test func `a mark that could not be removed is removed later`() throws {
