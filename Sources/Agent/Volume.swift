@@ -52,6 +52,9 @@ final class Volume {
     var askedNames: Set<String> = []
     /// Whether the mark of an attachment that has ended could not be removed: it says nothing of another.
     var isMarkStale = false
+    /// The name of an AttachVolume whose answer was lost: another one, if there is to be one, asks for the
+    /// same, which the record has. So a later run knows the attachment, whichever it is of.
+    var unansweredName: String?
     /// When a look at this instance was asked for first that did not list it, though it is thought to be
     /// attached.
     var unlistedAt: Instant?

@@ -147,7 +147,9 @@ extension VolumeManager {
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
         var approach = Approach(since: ports.time.now)
-        if let seen = volume.description, seen.attachments.isEmpty {
+        if let seen = volume.description, seen.attachments.isEmpty,
+            volume.unansweredName == nil
+        {
             let step = try await comeCloser(
                 volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
             if case .attached(let attachment) = step { return attachment }
@@ -270,8 +272,10 @@ extension VolumeManager {
     ) async throws -> AttachOutcome {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
+        var asked = takeAskedName(of: volume)
         for _ in DeviceNames.all {
-            guard let name = takeDeviceName() else { break }
+            guard let name = asked ?? takeDeviceName() else { break }
+            asked = nil
             let wasOurs = volume.record.isOurs
             do {
                 if try await isForeign(name, to: volume) { continue }
@@ -285,6 +289,7 @@ extension VolumeManager {
             } catch let failure as EC2Failure {
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.isHere = true
+                    volume.unansweredName = name
                     noteAttached(volume)
                 } else {
                     volume.record.isOurs = wasOurs
@@ -308,11 +313,26 @@ extension VolumeManager {
             advice: "place the task on another instance")
     }
 
+    /// The name that the volume may be attached by already, to be asked for again; nil where there is none,
+    /// or another volume has it by now.
+    private func takeAskedName(of volume: Volume) -> String? {
+        let own = volume.record.isOurs ? volume.record.deviceName : nil
+        guard let name = volume.unansweredName ?? own else { return nil }
+        volume.unansweredName = nil
+        let isTaken = volumes.values.contains {
+            $0 !== volume && $0.record.deviceName == name
+        }
+        guard !isTaken else { return nil }
+        deviceNames.claim(name)
+        return name
+    }
+
     /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end before
     /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
     /// told, and no reason to refuse a container its data.
     private func noteAttaching(_ volume: Volume, as name: String) async {
-        releaseDeviceName(of: volume)
+        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
+        dropOwnership(of: volume)
         volume.record.isOurs = true
         volume.record.deviceName = name
         volume.askedNames.insert(name)

@@ -213,6 +213,8 @@ extension VolumeManager {
     ) throws -> Bool {
         guard let name = own.device, !isAttached(volume, as: name, seen, on: host) else {
             volume.foreignAt = nil
+            // By that name its device is found, and proved unheld.
+            if let name = own.device, volume.record.deviceName != name { claim(name, for: volume) }
             return true
         }
         guard let first = volume.foreignAt, lookedAt >= first + Limit.tagLagMax else {
@@ -239,6 +241,7 @@ extension VolumeManager {
         volume.isLookedAt = false
         volume.foreignAt = nil
         volume.askedNames = []
+        volume.unansweredName = nil
         volume.description?.attachments = []
         volume.description?.state = .available
         saveInBackground()

@@ -68,7 +68,7 @@ extension VolumeManager {
         }
         volume.attachedAt = nil
         volume.isLookedAt = false
-        releaseDeviceName(of: volume)
+        if volume.record.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(
             "the device of a mounted volume has gone: what was not written is lost",
@@ -85,7 +85,7 @@ extension VolumeManager {
     }
 
     /// Once a volume is detached, another host may have used it before it comes back.
-    private func dropOwnership(of volume: Volume) {
+    func dropOwnership(of volume: Volume) {
         guard volume.record.isOwnershipDue else { return }
         volume.record.isOwnershipDue = false
         log.warning(

@@ -64,7 +64,10 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.record.isOurs || volume.device != nil { volume.record.hasLease = true }
+        if volume.record.isOurs || volume.device != nil, !volume.record.hasLease {
+            volume.record.hasLease = true
+            saveInBackground()
+        }
         if !volume.isUsed { giveBackWhenUnused(volume) }
     }
 

@@ -78,6 +78,45 @@ import VolumeCore
         #expect(lines.with("not given back yet").isEmpty)
     }
 
+    @Test func `what is attached by hand after a loss stays, also for the next daemon`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await detachByHand(fixture)
+            attachByHand(fixture)
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    /// Its mark is the former attachment's, whose end this plugin did not see.
+    @Test func `what is attached by hand on Xen by another name is proved unheld by that name`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.isXen = true
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            _ = try await fixture.cloud.attach(
+                Fixture.id, to: Fixture.here, as: "/dev/sdk", by: Instant(nanoseconds: .max))
+            try await fixture.sleep(.seconds(2))
+            fixture.host.held = [Fixture.id]
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
     // MARK: The mark
 
     @Test func `a mark that could not be removed is removed later`() throws {
@@ -190,6 +229,44 @@ import VolumeCore
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
         #expect(state(fixture) == .available)
+    }
+
+    // MARK: Lost answers
+
+    /// A Mount whose AttachVolume is applied and not answered, and that then learns nothing more.
+    private func mountInVain(_ fixture: Fixture, _ manager: VolumeManager) async throws {
+        fixture.cloud.latency.device = .seconds(10)
+        try await manager.create(Fixture.name, options: [:])
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+        let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+        #expect(error != nil)
+    }
+
+    @Test func `after a lost answer a Mount looks before it asks for another attachment`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+    }
+
+    @Test func `an attachment that is asked for again after a lost answer has the same name`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let free = fixture.cloud.volumes[Fixture.id]
+        try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(30))
+            fixture.cloud.staleDescriptions = [:]
+            _ = try await call.value
+        }
+        let calls = fixture.cloud.calls(of: "AttachVolume")
+        #expect(calls.count == 2 && Set(calls).count == 1)
     }
 
     // MARK: Places

@@ -270,6 +270,16 @@ final class LifeHost: @unchecked Sendable {
         cutAttachments[volume.index] = world.scheduler.now
     }
 
+    /// Called once EC2 has told the daemon what is attached here. A look that is older than an attachment
+    /// whose record is lost leaves nothing that tells of it.
+    func told(ofAttachments listed: [BlockDeviceMapping]) {
+        let volumes = world.cloud.volumes.filter { volume in
+            forgotten.contains(volume.index) && volume.attachment(on: index) != nil
+                && !listed.contains { $0.volume == volume.id }
+        }
+        for volume in volumes { cutAttachments[volume.index] = world.scheduler.now }
+    }
+
     /// Called once EC2 has told the daemon of a volume that is attached here. A mark that each look shows
     /// makes it known again; without one it may be anybody's. It was written with the lease.
     func told(of volume: LifeCloud.Volume) {

@@ -66,7 +66,10 @@ final class LifeKernel: @unchecked Sendable {
 
     /// The device of a node, its own or that of its partition.
     func device(_ node: BlockDevice) -> Device? {
-        devices.first { $0.node.number.minor == node.number.minor && $0.isPresent }
+        devices.first {
+            $0.node.number.minor == node.number.minor && node.path.hasPrefix($0.node.path)
+                && $0.isPresent
+        }
     }
 
     /// What bears the name that a volume was attached by, where that is how devices are named.

@@ -94,6 +94,7 @@ extension LifePorts: EC2Port {
             var (state, isHibernated, own) = cloud.toldOfInstance(asked, by: host.index)
             if fault == .ownersSeemStopped, asked != host.index { state = .stopped }
             if fault == .hibernationHidden { isHibernated = false }
+            if asked == host.index { host.told(ofAttachments: own) }
             let others = world.otherNames.map {
                 BlockDeviceMapping(deviceName: $0, volume: nil)
             }
@@ -251,22 +252,28 @@ extension LifePorts: DevicePort {
 // MARK: File systems
 
 extension LifePorts: FileSystemPort {
-    /// The device, proved to be the volume; with some planted faults, not proved.
+    /// The device that was opened, proved to be the volume; with some planted faults, not proved. Once it
+    /// has gone it fails, and what bears its name by then is another one.
     private func proved(
-        _ node: BlockDevice, _ id: VolumeID
+        _ node: BlockDevice, _ id: VolumeID, _ opened: LifeKernel.Device?
     ) -> Result<LifeKernel.Device, any Error> {
         let isProved = fault != .anyDeviceTaken && fault != .oldDeviceTaken && !host.isXen
         guard let device = kernel.device(node), !isProved || device.volume.id == id else {
             return .failure(
                 OperationError(.device, doing: "open \(node.path)", found: "it is not \(id)"))
         }
+        guard device === opened else {
+            return .failure(
+                OperationError(.device, doing: "use \(node.path)", found: "it has gone"))
+        }
         return .success(device)
     }
 
     func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
-        try await step(2...20, at: volume) { [self] in
+        let opened = kernel.device(device)
+        return try await step(2...20, at: volume) { [self] in
             let isReadError = kernelFails()
-            return proved(device, volume).flatMap { found in
+            return proved(device, volume, opened).flatMap { found in
                 if isReadError {
                     if fault == .readErrorIsBlank { return .success(.blank) }
                     return .failure(
@@ -286,15 +293,17 @@ extension LifePorts: FileSystemPort {
     func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
+        let opened = kernel.device(device)
         // mkfs dies with the daemon that started it, and is dead before the next one starts.
         let ifCut = { [self] in
-            guard case .success(let found) = proved(device, volume), found.volume.content == .blank
+            guard case .success(let found) = proved(device, volume, opened),
+                found.volume.content == .blank
             else { return }
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
         world.checkChange("formats", cloud.volume(volume), on: host.index)
         let _: Bool = try await step(200...3000, at: volume, ifCut: ifCut) { [self] in
-            proved(device, volume).map { found in
+            proved(device, volume, opened).map { found in
                 world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
                     type: plan.type.rawValue, label: nil, uuid: nil)
@@ -355,9 +364,10 @@ extension LifePorts: FileSystemPort {
         _ device: BlockDevice, _ volume: VolumeID, _ mountpoint: String, _ readOnly: Bool
     ) async throws {
         let fails = kernelFails()
+        let opened = kernel.device(device)
         let _: Bool = try await step(fails ? 1000...8000 : 2...60, at: volume) {
             [self] in
-            proved(device, volume).flatMap { found in
+            proved(device, volume, opened).flatMap { found in
                 let isReadOnly = readOnly && fault != .readOnlyDropped
                 world.checkMount(
                     of: found, by: device, for: volume, on: host.index, readOnly: isReadOnly)

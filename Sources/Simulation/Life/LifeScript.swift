@@ -158,6 +158,12 @@ final class LifeScript: @unchecked Sendable {
         let owner = world.hosts[attachment.host]
         // Without a device, only whoever made it can end it, by hand.
         if isOpen(attachment, of: owner), owner.kernel.device(of: volume) == nil { return [] }
+        // Nobody else knows that its lease was left behind.
+        if isOpen(attachment, of: owner),
+            volume.tags[LifeCloud.lease] == world.cloud.instances[owner.index].description
+        {
+            return free.filter { $0 === owner }
+        }
         if isStray(volume) { return free.filter { $0.index == attachment.host } }
         return free.filter {
             $0.index == attachment.host || mayTake(volume, attachment, $0)
