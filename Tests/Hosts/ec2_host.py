@@ -94,7 +94,8 @@ class Host:
                     return result
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not so in {timeout} s")
-            time.sleep(0.1)
+            # Each look costs an emulated processor much.
+            time.sleep(0.3)
 
     def wait_for_engine(self):
         self.wait_until(
@@ -138,19 +139,27 @@ class Host:
 
     def install(self, unpack=True):
         """The README's commands, with the settings that lead the plugin to the simulator."""
-        settings = {
-            "AWS_ENDPOINT_URL_EC2": self._as_seen(self.simulator.endpoint),
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._as_seen(
-                self.simulator.instance(HERE)["imdsEndpoint"]),
-            "AWS_CA_BUNDLE": CA_FILE, "DETACH_AFTER": "5s",
-        }
         for command in readme_commands("docker plugin create"):
             if command.startswith("docker plugin enable"):
-                values = " ".join(f"{name}={value}" for name, value in settings.items())
-                self.guest(f"docker plugin set {PLUGIN} {values}")
+                self._set({
+                    "AWS_ENDPOINT_URL_EC2": self._as_seen(self.simulator.endpoint),
+                    "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._as_seen(
+                        self.simulator.instance(HERE)["imdsEndpoint"]),
+                    "AWS_CA_BUNDLE": CA_FILE, "DETACH_AFTER": "5s"})
             if unpack or command.startswith("docker "):
                 self.guest("cd /root && " + command.replace("amd64", self.row.architecture))
         self.wait_for_plugin()
+
+    def change(self, settings):
+        """Sets them, for which the plugin has to be disabled."""
+        self.guest(f"docker plugin disable --force {PLUGIN}")
+        self._set(settings)
+        self.guest(f"docker plugin enable --timeout 120 {PLUGIN}")
+        self.wait_for_plugin()
+
+    def _set(self, settings):
+        values = " ".join(f"{name}={value}" for name, value in settings.items())
+        self.guest(f"docker plugin set {PLUGIN} {values}")
 
     @staticmethod
     def _as_seen(url):
@@ -203,11 +212,18 @@ class Writer:
 
     def __init__(self, host, volume, *options):
         self.host, self.volume = host, volume
+        self.process = None
         self.id = host.start(volume, WRITER, *options)
         self.wait_for_more()
 
     def lines(self):
-        return int(self.host.docker("exec", self.id, "wc", "-l", "/data/log").split()[0])
+        """How many there are in the file as the container has it, whatever Docker is doing."""
+        process = self.process or self.host.docker(
+            "inspect", "--format", "{{.State.Pid}}", self.id).strip()
+        self.process = None  # Unless it can be read: then it is this one still.
+        count = int(self.host.guest(f"wc -l < /proc/{process}/root/data/log"))
+        self.process = process
+        return count
 
     def wait_for_more(self, than=0):
         return self.host.wait_until(

@@ -7,6 +7,7 @@ image of it with a kernel takes seconds.
 
 import contextlib
 import hashlib
+import inspect
 import os
 import pathlib
 import re
@@ -44,8 +45,11 @@ def image(release, kernel_release, architecture="amd64"):
     """The image of a Debian release with the cloud kernel of `kernel_release`; made where missing."""
     kernel, modules, version = _kernel(kernel_release, architecture)
     root = _root(release, architecture)
-    disk = CACHE / f"{release}-{version}-{_digest(root.name, *_guest_files())}.img"
+    name = f"{release}-{version}-"
+    disk = CACHE / f"{name}{_digest(root.name, *_recipe())}.img"
     if not disk.exists():
+        for old in CACHE.glob(f"{name}*.img"):
+            old.unlink()
         _say(f"the disk of {release} with Linux {version}")
         with _folder() as folder:
             tree = folder / "root"
@@ -140,22 +144,24 @@ def _unpack_kernel(release, architecture, scratch):
     meta = f"linux-image-cloud-{architecture}"
     depends = _run("apt-cache", *apt, "depends", meta, capture=True)
     [package] = set(re.findall(r"Depends: (linux-image-\d\S+)", depends))
-    # sid has the modules in a package beside the kernel's.
+    # sid has the kernel and its modules in packages that this one only asks for.
     needs = _run("apt-cache", *apt, "depends", package, capture=True)
-    packages = {package, *re.findall(r"Depends: (linux-(?:modules|binary)-\d\S+)", needs)}
+    packages = {package, *re.findall(r"Depends: (linux-(?:base|modules|binary)-\d\S+)", needs)}
     _run("apt-get", *apt, "download", *sorted(packages), cwd=scratch)
     tree = scratch / "tree"
     for archive in scratch.glob("linux-*.deb"):
         _run("dpkg-deb", "--extract", archive, tree)
-    version = next(tree.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
     # Older packages have their modules in /lib.
     [modules] = [path for path in (tree / "lib/modules", tree / "usr/lib/modules") if path.exists()]
-    if modules.parent.parent != tree:
+    [version] = os.listdir(modules)
+    [kernel] = [path for path in (tree / f"boot/vmlinuz-{version}", modules / version / "vmlinuz")
+                if path.exists()]
+    if not (tree / "lib").exists():
         (tree / "lib").symlink_to("usr/lib")
     _run("depmod", "--basedir", tree, version)
     (scratch / "kernel").mkdir()
+    os.rename(kernel, scratch / f"kernel/vmlinuz-{version}")
     os.rename(modules, scratch / "kernel/modules")
-    os.rename(tree / f"boot/vmlinuz-{version}", scratch / f"kernel/vmlinuz-{version}")
     for build in (scratch / "kernel/modules" / version).glob("build"):
         build.unlink()
 
@@ -201,10 +207,10 @@ def _archives():
 # Helpers
 
 
-def _guest_files():
+def _recipe():
     """What the disk is made of beside the packages."""
-    recipe = [pathlib.Path(__file__), BARRIER, *sorted(GUEST.iterdir())]
-    return [path.read_bytes() for path in recipe]
+    files = [BARRIER, *sorted(GUEST.iterdir())]
+    return [inspect.getsource(_furnish), SKIPPED, DISK, *(path.read_bytes() for path in files)]
 
 
 def _digest(*parts):
