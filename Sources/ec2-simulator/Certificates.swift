@@ -5,12 +5,17 @@ import Ring
 /// directory, so that a restarted simulator is trusted by those who trusted it before.
 struct Certificates {
     private let directory: String
+    /// IP addresses that the server certificate names beside the loopback's.
+    private let addresses: [String]
 
     var authority: String { directory + "/ca.pem" }
     var server: String { directory + "/server.pem" }
     var serverKey: String { directory + "/server-key.pem" }
 
-    init(directory: String) { self.directory = directory }
+    init(directory: String, addresses: [String]) {
+        self.directory = directory
+        self.addresses = addresses
+    }
 
     /// Makes what is missing, by the openssl command. Its key files have mode 0600.
     @RingActor
@@ -22,10 +27,11 @@ struct Certificates {
             extensions: ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"])
         // Last comes what tells that all is made.
         let unfinished = server + ".new"
+        let names = (["127.0.0.1", "::1"] + addresses).map { ",IP:" + $0 }.joined()
         try await request(
             key: serverKey, certificate: unfinished, subject: "/CN=localhost",
             extensions: [
-                "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1",
+                "subjectAltName=DNS:localhost" + names,
                 "basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth",
             ], signedBy: (authority, authorityKey))
         guard rename(unfinished, server) == 0 else { throw SystemError("rename \(unfinished)") }

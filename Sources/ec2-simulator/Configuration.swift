@@ -2,6 +2,7 @@ import AWSWire
 import Base
 import EC2Model
 import JSON
+import Ring
 
 /// What `--config` holds: a JSON object. Every member but `stateDir`, and an instance's or
 /// volume's `id`, has a default; a member that is not known is refused.
@@ -9,6 +10,7 @@ import JSON
 ///     {
 ///       "stateDir": "/var/tmp/ec2", "region": "eu-central-1", "accountId": "123456789012",
 ///       "ec2Port": 0,               // 0: any free port, told by GET /state
+///       "addresses": ["10.0.2.2"],  // further IP addresses that clients reach it by
 ///       "devPath": "/dev",          // of the first instance, unless it has its own
 ///       "instances": [{
 ///         "id": "i-0123456789abcdef0", "type": "m6i.large", "availabilityZone": "eu-central-1a",
@@ -60,6 +62,9 @@ struct Configuration {
 
     var stateDirectory: String
     var ec2Port: UInt16
+    /// IP addresses other than the loopback's by which clients reach EC2's endpoint, such as a
+    /// virtual machine's for its host: the certificate names them.
+    var addresses: [String] = []
     var instances: [InstanceSetting] = []
     var volumes: [VolumeSetting] = []
     var credentials = CredentialSetting()
@@ -74,6 +79,14 @@ struct Configuration {
         }
         let devPath = try reader.string("devPath") ?? "/dev"
         ec2Port = UInt16(try reader.integer("ec2Port", in: 0...65535) ?? 0)
+        for (index, value) in (try reader.array("addresses") ?? []).enumerated() {
+            guard let address = value.string,
+                IPv4Address(address) != nil || IPv6Address(address) != nil
+            else {
+                throw reader.wrong("addresses[\(index)]", "an IP address")
+            }
+            addresses.append(address)
+        }
         region = Region(
             name: try reader.string("region") ?? "eu-central-1",
             accountID: try reader.string("accountId") ?? "123456789012")

@@ -20,7 +20,8 @@ final class Server {
 
     /// Returns when every listener answers, and every volume of the configuration is there.
     func start() async throws {
-        let certificates = Certificates(directory: stateDirectory.path)
+        let certificates = Certificates(
+            directory: stateDirectory.path, addresses: configuration.addresses)
         try await certificates.make()
         for setting in configuration.instances { _ = try serve(setting) }
         for setting in configuration.volumes { try await simulator.add(setting) }

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -90,6 +91,21 @@ def test_a_client_that_does_not_know_the_authority_refuses_the_server(simulator)
 def test_localhost_is_a_name_of_the_certificate(simulator):
     simulator.endpoint = simulator.endpoint.replace("127.0.0.1", "localhost")
     assert simulator.ec2().describe_volumes()["Volumes"]
+
+
+def test_further_addresses_are_names_of_the_certificate(start):
+    simulator = start(addresses=["10.0.2.2", "fd00::2"])
+    port = int(simulator.endpoint.rsplit(":", 1)[1])
+    context = ssl.create_default_context(cafile=simulator.ca_file)
+    for address in ("127.0.0.1", "10.0.2.2", "fd00::2"):
+        with (socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+              context.wrap_socket(connection, server_hostname=address)):
+            pass
+
+
+def test_an_address_that_is_none_is_refused(start):
+    with pytest.raises(RuntimeError, match="addresses.*an IP address"):
+        start(addresses=["10.0.2"])
 
 
 def test_the_keys_are_readable_for_root_alone(simulator):
