@@ -41,23 +41,47 @@ build: daemon
 	swift build $(RELEASE) --product ec2-simulator
 	swift build $(RELEASE) --product life-simulator
 
-# The plugin as `docker plugin create` takes it, built natively. `make tar` makes this machine's, and
-# what the tests of it run.
-.PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=native-%)
+# The plugin as `docker plugin create` takes it. `make tar` makes this machine's, and what the tests of
+# it run. An amd64 machine makes arm64's too, with Debian's compiler for it (.ci/cross).
+.PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=daemon-%)
 tar: tar-$(ARCH) build
 
-$(ARCHES:%=tar-%): tar-%: native-% daemon
-	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
-	    --commit $(COMMIT) --output $(NAME).$*.tar.gz
+PACKAGE = $(PYTHON) plugin/package.py --version $(VERSION) --commit $(COMMIT) $(PACKAGE_$*)
+PACKAGE_$(ARCH) = --daemon $(BIN)/$(NAME)
+
+$(ARCHES:%=tar-%): tar-%: daemon-%
+	@$(PACKAGE) --output $(NAME).$*.tar.gz
 
 # Also logs to /var/log/polarity-ecs-ebs.log on the host, at level debug.
-$(ARCHES:%=debug-tar-%): debug-tar-%: native-% daemon
-	@$(PYTHON) plugin/package.py --daemon $(BIN)/$(NAME) --version $(VERSION) \
-	    --commit $(COMMIT) --debug --output $(NAME)-debug.$*.tar.gz
+$(ARCHES:%=debug-tar-%): debug-tar-%: daemon-%
+	@$(PACKAGE) --debug --output $(NAME)-debug.$*.tar.gz
 
-$(ARCHES:%=native-%): native-%:
-	@test $* = $(ARCH) || { \
-	    echo "make: the $* tarball is built on $*, and this machine is $(ARCH)" >&2; exit 1; }
+daemon-$(ARCH): daemon
+
+ifeq ($(ARCH),amd64)
+CROSS := .build/cross
+DAEMON_arm64 := $(CROSS)/swift/aarch64-unknown-linux-gnu/release/$(NAME)
+PACKAGE_arm64 = --daemon $(DAEMON_arm64) --cross $(CROSS)
+# Swift's packages are fetched here, where git is set up for that; the compiler finds them there. Of each
+# object in Debian's archives lld would warn that it has no table for --icf=safe.
+daemon-arm64:
+	@.ci/cross prepare
+	swift package resolve
+	swift package --scratch-path $(CROSS)/swift resolve
+	.ci/cross run swift build $(RELEASE) --scratch-path $(CROSS)/swift --swift-sdks-path \
+	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution -Xlinker --no-warnings \
+	    --product $(NAME)
+
+# The daemon for arm64 beside the simulator, emulated by QEMU, which has no io_uring: so it runs on epoll.
+.PHONY: test-arm64
+test-arm64: deps build daemon-arm64
+	@bash .ci/deps arm64
+	@EBS_PLUGIN=$(CURDIR)/$(DAEMON_arm64) EBS_PLUGIN_RUNNER=qemu-aarch64-static \
+	    $(PYTHON) -m pytest -q -p no:cacheprovider Tests/Integration
+else
+daemon-amd64:
+	@echo "make: the amd64 tarball is built on amd64, and this machine is $(ARCH)" >&2; exit 1
+endif
 
 # All that a release has, of what is committed, in the folder `release`. `make release ARCHES=amd64`
 # makes one architecture's.

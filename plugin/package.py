@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Makes the plugin's tarball, config.json and rootfs/, from a built daemon; pulls no image.
 
-    package.py --daemon FILE --version V --commit C [--debug] --output FILE.tar.gz
+    package.py --daemon FILE --version V --commit C [--debug] [--cross FOLDER] --output FILE.tar.gz
 
 The rootfs holds the daemon, what was built and of what, the file systems' tools with the shared
 libraries that they need, the CA certificates, and the folders that the engine mounts on. The same
-inputs give the same bytes: names are sorted, and owner, mode and time are fixed. What others have made
-is listed in it, with their licences (contents.py).
+inputs give the same bytes: names are sorted, and owner, mode and time are fixed. Tools and libraries
+are this machine's, or those of another architecture that .ci/cross has unpacked into FOLDER. What
+others have made is listed in it, with their licences (contents.py).
 """
 
 import argparse
@@ -25,6 +26,7 @@ sys.dont_write_bytecode = True
 import contents as parts  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CROSS = os.path.join(HERE, os.pardir, ".ci", "cross")
 TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
 # What mke2fs takes an ext4 to be.
 MKE2FS_SETTINGS = "/etc/mke2fs.conf"
@@ -54,29 +56,78 @@ def config(version, commit, debug):
     return (json.dumps(filled, indent=2) + "\n").encode()
 
 
-def libraries(program):
-    """The shared libraries that a program needs, its loader among them, where it seeks them."""
-    found = subprocess.run(
-        ["ldd", program], check=True, capture_output=True, text=True,
-        env={"LC_ALL": "C", "PATH": os.environ["PATH"]}).stdout
-    if "not found" in found:
-        sys.exit(f"package.py: {program} lacks a library:\n{found}")
-    return re.findall(r"^\t(?:\S+ => )?(/\S+) \(0x", found, re.MULTILINE)
+def readelf(option, program):
+    return subprocess.run(
+        ["readelf", option, "--wide", program], check=True, capture_output=True, text=True).stdout
 
 
-def require_static(program):
-    """The rootfs has no libraries for the daemon, so a dynamic one could not start in it."""
-    headers = subprocess.run(
-        ["readelf", "--program-headers", "--wide", program], check=True, capture_output=True,
-        text=True).stdout
+class Files:
+    """A system's files, which lie below `root`: this machine's, or another architecture's."""
+
+    def __init__(self, root, multiarch):
+        self.root = root
+        self.folders = [f"{prefix}/lib/{multiarch}" for prefix in ("", "/usr")]
+
+    def real(self, path):
+        """Where a file of the system is here. Its links mean the system's paths."""
+        found = "/"
+        parts = path.split("/")
+        while parts:
+            found = os.path.normpath(os.path.join(found, parts.pop(0)))
+            if os.path.islink(self.root + found):
+                target = os.readlink(self.root + found)
+                parts = [*os.path.join(os.path.dirname(found), target).split("/"), *parts]
+                found = "/"
+        return self.root + found
+
+    def has(self, path):
+        return os.path.exists(self.real(path))
+
+    def libraries(self, program):
+        """The shared libraries that a program needs, its loader among them, where it seeks them."""
+        loader = re.search(r"program interpreter: (\S+)\]",
+                           readelf("--program-headers", self.real(program)))[1]
+        found, unread = {os.path.basename(loader): loader}, [program]
+        while unread:
+            file = unread.pop()
+            for name in re.findall(r"\(NEEDED\).*\[(.+)\]", readelf("--dynamic", self.real(file))):
+                if name not in found:
+                    found[name] = self.library(name, file)
+                    unread.append(found[name])
+        return sorted(found.values())
+
+    def library(self, name, of):
+        for folder in self.folders:
+            if self.has(f"{folder}/{name}"):
+                return f"{folder}/{name}"
+        sys.exit(f"package.py: {of} needs {name}, which is not in {' or '.join(self.folders)}"
+                 f"{' of ' + self.root if self.root else ''}")
+
+
+def multiarch(daemon):
+    """Debian's name of the architecture that the daemon was built for."""
+    machine = re.search(r"Machine: +(.*)", readelf("--file-header", daemon))[1]
+    return "aarch64-linux-gnu" if machine == "AArch64" else "x86_64-linux-gnu"
+
+
+def require_loadable(program):
+    """The rootfs has no libraries for the daemon, so a dynamic one could not start in it. Kernels for
+    arm64 may have pages of 64 KiB, and load no program whose parts are closer together."""
+    headers = readelf("--program-headers", program)
     if " INTERP " in headers:
         sys.exit(f"package.py: {program} is not a static executable; build it with `make build`")
+    pages = [int(size, 16) for size in re.findall(r"^ +LOAD .* (0x\w+)$", headers, re.MULTILINE)]
+    if multiarch(program) == "aarch64-linux-gnu" and min(pages) < 0x10000:
+        sys.exit(f"package.py: {program} is linked for pages of {min(pages)} bytes; link it with "
+                 "-z max-page-size=65536")
 
 
-def stripped(program):
-    with tempfile.TemporaryDirectory() as folder:
+def stripped(program, cross):
+    """Another architecture's is nothing to this machine's strip; the compiler has one for all."""
+    with tempfile.TemporaryDirectory(dir=cross) as folder:
         copy = os.path.join(folder, "stripped")
-        subprocess.run(["strip", "-o", copy, program], check=True)
+        command = [CROSS, "run", "llvm-objcopy", "--strip-all"] if cross else ["objcopy", "--strip-all"]
+        subprocess.run([*command, os.path.abspath(program), os.path.abspath(copy)], check=True)
         return read(copy)
 
 
@@ -85,20 +136,24 @@ def read(path):
         return file.read()
 
 
-def rootfs(daemon, version, commit):
+def rootfs(daemon, version, commit, cross):
     """The files of the rootfs: path -> (mode, bytes)."""
-    require_static(daemon)
-    missing = [path for path in [*TOOLS, MKE2FS_SETTINGS, CERTIFICATES] if not os.path.exists(path)]
+    require_loadable(daemon)
+    system = Files(f"{os.path.abspath(cross)}/programs" if cross else "", multiarch(daemon))
+    missing = [path for path in [*TOOLS, MKE2FS_SETTINGS] if not system.has(path)]
+    # One file serves all architectures. It is made where its package is installed.
+    missing += [] if os.path.exists(CERTIFICATES) else [CERTIFICATES]
     if missing:
-        sys.exit(f"package.py: there is no {' and no '.join(missing)}; `make deps` installs what "
-                 "is needed: xfsprogs, e2fsprogs and ca-certificates")
-    files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon))}
-    for path in [CERTIFICATES, MKE2FS_SETTINGS]:
-        files[path.lstrip("/")] = (0o644, read(path))
+        sys.exit(f"package.py: there is no {' and no '.join(missing)}{' in ' + cross if cross else ''}; "
+                 "`make deps` installs what is needed: xfsprogs, e2fsprogs and ca-certificates")
+    files = {"bin/polarity-ecs-ebs-plugin": (0o755, stripped(daemon, cross)),
+             CERTIFICATES.lstrip("/"): (0o644, read(CERTIFICATES)),
+             MKE2FS_SETTINGS.lstrip("/"): (0o644, read(system.real(MKE2FS_SETTINGS)))}
     for tool in TOOLS:
-        for path in [tool, *libraries(tool)]:
-            files[path.lstrip("/")] = (0o755, read(path))
-    contents = parts.of(f"/{path}" for path in files if not path.startswith("bin/"))
+        for path in [tool, *system.libraries(tool)]:
+            files[path.lstrip("/")] = (0o755, read(system.real(path)))
+    packages = cross and parts.Unpacked(f"{cross}/programs", f"{cross}/sysroot")
+    contents = parts.of((f"/{path}" for path in files if not path.startswith("bin/")), packages)
     # Not in config.json's variables: `docker plugin upgrade` would keep those of the version before.
     facts = (f"BUILD_VERSION={version}\nBUILD_COMMIT={commit}\n"
              f"BUILD_CONTENTS={contents.versions()}\n")
@@ -137,11 +192,12 @@ def main():
     parser.add_argument("--version", required=True)
     parser.add_argument("--commit", required=True)
     parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--cross")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     write_tarball(
         options.output, config(options.version, options.commit, options.debug),
-        rootfs(options.daemon, options.version, options.commit))
+        rootfs(options.daemon, options.version, options.commit, options.cross))
     print(f"{options.output}: {os.path.getsize(options.output) / 1e6:.1f} MB")
 
 

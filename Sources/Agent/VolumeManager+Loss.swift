@@ -62,12 +62,9 @@ extension VolumeManager {
         volume.isLost = true
         volume.description = nil
         volume.isLeaseSure = false
-        // Whose attachment is here next, EC2 tells; the device may come again by the name that it had.
-        if volume.record.isOurs, let name = volume.record.deviceName {
-            volume.askedNames.insert(name)
-        }
         volume.attachedAt = nil
         volume.isLookedAt = false
+        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that it had.
         if volume.record.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(

@@ -29,6 +29,12 @@ def executable():
     raise FileNotFoundError("the daemon is not built: make build")
 
 
+def runner():
+    """What the daemon is run by where this machine cannot run it itself: EBS_PLUGIN_RUNNER, such as
+    qemu-aarch64-static."""
+    return os.environ.get("EBS_PLUGIN_RUNNER", "").split()
+
+
 class PluginError(Exception):
     """An answer's Err."""
 
@@ -54,7 +60,7 @@ class Daemon:
     def start(self):
         with open(self.folder / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, executable()], env=self.environment, stdin=subprocess.DEVNULL,
+                [*self.wrapper, *runner(), executable()], env=self.environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, process_group=0)
         deadline = time.monotonic() + 60
         while True:
