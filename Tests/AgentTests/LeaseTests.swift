@@ -271,9 +271,11 @@ import VolumeCore
 
     /// No tag and no record says any more whose the attachment is.
     @Test(arguments: [true, false])
-    func `an attachment whose device was lost and has come back is still this plugin's, or another's`(
-        isOurs: Bool
-    ) throws {
+    func
+        `an attachment whose device was lost and has come back is still this plugin's, or another's`(
+            isOurs: Bool
+        ) throws
+    {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
