@@ -215,6 +215,8 @@ extension VolumeManager {
     func forgetIfDone(_ volume: Volume) {
         guard !volume.isRemembered, case .unmounted = volume.phase else { return }
         releaseDeviceName(of: volume)
+        // Else it would go on with the next volume of that id.
+        stopGivingBack(volume)
         volumes[volume.id] = nil
     }
 }

@@ -49,8 +49,6 @@ extension VolumeManager {
             if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
             volume.isPresumed = !isPresent
         }
-        // The run before may have detached it, and not have come to remove its mark.
-        if !volume.record.isOurs, volume.record.hasLease, !isPresent { volume.isMarkStale = true }
         // Should a look be old, and AttachVolume be called in vain, the name is forgotten.
         if volume.record.isOurs, let name = volume.record.deviceName {
             volume.askedNames.insert(name)

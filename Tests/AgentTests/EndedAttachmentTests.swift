@@ -269,6 +269,25 @@ import VolumeCore
         #expect(calls.count == 2 && Set(calls).count == 1)
     }
 
+    @Test func `a volume that was forgotten and is known again lingers in full`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        var record = VolumeRecord(
+            id: Fixture.id, createdAt: 1, deviceName: "/dev/sdg", isRemoved: true)
+        record.isOurs = true
+        fixture.state.records = [record]
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(8))
+            try await fixture.use(manager)
+            // The linger of the one that was forgotten is over.
+            try await fixture.sleep(.seconds(10))
+            #expect(state(fixture) == .inUse)
+            try await fixture.sleep(.seconds(20))
+        }
+        #expect(state(fixture) == .available)
+    }
+
     // MARK: Places
 
     @Test func `what somebody attached by hand and has detached since takes no place`() throws {

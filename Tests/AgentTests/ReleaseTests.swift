@@ -247,7 +247,7 @@ import VolumeCore
         #expect(info.phase == "detached" && info.attachedAs == nil)
     }
 
-    @Test func `the tags of a volume that is not attached here any more are removed`() throws {
+    @Test func `the lease of a volume that is not attached here any more is dropped`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.here)"
         fixture.state.records = [VolumeRecord(id: Fixture.id, createdAt: 1, hasLease: true)]
@@ -255,10 +255,7 @@ import VolumeCore
         #expect(info.phase == "detached")
         #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
         #expect(
-            fixture.cloud.calls(of: "DeleteTags") == [
-                "DeleteTags \(Fixture.id) \(Lease.tag)",
-                "DeleteTags \(Fixture.id) \(AttachmentMark.tag)",
-            ])
+            fixture.cloud.calls(of: "DeleteTags") == ["DeleteTags \(Fixture.id) \(Lease.tag)"])
     }
 
     // MARK: Waits that fail
