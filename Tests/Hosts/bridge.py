@@ -1,7 +1,7 @@
 """Plugs and unplugs a machine's disks as EC2 attaches and detaches volumes.
 
-On Nitro a volume is an NVMe controller with the volume's id as its serial number. For a Xen instance
-it is a disk of the name that AttachVolume was given, which `XenDisks` makes.
+On Nitro a volume is an NVMe controller with the volume's id as its serial number. On Xen it is a
+disk of the name that AttachVolume was given.
 """
 
 import threading
@@ -72,9 +72,9 @@ class NitroDisks:
 
 
 class XenDisks:
-    """A Xen instance shows a volume under the name that AttachVolume was given, /dev/sdf as xvdf, and
-    nothing else tells of the volume. A rule of udev's may make such a name for another driver's disk,
-    as is done here: in a machine without Xen the disk is virtio's."""
+    """A Xen instance shows a volume under the name that AttachVolume was given, /dev/sdf as xvdf,
+    and nothing else tells of the volume. Such a name is made here for a disk of virtio's, as a rule
+    of udev's may: QEMU without KVM runs no Xen guest."""
 
     def __init__(self, machine):
         self.machine = machine

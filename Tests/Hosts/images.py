@@ -1,8 +1,8 @@
 """The guests' disks and kernels, made of Debian's packages and kept in .build/hosts.
 
 An image is a Debian release, which brings the Docker Engine, with a kernel of the same or another
-release. A release is unpacked and configured once (minutes, mostly downloads) and kept as a tar; an
-image of it with a kernel takes seconds.
+release. A release is downloaded and unpacked once, in a minute or two, and kept as a tar; an image of it
+with a kernel takes seconds.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ import time
 
 PORTS = 12  # Volumes that fit beside the root.
 BOOT_SECONDS = 240
+ENGINE_PORT = 2375  # Where dockerd listens in the guest.
 MEMORY = "1536M"
 
 # By architecture: QEMU's machine, processor and console.
@@ -34,6 +35,7 @@ class Machine:
         board, processor, console = BOARDS[architecture]
         ports = [word for n in range(PORTS + 1) for word in (
             "-device", f"pcie-root-port,id=port{n},chassis={n + 1},slot={n + 1}")]
+        self.engine_port = _free_port()
         self.command = [
             program, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios", "-L", "/usr/lib/ipxe/qemu",
             "-accel", "tcg,thread=multi", "-machine", board, "-cpu", processor, "-smp", "2",
@@ -45,7 +47,9 @@ class Machine:
             "-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on,cache=unsafe",
             # The first port, so that it is the first disk after each boot.
             "-device", f"nvme,drive=root,serial={root_serial},bus=port0",
-            "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0",
+            "-netdev",
+            f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.engine_port}-:{ENGINE_PORT}",
+            "-device", "virtio-net-pci,netdev=net0",
             "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={directory}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
@@ -248,6 +252,12 @@ class Agent:
         if check and code != 0:
             raise GuestError(f"{script}: exit {code}: {errors}{output}")
         return output if check else f"{output}{errors}"
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _connect(path, alive, timeout=30):
