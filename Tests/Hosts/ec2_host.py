@@ -61,11 +61,13 @@ class Host:
             # EC2 says `detached` only when the guest has let the device go.
             latency={"detach": row.detach_milliseconds})
         self.cleanup.enter_context(self.simulator)
-        self.machine = self.cleanup.enter_context(Machine(
+        self.machine = Machine(
             images.qemu(row.architecture), image, self.directory / "guest", row.architecture,
             append=" ".join(["init=/guest/init", *row.kernel_options]),
             # A Xen instance's own NVMe disk is an instance store.
-            root_serial=ROOT_VOLUME.replace("-", "") if row.disks == "nitro" else "AWS0000"))
+            root_serial=ROOT_VOLUME.replace("-", "") if row.disks == "nitro" else "AWS0000")
+        self.cleanup.callback(self.machine.stop)
+        self.machine.start()
         disks = {"nitro": NitroDisks, "xen": XenDisks}[row.disks]
         self.bridge = self.cleanup.enter_context(
             Bridge(self.simulator, HERE, disks(self.machine)))

@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 
+from images import ROOT_PARTITION
+
 PORTS = 12  # Volumes that fit beside the root.
 BOOT_SECONDS = 240
 ENGINE_PORT = 2375  # Where dockerd listens in the guest.
@@ -41,11 +43,11 @@ class Machine:
             "-accel", "tcg,thread=multi", "-machine", board, "-cpu", processor, "-smp", "2",
             "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", image.kernel, "-append",
-            f"console={console} root=/dev/nvme0n1 rootfstype=ext4 rw net.ifnames=0 panic=-1 "
+            f"console={console} root=PARTUUID={ROOT_PARTITION} rootfstype=ext4 rw net.ifnames=0 panic=-1 "
             f"quiet {append}",
             *ports,
             "-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on,cache=unsafe",
-            # The first port, so that it is the first disk after each boot.
+            # The first port, so that it is the first disk as a rule.
             "-device", f"nvme,drive=root,serial={root_serial},bus=port0",
             "-netdev",
             f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.engine_port}-:{ENGINE_PORT}",
@@ -61,7 +63,8 @@ class Machine:
 
     # Life
 
-    def __enter__(self):
+    def start(self):
+        """Returns when the guest's agent answers; raises where stop() ends it meanwhile."""
         with open(self.directory / "qemu", "wb") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in self.command], stdin=subprocess.DEVNULL, stdout=output,
@@ -69,20 +72,17 @@ class Machine:
                 env={**os.environ, "TMPDIR": str(self.directory),
                      # The modules of the QEMU that this is a copy of.
                      "QEMU_MODULE_DIR": f"/usr/lib/{os.uname().machine}-linux-gnu/qemu"})
-        try:
-            self.monitor = Monitor(self.directory / "monitor", self._alive)
-            self.agent = Agent(self.directory / "agent", self._alive)
-            self.agent.wait(BOOT_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.monitor = Monitor(self.directory / "monitor", self._alive)
+        self.agent = Agent(self.directory / "agent", self._alive)
+        self.agent.wait(BOOT_SECONDS)
 
     def _alive(self):
         if self.process.poll() is not None:
             raise RuntimeError(f"QEMU ended: {(self.directory / 'qemu').read_text()[-2000:]}")
 
-    def __exit__(self, *_):
+    def stop(self):
+        if self.process is None:
+            return
         self.process.terminate()
         try:
             self.process.wait(10)
