@@ -140,9 +140,7 @@ def power_cut(host):
     writer = Writer(host, host.new_volume(), "--restart", "always")
     before = writer.lines()
     host.simulator.reset_counters()
-    host.machine.cut_power()
-    host.wait_for_engine()
-    host.wait_for_plugin()
+    host.cut_power()
     writer.wait_for_more(before)
     assert host.simulator.calls("AttachVolume") == 0
     assert host.simulator.calls("DetachVolume") == 0

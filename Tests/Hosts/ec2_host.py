@@ -120,6 +120,13 @@ class Host:
         return (self.guest("uname -r").strip(),
                 self.docker("version", "--format", "{{.Server.Version}}").strip())
 
+    def cut_power(self):
+        """And back again, with what was attached."""
+        self.machine.cut_power()
+        self.bridge.machine_restarted()
+        self.wait_for_engine()
+        self.wait_for_plugin()
+
     # The plugin
 
     def prepare(self):
