@@ -112,7 +112,7 @@ soak: deps tar
 # Tests/Hosts/rows.py has the names.
 HOSTS ?=
 .PHONY: test-hosts
-test-hosts: tar
+test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-arm64)
 	@bash .ci/deps hosts
 	@$(PYTHON) -B Tests/Hosts/run $(HOSTS)
 

@@ -1,7 +1,7 @@
 """Plugs and unplugs a machine's disks as EC2 attaches and detaches volumes.
 
-On Nitro a volume is an NVMe controller with the volume's id as its serial number. For a Xen instance
-it is a disk of the name that AttachVolume was given, which `XenDisks` makes.
+On Nitro a volume is an NVMe controller with the volume's id as its serial number. On Xen it is a
+disk of the name that AttachVolume was given.
 """
 
 import threading
@@ -55,6 +55,10 @@ class Bridge:
             disk = self.disks.plug(volume, self.simulator.backing(volume), wanted[volume])
             self.plugged[volume] = (wanted[volume], disk)
 
+    def machine_restarted(self):
+        for volume, (_, disk) in list(self.plugged.items()):
+            self.disks.show(volume, disk)
+
     def check(self):
         if self.trouble:
             raise RuntimeError("a disk could not be plugged or unplugged: " + self.trouble[0])
@@ -70,11 +74,14 @@ class NitroDisks:
     def unplug(self, volume, port):
         self.machine.unplug(volume, port)
 
+    def show(self, volume, port):
+        """The kernel finds the disks that are there when it starts."""
+
 
 class XenDisks:
-    """A Xen instance shows a volume under the name that AttachVolume was given, /dev/sdf as xvdf, and
-    nothing else tells of the volume. A rule of udev's may make such a name for another driver's disk,
-    as is done here: in a machine without Xen the disk is virtio's."""
+    """A Xen instance shows a volume under the name that AttachVolume was given, /dev/sdf as xvdf,
+    and nothing else tells of the volume. Such a name is made here for a disk of virtio's, as a rule
+    of udev's may: QEMU without KVM runs no Xen guest."""
 
     def __init__(self, machine):
         self.machine = machine
@@ -83,6 +90,12 @@ class XenDisks:
         name = "xvd" + device.removeprefix("/dev/").removeprefix("xvd").removeprefix("sd")
         serial = volume.replace("-", "")
         port = self.machine.plug(volume, file, driver="virtio-blk-pci", serial=serial)
+        self.show(volume, (port, name))
+        return port, name
+
+    def show(self, volume, disk):
+        """Makes the disk's name, which a restart of the machine takes away."""
+        serial, name = volume.replace("-", ""), disk[1]
         self.machine.run(f"""
             for try in $(seq 600); do
                 for disk in /sys/block/vd*; do
@@ -93,7 +106,6 @@ class XenDisks:
                 sleep 0.1
             done
             echo "no disk has the serial number {serial}" >&2; exit 1""")
-        return port, name
 
     def unplug(self, volume, disk):
         port, name = disk

@@ -1,5 +1,7 @@
-"""What a host has to stand, each on volumes of its own. A case gets the Host and fails by raising."""
+"""What a host has to stand, each case on volumes of its own. A case gets the Host, and fails by
+raising."""
 
+import concurrent.futures
 import subprocess
 import tempfile
 
@@ -12,7 +14,8 @@ MIB = 1 << 20
 def fresh(host):
     """A blank volume is formatted, and has what was written when it is attached again."""
     volume = host.new_volume()
-    assert host.run(volume, "grep ' /data ' /proc/mounts; echo hello > /data/file").split()[2] == "xfs"
+    mount = host.run(volume, "grep ' /data ' /proc/mounts; echo hello > /data/file")
+    assert mount.split()[2] == "xfs", mount
     host.given_back(volume)
     assert host.run(volume, "cat /data/file") == "hello\n"
     host.given_back(volume)
@@ -22,7 +25,8 @@ def formatted(host):
     """A volume with a file system is mounted as it is."""
     volume = host.new_volume(content="ext4")
     uuid = _uuid(host, volume)
-    assert host.run(volume, "grep ' /data ' /proc/mounts; echo kept > /data/file").split()[2] == "ext4"
+    mount = host.run(volume, "grep ' /data ' /proc/mounts; echo kept > /data/file")
+    assert mount.split()[2] == "ext4", mount
     host.given_back(volume)
     assert _uuid(host, volume) == uuid
     assert host.run(volume, "cat /data/file") == "kept\n"
@@ -38,10 +42,10 @@ def _uuid(host, volume):
 def four_at_once(host):
     """Four containers that start together, each with a volume."""
     volumes = [host.new_volume(content) for content in ("blank", "xfs", "ext4", "blank")]
-    output = host.guest(" ".join(
-        f"docker run --rm --network none --volume-driver {PLUGIN} -v {volume}:/data box "
-        f"sh -c 'echo {volume} > /data/name; cat /data/name' 2>&1 &" for volume in volumes) + " wait")
-    assert sorted(output.split()) == volumes, output
+    with concurrent.futures.ThreadPoolExecutor(len(volumes)) as pool:
+        outputs = pool.map(
+            lambda volume: host.run(volume, f"echo {volume} > /data/name; cat /data/name"), volumes)
+    assert [output.strip() for output in outputs] == volumes
     for volume in volumes:
         host.given_back(volume)
 
@@ -129,16 +133,14 @@ def pulled(host):
 
 
 def power_cut(host):
-    """The machine loses its power under a container, and starts with the volume attached: Docker starts
-    the container again, on the volume where it is."""
+    """The machine loses its power under a container, and starts with the volume attached: Docker
+    starts the container again, on the volume where it is."""
     # Time enough for Docker.
     host.change({"DETACH_AFTER": "20s"})
     writer = Writer(host, host.new_volume(), "--restart", "always")
     before = writer.lines()
     host.simulator.reset_counters()
-    host.machine.cut_power()
-    host.wait_for_engine()
-    host.wait_for_plugin()
+    host.cut_power()
     writer.wait_for_more(before)
     assert host.simulator.calls("AttachVolume") == 0
     assert host.simulator.calls("DetachVolume") == 0

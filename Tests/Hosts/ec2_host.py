@@ -1,13 +1,15 @@
 """An EC2 instance in a virtual machine: the simulator on this machine, the guest with its Docker
-Engine, the disks that come and go between them, and the plugin, installed with the README's commands.
-"""
+Engine, the disks that come and go between them, and the plugin, installed with the README's
+commands."""
 
 import contextlib
 import functools
 import http.server
 import json
+import os
 import shlex
 import shutil
+import subprocess
 import threading
 import time
 
@@ -59,11 +61,13 @@ class Host:
             # EC2 says `detached` only when the guest has let the device go.
             latency={"detach": row.detach_milliseconds})
         self.cleanup.enter_context(self.simulator)
-        self.machine = self.cleanup.enter_context(Machine(
+        self.machine = Machine(
             images.qemu(row.architecture), image, self.directory / "guest", row.architecture,
             append=" ".join(["init=/guest/init", *row.kernel_options]),
             # A Xen instance's own NVMe disk is an instance store.
-            root_serial=ROOT_VOLUME.replace("-", "") if row.disks == "nitro" else "AWS0000"))
+            root_serial=ROOT_VOLUME.replace("-", "") if row.disks == "nitro" else "AWS0000")
+        self.cleanup.callback(self.machine.stop)
+        self.machine.start()
         disks = {"nitro": NitroDisks, "xen": XenDisks}[row.disks]
         self.bridge = self.cleanup.enter_context(
             Bridge(self.simulator, HERE, disks(self.machine)))
@@ -84,7 +88,16 @@ class Host:
         return self.machine.run(script, timeout, check)
 
     def docker(self, *arguments, check=True, timeout=PATIENCE_SECONDS):
-        return self.guest(shlex.join(["docker", *map(str, arguments)]), timeout, check)
+        """The docker command of this machine with the guest's engine; its standard output."""
+        result = subprocess.run(
+            ["docker", *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=timeout,
+            env={**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{self.machine.engine_port}",
+                 "DOCKER_CONFIG": str(self.directory / "client")})
+        if check and result.returncode != 0:
+            raise GuestError(f"docker {shlex.join(map(str, arguments))}: exit {result.returncode}: "
+                             f"{result.stderr}{result.stdout}")
+        return result.stdout
 
     def wait_until(self, condition, what, timeout=PATIENCE_SECONDS):
         deadline = time.monotonic() + timeout
@@ -104,7 +117,15 @@ class Host:
 
     def versions(self):
         """Of the kernel and the engine."""
-        return self.guest("uname -r; docker version --format '{{.Server.Version}}'").split()
+        return (self.guest("uname -r").strip(),
+                self.docker("version", "--format", "{{.Server.Version}}").strip())
+
+    def cut_power(self):
+        """And back again, with what was attached."""
+        self.machine.cut_power()
+        self.bridge.machine_restarted()
+        self.wait_for_engine()
+        self.wait_for_plugin()
 
     # The plugin
 
@@ -152,22 +173,23 @@ class Host:
 
     def change(self, settings):
         """Sets them, for which the plugin has to be disabled."""
-        self.guest(f"docker plugin disable --force {PLUGIN}")
+        self.docker("plugin", "disable", "--force", PLUGIN)
         self._set(settings)
-        self.guest(f"docker plugin enable --timeout 120 {PLUGIN}")
+        self.docker("plugin", "enable", "--timeout", "120", PLUGIN)
         self.wait_for_plugin()
 
     def _set(self, settings):
-        values = " ".join(f"{name}={value}" for name, value in settings.items())
-        self.guest(f"docker plugin set {PLUGIN} {values}")
+        self.docker("plugin", "set", PLUGIN,
+                    *(f"{name}={value}" for name, value in settings.items()))
 
     @staticmethod
     def _as_seen(url):
         return url.replace("127.0.0.1", THIS_MACHINE)
 
     def health(self):
-        [command] = readme_commands("/health")
-        return json.loads(self.guest(command))
+        id = self.docker("plugin", "inspect", "--format", "{{.ID}}", PLUGIN).strip()
+        socket = f"/run/docker/plugins/{id}/pl-ebs.sock"
+        return json.loads(self.guest(f"curl --silent --unix-socket {socket} http://plugin/health"))
 
     def wait_for_plugin(self, but_not=None):
         """Until a process other than `but_not` answers."""

@@ -1,8 +1,8 @@
 """The guests' disks and kernels, made of Debian's packages and kept in .build/hosts.
 
 An image is a Debian release, which brings the Docker Engine, with a kernel of the same or another
-release. A release is unpacked and configured once (minutes, mostly downloads) and kept as a tar; an
-image of it with a kernel takes seconds.
+release. A release is downloaded and unpacked once, in a minute or two, and kept as a tar; an image of it
+with a kernel takes seconds.
 """
 
 import contextlib
@@ -19,7 +19,10 @@ import ebs_controller
 from simulator import ROOT
 
 CACHE = ROOT / ".build" / "hosts"
-DISK = "4G"  # sparse
+DISK_MIB = 4096  # sparse
+# The root is a partition that is known by this: which NVMe disk comes first is chance on newer kernels,
+# where volumes are attached at the start.
+ROOT_PARTITION = "7c1f2c1e-5f0b-4c5e-9d1e-3b0a4de00001"
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "sed",
             "tar", "gzip", "mount", "util-linux", "procps", "kmod", "iproute2", "curl",
             "busybox-static", "qemu-guest-agent", "docker.io", "e2fsprogs", "xfsprogs"]
@@ -58,10 +61,20 @@ def image(release, kernel_release, architecture="amd64"):
                  *(f"--exclude=./usr/share/{name}/*" for name in SKIPPED))
             shutil.copytree(modules, tree / "usr/lib/modules" / version, symlinks=True)
             _furnish(tree, architecture)
-            _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1", "-d", tree,
-                 folder / "disk", DISK)
+            _make_disk(folder / "disk", tree)
             os.replace(folder / "disk", disk)
     return Image(disk, kernel, version)
+
+
+def _make_disk(disk, tree):
+    """A partition between a MiB and a MiB, for the table and its copy, with a file system of `tree`."""
+    with open(disk, "wb") as file:
+        file.truncate(DISK_MIB << 20)
+    size = DISK_MIB - 2
+    _run("sfdisk", "--quiet", disk,
+         input=f"label: gpt\nstart=1MiB, size={size}MiB, uuid={ROOT_PARTITION}\n")
+    _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", f"lazy_itable_init=1,offset={1 << 20}", "-d", tree,
+         disk, f"{size}M")
 
 
 def qemu(architecture):
@@ -210,7 +223,8 @@ def _archives():
 def _recipe():
     """What the disk is made of beside the packages."""
     files = [BARRIER, *sorted(GUEST.iterdir())]
-    return [inspect.getsource(_furnish), SKIPPED, DISK, *(path.read_bytes() for path in files)]
+    return [inspect.getsource(_furnish), inspect.getsource(_make_disk), ROOT_PARTITION,
+             SKIPPED, DISK_MIB, *(path.read_bytes() for path in files)]
 
 
 def _digest(*parts):
@@ -229,9 +243,9 @@ def _say(what):
     print(f"Making {what}.", flush=True)
 
 
-def _run(*command, capture=False, cwd=None):
+def _run(*command, capture=False, cwd=None, input=""):
     result = subprocess.run(
-        [str(word) for word in command], cwd=cwd, text=True, stdin=subprocess.DEVNULL,
+        [str(word) for word in command], cwd=cwd, text=True, input=input,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1800)
     if result.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: exit {result.returncode}:\n"

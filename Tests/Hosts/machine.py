@@ -9,8 +9,11 @@ import subprocess
 import threading
 import time
 
+from images import ROOT_PARTITION
+
 PORTS = 12  # Volumes that fit beside the root.
 BOOT_SECONDS = 240
+ENGINE_PORT = 2375  # Where dockerd listens in the guest.
 MEMORY = "1536M"
 
 # By architecture: QEMU's machine, processor and console.
@@ -34,18 +37,21 @@ class Machine:
         board, processor, console = BOARDS[architecture]
         ports = [word for n in range(PORTS + 1) for word in (
             "-device", f"pcie-root-port,id=port{n},chassis={n + 1},slot={n + 1}")]
+        self.engine_port = _free_port()
         self.command = [
             program, "-L", "/usr/share/qemu", "-L", "/usr/share/seabios", "-L", "/usr/lib/ipxe/qemu",
             "-accel", "tcg,thread=multi", "-machine", board, "-cpu", processor, "-smp", "2",
             "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", image.kernel, "-append",
-            f"console={console} root=/dev/nvme0n1 rootfstype=ext4 rw net.ifnames=0 panic=-1 "
+            f"console={console} root=PARTUUID={ROOT_PARTITION} rootfstype=ext4 rw net.ifnames=0 panic=-1 "
             f"quiet {append}",
             *ports,
             "-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on,cache=unsafe",
-            # The first port, so that it is the first disk after each boot.
+            # The first port, so that it is the first disk as a rule.
             "-device", f"nvme,drive=root,serial={root_serial},bus=port0",
-            "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0",
+            "-netdev",
+            f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.engine_port}-:{ENGINE_PORT}",
+            "-device", "virtio-net-pci,netdev=net0",
             "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={directory}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
@@ -57,7 +63,8 @@ class Machine:
 
     # Life
 
-    def __enter__(self):
+    def start(self):
+        """Returns when the guest's agent answers; raises where stop() ends it meanwhile."""
         with open(self.directory / "qemu", "wb") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in self.command], stdin=subprocess.DEVNULL, stdout=output,
@@ -65,20 +72,17 @@ class Machine:
                 env={**os.environ, "TMPDIR": str(self.directory),
                      # The modules of the QEMU that this is a copy of.
                      "QEMU_MODULE_DIR": f"/usr/lib/{os.uname().machine}-linux-gnu/qemu"})
-        try:
-            self.monitor = Monitor(self.directory / "monitor", self._alive)
-            self.agent = Agent(self.directory / "agent", self._alive)
-            self.agent.wait(BOOT_SECONDS)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.monitor = Monitor(self.directory / "monitor", self._alive)
+        self.agent = Agent(self.directory / "agent", self._alive)
+        self.agent.wait(BOOT_SECONDS)
 
     def _alive(self):
         if self.process.poll() is not None:
             raise RuntimeError(f"QEMU ended: {(self.directory / 'qemu').read_text()[-2000:]}")
 
-    def __exit__(self, *_):
+    def stop(self):
+        if self.process is None:
+            return
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -248,6 +252,12 @@ class Agent:
         if check and code != 0:
             raise GuestError(f"{script}: exit {code}: {errors}{output}")
         return output if check else f"{output}{errors}"
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _connect(path, alive, timeout=30):
