@@ -9,7 +9,8 @@ from host import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG = json.loads((ROOT / "plugin" / "config.json").read_text(encoding="utf-8"))
 # For tests and for the build: no operator sets them.
-UNDOCUMENTED = {"BUILD_VERSION", "BUILD_COMMIT", "SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
+UNDOCUMENTED = {"BUILD_VERSION", "BUILD_COMMIT", "BUILD_CONTENTS", "SOCK_PATH", "DEV_PATH", "SYS_PATH",
+                "MOUNT_PATH"}
 
 
 def section(title):
