@@ -19,7 +19,7 @@ LAYOUT := plugin/layout.txt
 # The program and its heap lie at another address at each start (static PIE, whose relocations are
 # packed), and what needs no writing after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
-    -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/constants.ld
+    -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/sections.ld
 # No path of this machine gets into what is built, so that another folder gives the same bytes, the
 # build id too: it is made of all, the names of modules in the debug information among it.
 ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-map=$(CURDIR)=. \

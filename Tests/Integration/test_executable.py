@@ -65,6 +65,12 @@ def test_what_is_constant_is_never_writable(sections):
         assert "W" not in sections[name] and "A" in sections[name], name
 
 
+def test_nothing_in_it_depends_on_where_it_was_built(sections):
+    """So that another folder gives the same bytes, and the same build id."""
+    assert str(ROOT).encode() not in pathlib.Path(executable()).read_bytes()
+    assert ".swift_modhash" not in sections
+
+
 @pytest.mark.parametrize("module", ["CUring", "CLinux"])
 def test_c_is_compiled_with_checks_of_its_stack(module):
     objects = [*pathlib.Path(executable()).with_name(f"{module}.build").glob("*.o")]
