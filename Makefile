@@ -75,9 +75,9 @@ daemon-arm64:
 # The daemon for arm64 beside the simulator, emulated by QEMU, which has no io_uring: so it runs on epoll.
 .PHONY: test-arm64
 test-arm64: deps build daemon-arm64
-	@bash .ci/deps arm64
-	@EBS_PLUGIN=$(CURDIR)/$(DAEMON_arm64) EBS_PLUGIN_RUNNER=qemu-aarch64-static \
-	    $(PYTHON) -m pytest -q -p no:cacheprovider Tests/Integration
+	@.ci/cross emulator
+	@EBS_PLUGIN=$(CURDIR)/$(DAEMON_arm64) \
+	    EBS_PLUGIN_RUNNER=$(CURDIR)/$(CROSS)/emulator/usr/bin/qemu-aarch64 $(PYTHON) -m pytest -q -p no:cacheprovider Tests/Integration
 else
 daemon-amd64:
 	@echo "make: the amd64 tarball is built on amd64, and this machine is $(ARCH)" >&2; exit 1

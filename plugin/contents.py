@@ -25,6 +25,7 @@ LICENCES = {
     "gcc-12": "GPL-3.0-or-later WITH GCC-exception-3.1",
     "gcc-14": "GPL-3.0-or-later WITH GCC-exception-3.1",
     "gcc-15": "GPL-3.0-or-later WITH GCC-exception-3.1",
+    "gcc-16": "GPL-3.0-or-later WITH GCC-exception-3.1",
     "glibc": "LGPL-2.1-or-later", "jansson": "MIT", "libinih": "BSD-3-Clause",
     "liburcu": "LGPL-2.1-or-later", "liburing": "MIT", "openssl": "Apache-2.0",
     "swift": SWIFT_LICENCE, "swift-log": "Apache-2.0", "swift-system": SWIFT_LICENCE,

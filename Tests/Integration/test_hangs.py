@@ -109,12 +109,12 @@ def test_a_mount_whose_mkfs_hangs_is_answered_and_goes_on_when_the_volume_answer
     daemon.wait_until(lambda d: d.phase(sick) != "mounting")
     children = pathlib.Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children")
     assert children.read_text() == ""
-    daemon.wait_until(lambda d: d.status("Threads") == 1)
+    daemon.wait_until(lambda d: d.threads() == 1)
 
 
 @pytest.mark.parametrize("content, is_stuck", [
     ("blank", lambda d: programs(d).count("mkfs.xfs") == 16),
-    ("xfs", lambda d: d.status("Threads") > 16),
+    ("xfs", lambda d: d.threads() > 16),
 ], ids=["in mkfs", "in mount(2)"])
 def test_sixteen_volumes_that_hang_delay_no_other(
         simulator, daemon, disk, new_volume, content, is_stuck):
@@ -160,7 +160,7 @@ def test_more_unmounts_that_hang_than_there_are_workers_delay_no_other(
     disk.freeze()
     calls = [daemon.start_call("VolumeDriver.Unmount", Name=volume, ID="test") for volume in sick]
     try:
-        daemon.wait_until(lambda d: d.status("Threads") > 16)
+        daemon.wait_until(lambda d: d.threads() > 16)
         begin = time.monotonic()
         daemon.create(healthy)
         mountpoint = daemon.mount(healthy)
@@ -172,7 +172,7 @@ def test_more_unmounts_that_hang_than_there_are_workers_delay_no_other(
         assert time.monotonic() - begin < UNMOUNT + 10
         health = daemon.health()
         assert health["status"] == "degraded" and {h["volume"] for h in health["hanging"]} <= {*sick}
-        assert daemon.status("Threads") <= 2 * len(sick) + 16
+        assert daemon.threads() <= 2 * len(sick) + 16
     finally:
         disk.thaw()
     daemon.wait_until(lambda d: all(d.phase(v) in ("detached", "attached") for v in sick))
@@ -180,7 +180,7 @@ def test_more_unmounts_that_hang_than_there_are_workers_delay_no_other(
     assert (daemon.mount(sick[0]) / "file").read_bytes() == b"x" * 4096
     daemon.unmount(sick[0])
     daemon.unmount(healthy)
-    daemon.wait_until(lambda d: d.status("Threads") == 1)
+    daemon.wait_until(lambda d: d.threads() == 1)
 
 
 def test_a_second_container_on_a_volume_that_hangs_is_answered(

@@ -78,7 +78,7 @@ def test_a_log_that_is_not_read_delays_no_call_and_its_gap_is_counted(start, rea
     # The times only grow: no line has overtaken another.
     assert sorted(line[:20] for line in lines) == [line[:20] for line in lines]
     # It is as before then: what is logged is there with the answer, and nothing is left behind.
-    daemon.wait_until(lambda d: d.status("Threads") == 1)
+    daemon.wait_until(lambda d: d.threads() == 1)
     assert ask(daemon, 3) == 3
     assert sum("/VolumeDriver.List" in line for line in reader.read_until("VolumeDriver.List")) >= seen
 
@@ -192,4 +192,4 @@ def test_a_disk_that_hangs_under_the_debug_log_delays_no_call(start, frozen_disk
     finally:
         thaw()
     daemon.wait_until(lambda d: MISSING.search(log.read_text()))
-    daemon.wait_until(lambda d: d.status("Threads") == 1)
+    daemon.wait_until(lambda d: d.threads() == 1)
