@@ -105,6 +105,7 @@ class Host:
             with contextlib.suppress(GuestError):
                 if result := condition():
                     return result
+            self.machine.check_alive()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not so in {timeout} s")
             # Each look costs an emulated processor much.

@@ -72,11 +72,12 @@ class Machine:
                 env={**os.environ, "TMPDIR": str(self.directory),
                      # The modules of the QEMU that this is a copy of.
                      "QEMU_MODULE_DIR": f"/usr/lib/{os.uname().machine}-linux-gnu/qemu"})
-        self.monitor = Monitor(self.directory / "monitor", self._alive)
-        self.agent = Agent(self.directory / "agent", self._alive)
+        self.monitor = Monitor(self.directory / "monitor", self.check_alive)
+        self.agent = Agent(self.directory / "agent", self.check_alive)
         self.agent.wait(BOOT_SECONDS)
 
-    def _alive(self):
+    def check_alive(self):
+        """Raises where QEMU has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(f"QEMU ended: {(self.directory / 'qemu').read_text()[-2000:]}")
 
