@@ -70,7 +70,10 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.start()
             try await manager.create(Fixture.name, options: [:])
+            let begin = fixture.executor.now
             _ = try await manager.mount(Fixture.name, id: "a")
+            // Before the other one is given back.
+            #expect(fixture.executor.now - begin < .seconds(5))
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
