@@ -29,7 +29,7 @@ extension VolumeManager {
             volume.record.mounts.answered(mountID)
         } else {
             _ = volume.record.mounts.remove(mountID)
-            if !volume.isUsed { giveBackWhenUnused(volume) }
+            giveBackWhenUnused(volume)
         }
         Task(executorPreference: executor) { await self.saveCounts() }
     }
@@ -141,10 +141,8 @@ extension VolumeManager {
         let mountpoint = mountpoint(of: volume.id)
         let mountedAs = volume.mountNumber
         let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
-        // Its device may have gone meanwhile, or another call have mounted it anew.
-        guard volume.device == device, volume.mountNumber == mountedAs, !volume.isLost else {
-            return false
-        }
+        // Another call may have unmounted it meanwhile, or mounted it anew.
+        guard volume.device == device, volume.mountNumber == mountedAs else { return false }
         guard state != .mounted else { return true }
         let metadata: Logger.Metadata = [
             "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",

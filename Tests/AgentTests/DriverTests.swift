@@ -16,13 +16,15 @@ import VolumeCore
         return try JSONValue.parse(bytes)
     }
 
-    @Test func `a Mount whose answer does not go out is no count, one whose answer does is`() throws
-    {
+    @Test(arguments: [true, false])
+    func `a Mount whose answer does not go out is no count, and one whose answer does is`(
+        isFirstSent: Bool
+    ) throws {
         let fixture = Fixture(Fixture.xfs)
         let call = try #require(VolumeDriver.Call("/VolumeDriver.Mount"))
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
-            for (id, isSent) in [("a", true), ("b", false)] {
+            for (id, isSent) in [("a", isFirstSent), ("b", false)] {
                 let body = Array(#"{"Name":"\#(Fixture.name)","ID":"\#(id)"}"#.utf8)
                 guard
                     case .later(let work) = VolumeDriver(volumes: manager).answer(call, body: body)
@@ -32,8 +34,10 @@ import VolumeCore
                 }
                 let sent = await work().sent
                 await manager.tell(sent, isSent)
-                #expect(try await manager.get(Fixture.name).mounts == 1)
+                #expect(try await manager.get(Fixture.name).mounts == (isFirstSent ? 1 : 0))
             }
+            try await fixture.sleep(.seconds(60))
+            #expect(fixture.host.mounts.isEmpty == !isFirstSent)
             try await manager.unmount(Fixture.name, id: "a")
         }
         #expect(fixture.host.mounts.isEmpty)
