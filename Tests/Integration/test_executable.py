@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from daemon import executable, runner
+from daemon import ROOT, executable, runner
 
 
 def readelf(*arguments):
