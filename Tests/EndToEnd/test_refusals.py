@@ -26,7 +26,8 @@ def refused(host):
 
 
 def nothing_attached(simulator):
-    return not any(volume["attachments"] for volume in simulator.state()["volumes"])
+    return not any(attachment["instance"] == HERE for volume in simulator.state()["volumes"]
+                   for attachment in volume["attachments"])
 
 
 def run_arguments(volume):
