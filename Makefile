@@ -143,7 +143,7 @@ sim-mutants: deps
 demo: deps tar
 	@$(PYTHON) demo/demo.py
 
-# Every budget beside what was measured, in three minutes. Where `go` is (apt-get install golang-go),
+# Every budget beside what was measured, in ten minutes or so. Where `go` is (apt-get install golang-go),
 # the plugin's requests are compared with Go's net/http.
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
