@@ -243,6 +243,23 @@ import VolumeCore
         #expect(error != nil)
     }
 
+    @Test func `what somebody attaches by hand after a lost call stays`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["AttachVolume"] = [
+                .unanswered(reason: "lost", mayHaveApplied: true)
+            ]
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            _ = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `after a lost answer a Mount looks before it asks for another attachment`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
