@@ -118,7 +118,7 @@ test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-a
 
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
-	@$(PYTHON) -B Tests/Boundary/test_boundary.py
+	@$(PYTHON) -B -m unittest discover --quiet --start-directory Tests/Boundary
 
 # Workflows, scripts and templates; its tools go into .build/tools.
 lint:

@@ -63,7 +63,7 @@ import Ring
             held = fresh
             return fresh
         } catch {
-            log.warning("credentials not fetched", metadata: ["error": "\(error)"])
+            log.warning("credentials could not be fetched", metadata: ["error": "\(error)"])
             throw EC2Failure.noCredentials(reason: "\(error)")
         }
     }

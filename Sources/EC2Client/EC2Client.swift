@@ -212,7 +212,7 @@ extension EC2Client {
             case .fail(let failure): throw failure
             case .again(let pause):
                 log.warning(
-                    "EC2: trying again",
+                    "EC2 call failed: trying again",
                     metadata: ["after_ms": "\(pause.milliseconds)", "error": "\(failure)"])
                 try await time.sleep(until: time.now + pause)
                 keys = try await credentials.current()
@@ -223,7 +223,7 @@ extension EC2Client {
             case .correctClock(let serverTime):
                 let behind = clock.correct(to: serverTime)
                 log.warning(
-                    "this machine's clock is wrong: signing by EC2's",
+                    "this machine's clock is wrong: signing requests with EC2's time",
                     metadata: ["behind_s": "\(behind)"])
             }
         }

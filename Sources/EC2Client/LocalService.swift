@@ -28,7 +28,8 @@ struct LocalService: Sendable {
                 return try answer.get()
             }
             log.warning(
-                "trying again", metadata: ["service": "\(endpoint)", "error": "\(told(answer))"])
+                "request to a local service failed: trying again",
+                metadata: ["service": "\(endpoint)", "error": "\(told(answer))"])
             try await time.sleep(until: time.now + pause)
         }
         preconditionFailure("the attempts are bounded")

@@ -91,27 +91,27 @@ final class Daemon {
             ])
         if let barrier = RingActor.ring.uringBarrier {
             log.warning(
-                "io_uring is barred; epoll does its work, with more CPU a request",
+                "io_uring is blocked: using epoll, which takes slightly more CPU time per request",
                 metadata: ["error": "\(barrier)"])
         }
         let serving = RingActor.spawn {
             do { try await server.run() } catch {
                 // Docker starts the plugin again; without an ear it would look alive.
                 self.log.critical(
-                    "no more connections can be taken", metadata: ["error": "\(error)"])
+                    "cannot accept connections any more: exiting", metadata: ["error": "\(error)"])
                 exit(71)
             }
         }
         reachEC2(after: "starting")
         _ = try await signals.next()
-        log.info("ending; mounts are left as they are")
+        log.info("stopping; mounts are left as they are")
         reaching?.cancel()
         await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
         await serving.value
         do { try await volumes.conclude() } catch {
             log.error("the state could not be saved", metadata: ["error": "\(error)"])
         }
-        log.info("ended")
+        log.info("stopped")
     }
 
     // MARK: Answers
@@ -187,7 +187,7 @@ final class Daemon {
             } catch {
                 health.problem = "\(error)"
                 log.warning(
-                    "EC2 cannot be asked yet",
+                    "EC2 is not available yet: trying again",
                     metadata: ["error": "\(error)", "retry_s": "\(pause.components.seconds)"])
             }
             do { try await RingActor.ring.sleep(until: RingActor.ring.now + pause) } catch {

@@ -48,7 +48,7 @@ struct LineLog: LogHandler {
                 sink.write(
                     LineLog.line(
                         format, time: LineLog.now, level: .warning,
-                        message: "the log's file cannot be written: it lacks lines",
+                        message: "the log file cannot be written: lines are missing from it",
                         fields: ["file": "\(file)", "error": "\(String(cString: strerror(error)))"])
                 )
             }

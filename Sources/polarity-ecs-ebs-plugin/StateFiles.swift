@@ -52,7 +52,7 @@ final class StateFiles {
         try await loadJournal()
         if document.nameless > 0 {
             log.error(
-                "some saved records do not tell which volume they are of: they are kept unused",
+                "some saved records do not name their volume: they are kept but not used",
                 metadata: ["records": "\(document.nameless)", "file": "\(volumes.path)"])
         }
         let mounted = try await load(mounts)?.document.state
@@ -67,14 +67,14 @@ final class StateFiles {
             if !document.damaged.isEmpty {
                 let copy = try await file.keepCopy(of: bytes)
                 log.error(
-                    "a state file has damaged lines: the volumes that they were of are forgotten",
+                    "a state file has damaged lines: the volumes in these lines are forgotten",
                     metadata: ["lines": "\(document.damaged.count)", "kept_as": "\(copy)"])
             }
             return (document, bytes.count)
         } catch {
             let aside = try await file.setAside()
             log.error(
-                "a state file cannot be understood; what is mounted is found without it",
+                "a state file cannot be understood: mounts are found without it",
                 metadata: ["error": "\(error)", "kept_as": "\(aside)"])
             return nil
         }
@@ -86,7 +86,8 @@ final class StateFiles {
         guard let whole = document.apply(journal: bytes) else {
             let aside = try await file.setAside()
             log.notice(
-                "a journal of another state file is not used", metadata: ["kept_as": "\(aside)"])
+                "a journal belongs to another state file: it is not used",
+                metadata: ["kept_as": "\(aside)"])
             return
         }
         journalSize = whole
@@ -94,7 +95,7 @@ final class StateFiles {
         guard bytes[whole...].contains(UInt8(ascii: "\n")) else { return }
         let copy = try await file.keepCopy(of: bytes)
         log.error(
-            "the state's journal is damaged: what it says behind that is not used",
+            "the state's journal is damaged: the changes after the damage are not used",
             metadata: ["byte": "\(whole)", "kept_as": "\(copy)"])
     }
 

@@ -217,7 +217,7 @@ private struct LogRecord: LogHandler {
             let logged = scene.logged
             #expect(logged.contains { $0.contains("credentials fetched") && $0.contains("ASIA1") })
             #expect(logged.contains { $0.contains("trying again") })
-            #expect(logged.contains { $0.contains("credentials not fetched") })
+            #expect(logged.contains { $0.contains("credentials could not be fetched") })
             for line in logged {
                 #expect(!line.contains("verysecret") && !line.contains("sessiontoken"))
             }

@@ -309,7 +309,7 @@ def test_a_plugin_ended_in_the_middle_of_a_mount_ends_by_itself(host, new_volume
             assert not ending.done()
             ending.result()
         # SIGKILL would not have let it say so.
-        assert host.engine.plugin_log()[-1].endswith("ended")
+        assert host.engine.plugin_log()[-1].endswith("stopped")
         again(host)
         run.communicate(timeout=60)
         assert host.run(volume, "echo there") == "there\n"

@@ -88,7 +88,7 @@ def test_what_waits_goes_out_at_the_end_if_somebody_reads_then(start, reader, nu
     daemon = start(wrapper=reader.wrapper("1"))
     assert ask(daemon, 100) == 100
     daemon.process.send_signal(number)
-    lines = reader.read_until("ended") if number == signal.SIGTERM else read_answers(reader, 100)
+    lines = reader.read_until("stopped") if number == signal.SIGTERM else read_answers(reader, 100)
     assert daemon.process.wait(10) == (0 if number == signal.SIGTERM else -number)
     assert sum("/VolumeDriver.List" in line for line in lines) == 100
 
@@ -111,7 +111,7 @@ def test_errors_go_to_standard_error_and_the_rest_to_standard_output(
     simulator.fault("IMDS", "error", status=503, count=1000)
     log = tmp_path / "all.log"
     daemon = start(wrapper=reader.wrapper("1"), LOG_FILE=str(log))
-    daemon.wait_until(lambda d: "EC2 cannot be asked yet" in d.log())
+    daemon.wait_until(lambda d: "EC2 is not available yet: trying again" in d.log())
     simulator.clear_faults()
     daemon.wait_until(lambda d: d.health()["status"] == "ok")
     output = reader.read_until("EC2 answers")
@@ -120,7 +120,7 @@ def test_errors_go_to_standard_error_and_the_rest_to_standard_output(
     assert {line.split(" ")[1] for line in daemon.log().splitlines()} == {"warning"}
     daemon.wait_until(lambda d: "EC2 answers" in log.read_text())
     both = log.read_text()
-    assert "EC2 cannot be asked yet" in both and " listening " in both
+    assert "EC2 is not available yet: trying again" in both and " listening " in both
 
 
 def test_a_log_file_that_cannot_be_opened_is_told_of(start, tmp_path):
@@ -146,7 +146,7 @@ def test_a_full_disk_of_the_debug_log_delays_no_call(start, small_disk):
     filler.write_bytes(b"#" * 4096 * 10)
     daemon = start(LOG_FILE=str(log))
     assert ask(daemon, 3000) == 3000
-    complaint = "the log's file cannot be written: it lacks lines"
+    complaint = "the log file cannot be written: lines are missing from it"
     daemon.wait_until(lambda d: complaint in d.log())
     assert daemon.log().count(complaint) == 1 and "No space left on device" in daemon.log()
     filler.unlink()

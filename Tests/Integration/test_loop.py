@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
     bool(runner()), reason="what runs the daemon has no io_uring, or needs calls that are newer than 4.14")
 
 BARRING = [sys.executable, str(pathlib.Path(__file__).resolve().parents[1] / "Rig" / "barring.py")]
-WARNING = "io_uring is barred"
+WARNING = "io_uring is blocked"
 # As barring.py takes them, and what /health and the log then say: the call's answer, and the knob.
 BARRIERS = [
     ("EPERM", ["not permitted", "a seccomp filter bars it"]),
