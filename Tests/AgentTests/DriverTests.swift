@@ -169,7 +169,7 @@ import VolumeCore
     }
 
     @Test(arguments: [
-        (CancellationError() as any Error, "it was given up"), (BareError(), "the disk is full"),
+        (CancellationError() as any Error, "it was cancelled"), (BareError(), "the disk is full"),
     ])
     func `an error from below is told in words, with the call that it ended`(
         error: any Error, words: String
