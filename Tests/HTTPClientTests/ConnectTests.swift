@@ -58,7 +58,7 @@ struct ConnectTests {
             #expect(failure.reason == .unknownHost)
             #expect(!failure.mayHaveReachedServer)
             #expect(
-                failure.found == "https://nobody.test: no address of nobody.test is known: "
+                failure.found == "https://nobody.test: nobody.test cannot be resolved: "
                     + "Domain name not found")
         }
     }

@@ -54,7 +54,7 @@ struct ResolverTests {
             _ = try await addresses(of: "nobody.test", servers: server.servers)
         }
         #expect(
-            failure?.description == "no address of nobody.test is known: Domain name not found")
+            failure?.description == "nobody.test cannot be resolved: Domain name not found")
     }
 
     @Test func `a dead name server is passed over`() async throws {

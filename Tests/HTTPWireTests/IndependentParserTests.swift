@@ -25,7 +25,7 @@ private enum Verdict: Equatable {
         // In chunked bodies h11 takes a bare LF too.
         "a trailer field is malformed",
         "a chunk's size line has a bare CR",
-        "a chunk's size is followed by what is no extension",
+        "a chunk's size is followed by something other than an extension",
         // h11 takes any version for 1.1, and control characters other than NUL, CR and LF.
         "a header field's value has a control character",
         // Left to the application by h11.
@@ -54,7 +54,7 @@ private enum Verdict: Equatable {
                 #expect(ours == theirs, "seed \(seed): \(text(message))")
             case (.refused, .taken):
                 let isStricter =
-                    reason.hasSuffix("is not spoken here") || Self.stricter.contains(reason)
+                    reason.hasSuffix("is not supported") || Self.stricter.contains(reason)
                 #expect(isStricter, "seed \(seed): \(text(message)) \(reason)")
             case (.incomplete, .taken):
                 Issue.record("seed \(seed): not complete: \(text(message))")

@@ -44,7 +44,7 @@ struct TLSSessionTests {
     func `a certificate for other names is refused`(host: String) throws {
         let error = try refusal(pipe(host: host))
         #expect(error.reason == .untrustedPeer)
-        #expect(error.found.contains("the certificate of \(host) is refused"))
+        #expect(error.found.contains("the certificate of \(host) was rejected"))
         #expect(error.found.contains("mismatch"))
     }
 
