@@ -7,12 +7,12 @@ import Logging
 import Ring
 import VolumeCore
 
-/// The records in a JSON file; those of what is mounted, with their counts, in another. They lie in
-/// a folder that no other daemon uses meanwhile. One that cannot be understood is kept aside: the
-/// other, mounts and devices tell the rest.
+/// Stores the records in a JSON file, and those of mounted volumes with their counts in another
+/// one, in a folder that no other daemon uses at the same time. A file that cannot be understood is
+/// set aside; the other file, the mounts and the devices provide the rest.
 ///
-/// A small document is replaced as a whole each time. Behind a large one what has changed goes into a
-/// journal, until that has become as large as the document: then both become one.
+/// A small document is rewritten completely by each save. For a large one, changes are appended to
+/// a journal; when the journal has become as large as the document, both are merged.
 @RingActor
 final class StateFiles {
     private let lock: FolderLock
@@ -20,19 +20,19 @@ final class StateFiles {
     private let journal: JournalFile
     private let mounts: AtomicFile
     private let log: Logger
-    /// What is on the disk, in the document and its journal.
+    /// The contents on disk, from the document and its journal.
     private var document = StateDocument()
     private var documentSize = 0
-    /// How many bytes of the journal are whole; 0 where there is none of this document.
+    /// How many bytes of the journal are valid; 0 if there is no journal of this document.
     private var journalSize = 0
 
-    /// Throws where another daemon has the folder. `plugin` is the name of the plugin that this is.
+    /// Throws if another daemon uses the folder. `plugin` is the name of this plugin.
     init(
         folder: String, plugin: String?, version: String, commit: String, log: Logger
     ) throws(OperationError) {
         var holder = "version \(version), commit \(commit)"
         if let plugin { holder = "the plugin \(plugin), \(holder)" }
-        // A plugin is the first process of a PID namespace of its own.
+        // A plugin is the first process of its own PID namespace.
         if getpid() != 1 { holder += ", process \(getpid())" }
         lock = try FolderLock(folder, holder: holder)
         volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
@@ -59,7 +59,7 @@ final class StateFiles {
         return SavedState(saved.map { _ in document.state }, mounted: mounted, boot: boot)
     }
 
-    /// Nil where there is no such file, or none that can be understood.
+    /// Nil if there is no such file, or if it cannot be understood.
     private func load(_ file: AtomicFile) async throws -> (document: StateDocument, size: Int)? {
         guard let bytes = try await file.read() else { return nil }
         do {
@@ -91,7 +91,7 @@ final class StateFiles {
             return
         }
         journalSize = whole
-        // A crash leaves at most a part of the last line.
+        // After a crash, at most the last line is incomplete.
         guard bytes[whole...].contains(UInt8(ascii: "\n")) else { return }
         let copy = try await file.keepCopy(of: bytes)
         log.error(
@@ -130,7 +130,7 @@ final class StateFiles {
         documentSize = bytes.count
         guard journalSize > 0 else { return }
         journalSize = 0
-        // Left as it is, it would be of no use, and told of at the next start.
+        // Otherwise the next start would report the useless journal.
         try? await journal.append([], at: 0)
     }
 

@@ -139,7 +139,7 @@ def test_two_versions_side_by_side_take_turns(machine, make, new_volume):
     machine.engine.docker("plugin", "enable", new, check=False)
     line = [line for line in machine.engine.plugin_log() if "does not start" in line][-1]
     assert line.startswith(f"{new} does not start: ")
-    assert f"another daemon has it: the plugin {old}, version 1.0, " in line
+    assert f"another daemon uses it: the plugin {old}, version 1.0, " in line
     assert run(machine, old, volume, "cat /data/file").stdout == "kept\n"
 
     for before, after in ((old, new), (new, old)):

@@ -282,7 +282,7 @@ def test_a_second_version_enabled_beside_the_first_is_told_so(host, new_volume):
             "plugin", "ls", "--filter", "enabled=true", "--format", "{{.Name}}").stdout.split()
         assert enabled == [f"{PLUGIN}:latest"]
         assert [line for line in host.engine.plugin_log() if "does not start" in line
-                and "another daemon has it" in line and "docker plugin disable" in line]
+                and "another daemon uses it" in line and "docker plugin disable" in line]
     finally:
         host.engine.docker("plugin", "rm", "--force", "second")
     assert host.engine.plugin_process() == plugin
