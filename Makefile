@@ -63,7 +63,7 @@ ifeq ($(ARCH),amd64)
 CROSS := .build/cross
 DAEMON_arm64 := $(CROSS)/swift/aarch64-unknown-linux-gnu/release/$(NAME)
 PACKAGE_arm64 = --daemon $(DAEMON_arm64) --cross $(CROSS)
-# Swift's packages are fetched outside of the chroot, where git is configured; the compiler finds them
+# Swift's packages are fetched outside of .ci/cross run, where git is configured; the compiler finds them
 # there. Without --no-warnings, lld would warn about every object in Debian's archives, because they have
 # no table for --icf=safe.
 daemon-arm64:
