@@ -186,7 +186,7 @@ def test_the_ami_step_installs_the_plugin_once(boot):
     sums = boot.folder / "SHA256SUMS"
     sums.write_text(f"{'0' * 64}  {NAME}\n")
     failed = boot.bash(script)
-    assert failed.returncode != 0 and "is not the file that SHA256SUMS tells of" in failed.stderr
+    assert failed.returncode != 0 and "does not match SHA256SUMS" in failed.stderr
     assert boot.plugins() == []
     sums.write_text(f"{'0' * 64}  other.tar.gz\n{boot.sha256}  {NAME}\n")
     for _ in range(2):
