@@ -160,7 +160,8 @@ class Host:
             server.server_close()
 
     def install(self, unpack=True):
-        """The README's commands, with the settings that lead the plugin to the simulator."""
+        """Runs the commands in the README, with the settings that connect the plugin to the
+        simulator."""
         for command in readme_commands("docker plugin create"):
             if command.startswith("docker plugin enable"):
                 self._set({
