@@ -27,7 +27,7 @@ struct ResolverTests {
     @Test func `the hosts file comes first`() async throws {
         let server = try NameServer([:])
         defer { server.stop() }
-        // A machine without a name of its own there has localhost.
+        // A machine without its own entry there has localhost.
         let name = nameInHostsFile() ?? "localhost"
         #expect(!(try await addresses(of: name, servers: server.servers)).isEmpty)
         #expect(server.questions == [])
@@ -47,7 +47,7 @@ struct ResolverTests {
         #expect(Set(server.questions) == ["api.test 1", "api.test 28"])
     }
 
-    @Test func `a name that is unknown is said to be`() async throws {
+    @Test func `the error says that a name is unknown`() async throws {
         let server = try NameServer([:])
         defer { server.stop() }
         let failure = await #expect(throws: Resolver.Failure.self) {
