@@ -12,10 +12,8 @@ COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
 # One set of flags for every release build: another set would compile all of it again. A function a
-# section, so that lld leaves out what nobody calls, and puts what the daemon uses of the libraries
-# side by side, as LAYOUT has it. Nothing unwinds by .eh_frame_hdr: it would be 0.3 MB for C++
-# exceptions; debuggers read .eh_frame itself.
-LAYOUT := plugin/layout.txt
+# section, so that lld leaves out what nobody calls, and keeps one of those that are alike. Nothing
+# unwinds by .eh_frame_hdr: it would be 0.3 MB for C++ exceptions; debuggers read .eh_frame itself.
 # The program and its heap lie at another address at each start (static PIE, whose relocations are
 # packed), and what needs no writing after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
@@ -26,7 +24,6 @@ ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-ma
     -Xswiftc -Xfrontend -Xswiftc -no-clang-module-breadcrumbs
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
-    -Xlinker --symbol-ordering-file=$(CURDIR)/$(LAYOUT) -Xlinker --no-warn-symbol-ordering \
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
@@ -147,13 +144,6 @@ demo: deps tar
 # the plugin's requests are compared with Go's net/http.
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
-
-# Learns LAYOUT anew from a daemon at work, after a change of Swift's version or Debian's libraries.
-# An old one only costs memory.
-.PHONY: layout
-layout: deps build
-	swift build $(RELEASE) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)
-	@$(PYTHON) benchmarks/layout.py --map $(BIN)/$(NAME).map --output $(LAYOUT)
 
 # Debian's packages by name, and a Swift toolchain where there is none.
 .PHONY: deps
