@@ -56,8 +56,9 @@ package enum Limit {
     /// How long a worker waits for children that are being started.
     package static let childStartTimeMax: Duration = .seconds(2)
 
-    /// How many bytes of responses wait for each other, to go out together.
-    package static let heldResponsesMax = 64 * 1024
+    /// How many bytes of responses to pipelined requests are made before they are sent; the last of
+    /// them may exceed it.
+    package static let unsentResponsesMax = 64 * 1024
 
     // HTTP client: IMDS and EC2.
     /// Names and TCP together.

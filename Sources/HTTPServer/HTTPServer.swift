@@ -66,12 +66,6 @@ package final class HTTPServer {
     private var idleCount: UInt64 = 0
     private var dateSecond: Int64 = .min
     private var dateText = ""
-    /// The responses that are not sent yet, or not all of them.
-    private var output: [UInt8] = []
-    /// How many bytes of `output` were taken.
-    private var takenCount = 0
-    /// The connections whose responses wait for those of others.
-    private var holding: [(Connection, UnsafeContinuation<Int32, Never>)] = []
 
     /// - Parameters:
     ///   - listener: Accepted from by `run`, and closed by `stop`.
@@ -166,9 +160,10 @@ package final class HTTPServer {
         if connections.isEmpty { resumeEndWaiter() }
     }
 
-    /// Serialises a response behind those that are not sent yet; returns where it stands.
-    func serialise(_ response: HTTPResponse, method: String?, closing: Bool) -> Range<Int> {
-        let start = output.count
+    /// Appends a response as it goes on the wire.
+    func serialise(
+        _ response: HTTPResponse, method: String?, closing: Bool, into output: inout [UInt8]
+    ) {
         do throws(HTTPWireError) {
             try response.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
@@ -177,52 +172,6 @@ package final class HTTPServer {
             let failure = HTTPResponse(status: 500, text: "\(error)\n")
             try? failure.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
-        }
-        return start..<output.count
-    }
-
-    /// As `serialise`, of the interim response that `Expect: 100-continue` asks for.
-    func serialiseContinue() -> Range<Int> {
-        let start = output.count
-        output.append(contentsOf: HTTPResponse.continueBytes)
-        return start..<output.count
-    }
-
-    /// Passes responses' bytes on, which are valid within `body` and gone after it.
-    func take<T>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> T) -> T {
-        defer {
-            // Those at the end make room at once, the others with the last of them.
-            if range.upperBound == output.count {
-                output.removeLast(range.count)
-            } else {
-                takenCount += range.count
-            }
-            if takenCount == output.count {
-                takenCount = 0
-                output.removeAll(keepingCapacity: output.capacity <= 2 * Limit.heldResponsesMax)
-            }
-        }
-        return output.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
-    }
-
-    /// Whether a response may wait for those of the turn's other requests.
-    ///
-    /// Sent one behind the other they wake a client that awaits several of them once. Sent in
-    /// between, each wakes it anew, which costs more than to make the response.
-    var mayHold: Bool { RingActor.ring.hasReadyJobs && hasRoom }
-
-    /// Whether more responses may be made before those are sent that there are.
-    var hasRoom: Bool { output.count < Limit.heldResponsesMax }
-
-    /// Has the connection go on by `sendAndReceive` once the turn's other requests are answered.
-    func hold(_ connection: Connection, _ continuation: UnsafeContinuation<Int32, Never>) {
-        holding.append((connection, continuation))
-        guard holding.count == 1 else { return }
-        RingActor.spawn {
-            for (connection, continuation) in self.holding {
-                connection.sendAndReceive(resuming: continuation)
-            }
-            self.holding.removeAll(keepingCapacity: true)
         }
     }
 

@@ -113,10 +113,6 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     private var isCurrent: Bool { thread.load(ordering: .relaxed) == pthread_self() }
 
-    /// Whether this turn of the loop has more to run.
-    @RingActor
-    package var hasReadyJobs: Bool { !jobs.isEmpty }
-
     // MARK: The loop's turn
 
     /// Runs the jobs that are ready and those that they make ready: entering the kernel between

@@ -41,29 +41,6 @@ package final class Socket {
     /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end
     /// of the stream. Throws `Errno.noBufferSpace` when the buffer holds its maximum.
     package func receive(into buffer: ByteBuffer) async throws(Errno) -> Int {
-        let operation = try receiving(into: buffer)
-        let result = await RingActor.ring.perform(operation)
-        return try endReceive(result, into: buffer)
-    }
-
-    /// Begins a `receive` that is not cancelled with its task: closing the socket and
-    /// `endReceiving` end it. The continuation is resumed with what `endReceive` takes.
-    package func beginReceive(
-        into buffer: ByteBuffer, resuming continuation: UnsafeContinuation<Int32, Never>
-    ) throws(Errno) {
-        RingActor.ring.begin(try receiving(into: buffer), resuming: continuation)
-    }
-
-    /// Ends what `beginReceive` began; returns and throws as `receive` does.
-    package func endReceive(_ result: Int32, into buffer: ByteBuffer) throws(Errno) -> Int {
-        buffer.endUse()
-        try descriptor.end()
-        let count = try checked(result)
-        buffer.commit(count)
-        return count
-    }
-
-    private func receiving(into buffer: ByteBuffer) throws(Errno) -> Operation {
         let room: UnsafeMutableRawBufferPointer
         do throws(ByteBuffer.Full) {
             room = try buffer.reserveForReceiving()
@@ -72,7 +49,12 @@ package final class Socket {
         }
         let fd = try descriptor.begin()
         buffer.beginUse()
-        return .receive(fd, room, of: id)
+        let result = await RingActor.ring.perform(.receive(fd, room, of: id))
+        buffer.endUse()
+        try descriptor.end()
+        let count = try checked(result)
+        buffer.commit(count)
+        return count
     }
 
     /// Sends all readable bytes, and consumes them as they go. Throws `Errno.brokenPipe` or

@@ -51,27 +51,6 @@ package final class ByteStream {
         }
     }
 
-    /// Begins a `receive` that is not cancelled with its task: `close` and `endReceiving` end it.
-    /// The continuation is resumed with what `endReceive` takes. Not under TLS.
-    ///
-    /// For waits that mostly bring something, since to be ready for a cancellation costs as much as
-    /// the rest.
-    package func beginReceive(
-        into buffer: ByteBuffer, resuming continuation: UnsafeContinuation<Int32, Never>
-    ) throws(StreamError) {
-        precondition(secure == nil, "what is received is not what the stream carries")
-        do throws(Errno) { try socket.beginReceive(into: buffer, resuming: continuation) } catch {
-            throw .socket(error)
-        }
-    }
-
-    /// Ends what `beginReceive` began; returns and throws as `receive` does.
-    package func endReceive(_ result: Int32, into buffer: ByteBuffer) throws(StreamError) -> Int {
-        do throws(Errno) { return try socket.endReceive(result, into: buffer) } catch {
-            throw .socket(error)
-        }
-    }
-
     /// Sends all readable bytes, and consumes them as they go.
     package func send(_ buffer: ByteBuffer) async throws(StreamError) {
         if let secure { return try await secure.send(buffer) }
