@@ -82,7 +82,7 @@ final class Connection {
         /// The rest of a request.
         case incomplete
         /// The answer to a request of that method.
-        case answer(by: @RingActor @Sendable () async -> HTTPServer.Answer, to: String)
+        case answer(by: @Sendable () async -> HTTPServer.Answer, to: String)
         /// The end of what the client sends, whose request was refused.
         case refused
         /// Nothing: the answers so far are many, and have to go out before more are made.
@@ -97,8 +97,8 @@ final class Connection {
             while !isEnding, let request = try parseBuffered() {
                 receiveDeadline = nil
                 switch server.replier(request) {
-                case .now(let response):
-                    append(response, to: request.method)
+                case .now(let answer):
+                    append(answer.response, to: request.method)
                     guard output.count < Limit.unsentResponsesMax else { return .full }
                 case .later(let work): return .answer(by: work, to: request.method)
                 }
@@ -117,7 +117,7 @@ final class Connection {
 
     /// Waits for a request's answer, and sends it; false when the connection is to end.
     private func answer(
-        by work: @RingActor @Sendable () async -> HTTPServer.Answer, to method: String
+        by work: @Sendable () async -> HTTPServer.Answer, to method: String
     ) async -> Bool {
         let watch = watchClient()
         let answer = await work()

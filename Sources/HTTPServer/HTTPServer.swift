@@ -12,18 +12,12 @@ package import TLS
 /// if none is idle it waits, and those after it wait in the listener's backlog.
 @RingActor
 package final class HTTPServer {
-    /// Answers one request, at once or by what it returns.
-    package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply
+    /// Answers one request. What is known at once costs no task switch and no watch of the client:
+    /// much of what a request costs. The work of a later answer is cancelled when the client hangs up
+    /// before it has ended.
+    package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply<Answer>
     /// Answers one request. Its task is cancelled when the client hangs up before it has answered.
     package typealias Handler = @RingActor @Sendable (HTTPRequest) async -> HTTPResponse
-
-    /// An answer, or how it is found. What is known at once costs no task switch and no watch of
-    /// the client: much of what a request costs.
-    package enum Reply: Sendable {
-        case now(HTTPResponse)
-        /// Cancelled when the client hangs up before it has answered.
-        case later(@RingActor @Sendable () async -> Answer)
-    }
 
     /// An answer, and who is told whether it went out.
     package struct Answer: Sendable {
