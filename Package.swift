@@ -161,11 +161,3 @@ let small: Set = [
 for target in package.targets where small.contains(target.name) {
     target.swiftSettings? += [.unsafeFlags(["-Osize"], .when(configuration: .release))]
 }
-
-// Where a request spends its time, checks of exclusive access would be a twentieth of it. Debug
-// builds make them.
-for target in package.targets where ["HTTPServer", "Ring", "Streams"].contains(target.name) {
-    target.swiftSettings? += [
-        .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))
-    ]
-}
