@@ -14,8 +14,13 @@ let common: [SwiftSetting] = [
 /// Pure modules do no I/O, and mark each unsafe expression.
 let pureSettings = common + [.strictMemorySafety()]
 
-func pure(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: pureSettings)
+/// - Parameter archives: Of a parser, which does no I/O either.
+func pure(
+    _ name: String, _ dependencies: [Target.Dependency] = [], archives: [String] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, swiftSettings: pureSettings,
+        linkerSettings: archives.map { .linkedLibrary(":\($0)") })
 }
 
 /// Edge modules hold the descriptors and call the kernel and the C libraries, each linked as its archive.
@@ -71,9 +76,9 @@ let package = Package(
             name: "CCares", path: "CShims/CCares", providers: [.apt(["libc-ares-dev"])]),
 
         pure("Base"),
-        edge("JSON", ["Base", "CJansson"], archives: ["libjansson.a"]),
+        pure("JSON", ["Base", "CJansson"], archives: ["libjansson.a"]),
         pure("HTTPWire", ["Base"]),
-        edge("XML", ["Base", "CExpat"], archives: ["libexpat.a"]),
+        pure("XML", ["Base", "CExpat"], archives: ["libexpat.a"]),
         pure("AWSWire", ["Base", "JSON", "XML"]),
         pure("VolumeCore", ["Base"]),
         pure("Agent", ["Base", "JSON", "VolumeCore", log]),
