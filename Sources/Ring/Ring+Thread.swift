@@ -1,4 +1,4 @@
-import CUring
+import CLinux
 import Synchronization
 
 extension Ring {
@@ -11,7 +11,7 @@ extension Ring {
         try hasThread.withLock { hasThread throws(RingUnavailable) in
             if hasThread { return }
             try RingActor.ring.start()
-            let error = CUring_start_thread(
+            let error = CLinux_start_thread(
                 "ring",
                 { _ in
                     RingActor.ring.run()
@@ -42,7 +42,7 @@ package func onRing<T: Sendable>(
 /// - Parameter name: 15 bytes at most.
 package func runOnThread(named name: String, _ body: @escaping @Sendable () -> Void) -> Bool {
     let work = Unmanaged.passRetained(Work(body: body))
-    let error = CUring_start_thread(
+    let error = CLinux_start_thread(
         name,
         { context in
             guard let context else { return nil }

@@ -1,5 +1,5 @@
 import Base
-import CUring
+import CLinux
 import Glibc
 import Synchronization
 import SystemPackage
@@ -46,7 +46,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var taken = Inbox()
     /// The loop's `pthread_self()`; 0 while it does not run.
     private let thread = Atomic<UInt>(0)
-    private let wakeDescriptor = CUring_eventfd()
+    private let wakeDescriptor = CLinux_eventfd()
     private var needsWakeRead = true
 
     /// There is one loop in a process: `RingActor.ring`.

@@ -1,4 +1,4 @@
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 

@@ -1,4 +1,4 @@
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 
@@ -11,7 +11,7 @@ package struct UringBarrier: Error, Sendable, CustomStringConvertible {
         package var release = runningKernelRelease()
         /// kernel.io_uring_disabled (since 6.6), a digit; nil where there is none.
         package var sysctl = readSysctl()
-        package var hasSeccompFilter = CUring_has_seccomp_filter()
+        package var hasSeccompFilter = CLinux_has_seccomp_filter()
         /// RLIMIT_MEMLOCK in bytes.
         package var lockedMemoryMax = readLockedMemoryMax()
 

@@ -1,4 +1,5 @@
 import Base
+import CLinux
 import Glibc
 import Linux
 import Logging
@@ -34,6 +35,7 @@ func currentEnvironment() -> [String: String] {
     return variables
 }
 
+CLinux_share_heap()
 fillStandardStreams()
 let environment = currentEnvironment().merging(buildFacts()) { $1 }
 /// Nil where this is no managed plugin.

@@ -1,5 +1,5 @@
 import Base
-import CLinux
+import CLoop
 import Glibc
 import Ring
 import SystemPackage
@@ -55,7 +55,7 @@ final class Bench {
         }
         defer { close(backing) }
         var minor: UInt32 = 0
-        let descriptor = CLinux_loop_bind(backing, &minor)
+        let descriptor = CLoop_bind(backing, &minor)
         guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
         let disk = Disk(
             file: file, number: DeviceNumber(major: 7, minor: minor), descriptor: descriptor)
@@ -80,12 +80,12 @@ final class Bench {
     /// Makes the disk's device that much larger.
     func enlarge(_ disk: Disk, toMebibytes mebibytes: Int) {
         precondition(truncate(disk.file, off_t(mebibytes) << 20) == 0)
-        precondition(CLinux_loop_resize(disk.descriptor) == 0)
+        precondition(CLoop_resize(disk.descriptor) == 0)
     }
 
     /// Makes a partition of all but the first and last MiB, and returns its number.
     func partition(_ disk: Disk, _ number: Int, mebibytes: Int = 320) throws -> DeviceNumber {
-        let code = CLinux_add_partition(
+        let code = CLoop_add_partition(
             disk.descriptor, Int32(number), 1 << 20, UInt64(mebibytes - 2) << 20)
         guard code == 0 else { throw Errno(rawValue: code) }
         let loop = "loop\(disk.number.minor)"
