@@ -122,7 +122,9 @@ let package = Package(
             name: "life-simulator", dependencies: ["Simulation", arguments],
             swiftSettings: common),
 
-        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: common),
+        .target(
+            name: "TestSupport", dependencies: ["Ring"], path: "Tests/TestSupport",
+            swiftSettings: common),
         tests("BaseTests", ["Base"]),
         tests("JSONTests", ["JSON"]),
         tests("XMLTests", ["Base", "XML", "TestSupport"]),
@@ -134,9 +136,9 @@ let package = Package(
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
         tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation", log]),
         tests("SimulationTests", ["Simulation"]),
-        tests("RingTests", ["Base", "Ring", "CUring", system]),
+        tests("RingTests", ["Base", "Ring", "CUring", "TestSupport", system]),
         tests("TLSTests", ["TLS", "TestSupport"]),
-        tests("LinuxTests", ["Base", "Ring", "Linux", "CLoop", system]),
+        tests("LinuxTests", ["Base", "Ring", "Linux", "CLoop", "TestSupport", system]),
         tests(
             "HTTPServerTests",
             ["Base", "HTTPWire", "Ring", "Streams", "TLS", "HTTPServer", "TestSupport", system]),

@@ -245,7 +245,4 @@ package enum Limit {
     /// How long a mount that nobody uses, such as that of a cut call, waits for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)
-    // The EC2 simulator.
-    /// How many events of its log are kept.
-    package static let simulatorEventsMax = 20_000
 }

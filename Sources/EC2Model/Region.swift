@@ -171,7 +171,9 @@ package struct Region: Sendable {
 
     // MARK: Events
 
-    /// Notes that something happened; the oldest of more than `Limit.simulatorEventsMax` go.
+    private static let eventsMax = 20_000
+
+    /// Notes that something happened; the older half goes when there are more than `eventsMax`.
     package mutating func note(
         _ name: String, _ volume: VolumeID? = nil, _ instance: InstanceID? = nil,
         _ detail: String? = nil, at now: Instant
@@ -181,8 +183,6 @@ package struct Region: Sendable {
             Event(
                 sequence: eventCount, at: now, name: name, volume: volume, instance: instance,
                 detail: detail))
-        if events.count > Limit.simulatorEventsMax {
-            events.removeFirst(Limit.simulatorEventsMax / 2)
-        }
+        if events.count > Self.eventsMax { events.removeFirst(Self.eventsMax / 2) }
     }
 }

@@ -33,6 +33,9 @@ package final class Socket {
         return Socket(owning: descriptor)
     }
 
+    /// The descriptor, for options that nothing here sets; -1 once the socket is closed.
+    package var rawDescriptor: Int32 { descriptor.isClosed ? -1 : descriptor.rawValue }
+
     /// Sends small segments at once.
     static func disableDelay(_ descriptor: borrowing Descriptor) throws(Errno) {
         try setOption(descriptor, level: Int32(IPPROTO_TCP), name: TCP_NODELAY, to: 1)
@@ -148,19 +151,6 @@ package final class Socket {
     /// Closes the connection now. What the peer has not yet received of the bytes sent still
     /// reaches it.
     package func close() { descriptor.close() }
-
-    /// Closes the connection now with a reset: the peer gets `Errno.connectionReset`, and what it
-    /// has not yet received of the bytes sent is lost. For servers that misbehave on purpose; no
-    /// operation may be in flight.
-    package func reset() {
-        precondition(descriptor.operations == 0, "an operation is in flight")
-        guard !descriptor.isClosed else { return }
-        var option = linger(l_onoff: 1, l_linger: 0)
-        setsockopt(
-            descriptor.rawValue, SOL_SOCKET, SO_LINGER, &option,
-            socklen_t(MemoryLayout<linger>.size))
-        close()
-    }
 }
 
 /// setsockopt(2) for an integer.

@@ -5,6 +5,7 @@ import HTTPWire
 import Logging
 import Ring
 import Synchronization
+import TestSupport
 import Testing
 
 private let somebody = InstanceID(literal: "i-0123456789abcdef0")

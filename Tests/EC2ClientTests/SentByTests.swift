@@ -4,6 +4,7 @@ import EC2Client
 import HTTPWire
 import Logging
 import Ring
+import TestSupport
 import Testing
 
 private let volume = VolumeID(literal: "vol-0123456789abcdef0")

@@ -1,5 +1,6 @@
 import Base
 import Ring
+import TestSupport
 import Testing
 
 @testable import EC2Client

@@ -1,5 +1,6 @@
 import HTTPClient
 import Ring
+import TestSupport
 import Testing
 
 struct ResolverTests {

@@ -2,6 +2,7 @@ import Base
 import HTTPClient
 import HTTPWire
 import Ring
+import TestSupport
 import Testing
 
 @RingActor private final class Counter {

@@ -3,6 +3,7 @@ import CLoop
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import Linux

@@ -3,6 +3,7 @@ import CUring
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 /// `Tests/Rig/barring.py` runs the suites of this module again where io_uring is barred.

@@ -2,6 +2,7 @@ import Base
 import Glibc
 import Ring
 import Synchronization
+import TestSupport
 import Testing
 
 @Suite struct BlockingTests {

@@ -2,6 +2,7 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 @Suite struct ChildProcessTests {

@@ -1,6 +1,7 @@
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 @Suite struct SignalTests {

@@ -1,5 +1,6 @@
 import Base
 import Ring
+import TestSupport
 import Testing
 
 @Suite struct TimeTests {
