@@ -45,6 +45,8 @@ package enum Limit {
     /// How long a worker thread without work waits for more: within a mount there is more, and to
     /// start a thread costs as much as most of the work.
     package static let blockingThreadLinger: Duration = .milliseconds(200)
+    /// The least time between two reports that the kernel lacks memory for the ring's operations.
+    package static let shortageReportInterval: Duration = .seconds(60)
     /// The room that a buffer makes for one receive, as long as it is below its maximum.
     package static let receiveMin = 512
     /// How long a listener waits when descriptors or memory are short.

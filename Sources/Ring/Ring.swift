@@ -31,6 +31,11 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var chosenBackend: Backend?
     /// Why `start` had to do without io_uring; nil when it did not.
     package private(set) var uringBarrier: UringBarrier?
+    /// Called when the kernel had no memory for what was handed to it, with how often that has
+    /// happened since the last call: at once for the first time, then at most once in
+    /// `Limit.shortageReportInterval`. The ring itself tries again, at its next turn.
+    package var whenMemoryIsShort: (@RingActor @Sendable (Int) -> Void)?
+    private var shortages = Shortages()
     let blockingPool = BlockingPool()
     /// Whether somebody sees to it that workers which hang are made up for.
     var isRelieving = false
@@ -136,9 +141,14 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private func submit() {
         let waits = jobs.isEmpty && !isStopping
         switch backend {
-        case .uring(let uring): uring.submit(waiting: waits)
+        case .uring(let uring): if !uring.submit(waiting: waits) { noteShortage() }
         case .epoll(let epoll): epoll.wait(waits)
         }
+    }
+
+    private func noteShortage() {
+        guard let report = whenMemoryIsShort, let count = shortages.note(at: now) else { return }
+        RingActor.spawn { report(count) }
     }
 
     /// Queues what the loop needs for itself: the wake-up read, and cancellations.
@@ -255,5 +265,20 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         taken.jobs.removeAll(keepingCapacity: true)
         taken.cancellations.removeAll(keepingCapacity: true)
         taken.stops = false
+    }
+}
+
+/// How often the kernel had no memory for the ring, and when that was told.
+struct Shortages {
+    private var count = 0
+    private var reported: Instant?
+
+    /// Counts one; returns how many to report when it is time for that.
+    mutating func note(at now: Instant) -> Int? {
+        count += 1
+        if let reported, now - reported < Limit.shortageReportInterval { return nil }
+        reported = now
+        defer { count = 0 }
+        return count
     }
 }

@@ -98,14 +98,18 @@ struct Uring {
     func flush() { CUring_submit(handle) }
 
     /// Hands the queued SQEs to the kernel and lets it post completions; waits for one if told to.
-    func submit(waiting: Bool) {
+    /// False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did not take
+    /// stays queued.
+    func submit(waiting: Bool) -> Bool {
         let result =
             waiting ? CUring_submit_and_wait(handle) : CUring_submit_and_get_events(handle)
         switch -result {
-        case EINTR: break
-        // Memory is short, or completions have to be taken first: the next turn tries again.
-        case EAGAIN, EBUSY: break
-        default: precondition(result >= 0, "io_uring_enter: \(-result)")
+        case EAGAIN: return false
+        // EBUSY: completions have to be taken first.
+        case EINTR, EBUSY: return true
+        default:
+            precondition(result >= 0, "io_uring_enter: \(-result)")
+            return true
         }
     }
 

@@ -78,6 +78,7 @@ final class Daemon {
 
     /// Serves until a signal says to end. Mounts are left as they are: the containers keep them.
     func run() async throws {
+        reportShortages()
         let signals = try TerminationSignals()
         try await volumes.start()
         // The socket answers before anything is asked of AWS, which may not be reachable.
@@ -112,6 +113,15 @@ final class Daemon {
             log.error("the state could not be saved", metadata: ["error": "\(error)"])
         }
         log.info("ended")
+    }
+
+    private func reportShortages() {
+        RingActor.ring.whenMemoryIsShort = { [log] times in
+            log.warning(
+                "the kernel has no memory for io_uring's operations; the plugin tries them again, and "
+                    + "answers late: free memory on this instance",
+                metadata: ["error": "io_uring_enter: EAGAIN", "times": "\(times)"])
+        }
     }
 
     // MARK: Answers
