@@ -13,7 +13,7 @@ import SystemPackage
 /// The stored properties belong to the loop's thread, except `inbox`, `thread` and the constants:
 /// hence `@unchecked`.
 package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
-    /// What other threads leave for the loop.
+    /// What other threads post for the loop.
     private struct Inbox {
         var jobs: [UnownedJob] = []
         var cancellations: [OperationTag] = []
@@ -30,7 +30,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     private var chosenBackend: Backend?
     /// Why `start` had to do without io_uring; nil when it did not.
-    package private(set) var uringBarrier: UringBarrier?
+    package private(set) var uringRefusal: UringRefusal?
     /// Called when the kernel had no memory for what was handed to it, with how often that has
     /// happened since the last call: at once for the first time, then at most once in
     /// `Limit.shortageReportInterval`. The ring itself tries again, at its next turn.
@@ -57,7 +57,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// There is one loop in a process: `RingActor.ring`.
     init() {}
 
-    /// Sets io_uring up, or epoll where that fails: `uringBarrier` then says why. Call it once, on
+    /// Sets io_uring up, or epoll where that fails: `uringRefusal` then says why. Call it once, on
     /// any thread, before `run`.
     ///
     /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is
@@ -65,10 +65,10 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     package func start() throws(RingUnavailable) {
         guard wakeDescriptor >= 0 else { throw RingUnavailable(errno: .current) }
         precondition(chosenBackend == nil, "the ring is set up once")
-        do throws(UringBarrier) {
+        do throws(UringRefusal) {
             chosenBackend = .uring(try Uring())
         } catch {
-            uringBarrier = error
+            uringRefusal = error
             do throws(Errno) {
                 chosenBackend = .epoll(try Epoll(wakeDescriptor: wakeDescriptor))
             } catch {
@@ -94,7 +94,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     }
 
     /// Ends `run`, from any thread. Jobs that are ready may still run.
-    package func stop() { leave { $0.stops = true } }
+    package func stop() { post { $0.stops = true } }
 
     // MARK: Executor
 
@@ -103,7 +103,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if isCurrent {
             jobs.push(job)
         } else {
-            leave { $0.jobs.append(job) }
+            post { $0.jobs.append(job) }
         }
     }
 
@@ -229,7 +229,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if isCurrent {
             cancelHere(tag)
         } else {
-            leave { $0.cancellations.append(tag) }
+            post { $0.cancellations.append(tag) }
         }
     }
 
@@ -239,8 +239,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if slot.pointee.continuation != nil { cancellations.append(tag) }
     }
 
-    /// Puts something into the inbox, and wakes the loop if it is the first thing there.
-    private func leave(_ change: (inout sending Inbox) -> Void) {
+    /// Posts to the inbox, and wakes the loop if it was empty.
+    private func post(_ change: (inout sending Inbox) -> Void) {
         let isFirst = inbox.withLock { inbox in
             let wasEmpty = inbox.isEmpty
             change(&inbox)

@@ -17,7 +17,7 @@ struct Uring {
     ///
     /// Each step down in flags is a kernel generation; each step down in entries is for a small
     /// RLIMIT_MEMLOCK.
-    init() throws(UringBarrier) {
+    init() throws(UringRefusal) {
         try Self.probe("io_uring_enter", CUring_probe_enter())
         try Self.probe("io_uring_register", CUring_probe_register())
         let generations = [
@@ -43,12 +43,12 @@ struct Uring {
             } while result == -ENOMEM && entries >= Limit.ringEntriesMin
             if result != -EINVAL { break }
         }
-        throw UringBarrier(call: "io_uring_setup", errno: Errno(rawValue: -result))
+        throw UringRefusal(call: "io_uring_setup", errno: Errno(rawValue: -result))
     }
 
-    private static func probe(_ call: String, _ result: Int32) throws(UringBarrier) {
+    private static func probe(_ call: String, _ result: Int32) throws(UringRefusal) {
         guard result == 0 else {
-            throw UringBarrier(call: call, errno: Errno(rawValue: -result))
+            throw UringRefusal(call: call, errno: Errno(rawValue: -result))
         }
     }
 

@@ -90,10 +90,10 @@ final class Daemon {
                 "driver": "\(driverName)", "socket": "\(settings.socketPath)",
                 "version": "\(settings.version)", "commit": "\(settings.commit)",
             ])
-        if let barrier = RingActor.ring.uringBarrier {
+        if let refusal = RingActor.ring.uringRefusal {
             log.warning(
                 "io_uring is barred; epoll does its work, with more CPU a request",
-                metadata: ["error": "\(barrier)"])
+                metadata: ["error": "\(refusal)"])
         }
         let serving = RingActor.spawn {
             do { try await server.run() } catch {

@@ -23,7 +23,7 @@ enum Outcome: Sendable {
 
 /// An HTTP server, plain or over TLS, that can misbehave in each of the ways of `Outcome`.
 @RingActor
-final class Endpoint {
+final class FaultyHTTPServer {
     struct Events {
         var accepted: () -> Void = {}
         var handshaken: (_ resumed: Bool) -> Void = { _ in }

@@ -14,7 +14,7 @@ let isRoot = geteuid() == 0
 /// A temporary directory with a devPath, a sysPath and room for mountpoints; and real block
 /// devices, of the loop driver, that are plugged into it as a volume's.
 @RingActor
-final class Bench {
+final class DiskFixture {
     let path: String
     private(set) var disks: [Disk] = []
     let watch: DeviceWatch
@@ -174,14 +174,16 @@ final class Bench {
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }
 }
 
-/// Runs `body` on the ring with a bench, which is removed afterwards whatever happens.
-func withBench(_ body: @escaping @RingActor @Sendable (Bench) async throws -> Void) async throws {
+/// Runs `body` on the ring with a fixture, which is removed afterwards whatever happens.
+func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void)
+    async throws
+{
     try await onRing {
         await BenchSlots.take()
         defer { BenchSlots.give() }
-        let bench = try Bench()
-        defer { bench.tearDown() }
-        try await body(bench)
+        let fixture = try DiskFixture()
+        defer { fixture.tearDown() }
+        try await body(fixture)
     }
 }
 

@@ -5,7 +5,7 @@ import Synchronization
 /// One instance's /dev and sysfs: where its devices appear and go, as on the real machine.
 ///
 /// Calls block, and may come from several threads at once.
-final class DeviceTree: Sendable {
+final class InstanceDevices: Sendable {
     let devPath: String
     let sysPath: String
     private let footprint: Footprint

@@ -4,7 +4,7 @@ package import SystemPackage
 
 /// Why this process gets no io_uring. `description` says which call was refused, what bars it, and
 /// what changes that.
-package struct UringBarrier: Error, Sendable, CustomStringConvertible {
+package struct UringRefusal: Error, Sendable, CustomStringConvertible {
     /// What the causes are told by.
     package struct Facts: Sendable {
         /// As `uname -r` has it.
