@@ -90,7 +90,7 @@ package struct JSONWriter: ~Copyable {
         text.withUTF8 { bytes in
             if unsafe needsEscape(bytes) {
                 put("\"")
-                for unsafebyte in unsafe bytes { escape(byte) }
+                for index in 0..<bytes.count { unsafe escape(bytes[index]) }
                 put("\"")
             } else {
                 unsafe quote(bytes)
