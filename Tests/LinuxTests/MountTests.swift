@@ -111,8 +111,7 @@ struct MountTests {
             try await fixture.run(
                 "/sbin/mkfs.xfs", "-q", fixture.makeNode("other", other.number).path)
             let mountpoint = "\(fixture.path)/mnt/a"
-            let options = try MountOptions(
-                type: "xfs", readOnly: false, options: [], doing: "test")
+            let options = MountOptions(type: "xfs", readOnly: false, options: [])
             let tree = DeviceTree(devPath: fixture.devPath, sysPath: fixture.sysPath)
             let proven = try ProvenDevice.open(device, of: volume(1), in: tree, doing: "test")
             rename("\(fixture.devPath)/other", device.path)

@@ -1,4 +1,4 @@
-package import Ring
+import Ring
 
 /// The ring's start, on a thread of its own: a test's main thread is taken.
 private let start: Result<Void, any Error> = Result {
