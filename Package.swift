@@ -96,7 +96,7 @@ let package = Package(
         edge("Ring", ["Base", "CUring", "CLinux", system]),
         edge("TLS", ["COpenSSL"], archives: ["libssl.a", "libcrypto.a"]),
         edge("Linux", ["Base", "Ring", "CLinux", "CBlkid", system], archives: ["libblkid.a"]),
-        edge("Streams", ["Ring", "TLS", system]),
+        edge("Streams", ["Base", "Ring", "TLS", system]),
         edge("HTTPServer", ["Base", "HTTPWire", "Ring", "Streams", "TLS", system]),
         edge(
             "HTTPClient", ["Base", "HTTPWire", "Ring", "Streams", "TLS", "CCares", system],

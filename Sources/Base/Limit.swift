@@ -62,6 +62,13 @@ package enum Limit {
     /// them may exceed it.
     package static let unsentResponsesMax = 64 * 1024
 
+    // TLS.
+    /// How much ciphertext is received, and how much is sent, at a time.
+    package static let ciphertextReceiveMax = 4 * 1024
+    package static let ciphertextSendMax = 32 * 1024
+    /// What one record carries: RFC 8446, section 5.1.
+    package static let tlsRecordMax = 16 * 1024
+
     // HTTP client: IMDS and EC2.
     /// Names and TCP together.
     package static let connectTimeMax: Duration = .seconds(3)
@@ -185,6 +192,12 @@ package enum Limit {
     package static let blankProofEdge = 1024 * 1024
     /// How many blocks between them have to be zeros too.
     package static let blankProofSamples = 64
+    /// The least distance between two of them.
+    package static let blankProofDistanceMin = 1024 * 1024
+    /// The size of one of them, and of a block that bears a signature.
+    package static let probeBlock = 4 * 1024
+    /// How much of a device is read at a time.
+    package static let probeReadMax = 128 * 1024
     /// How much is fetched ahead at each end of a device that is probed: a ZFS's labels are the
     /// largest of what is looked for.
     package static let probeEdge = 512 * 1024
