@@ -80,7 +80,7 @@ extension EC2Failure {
     }
 }
 
-@Suite struct SentByTests {
+@Suite(.timeLimit(.minutes(5))) struct SentByTests {
     @Test(arguments: [
         .success(.error("RequestLimitExceeded", status: 503)),
         .success(.error("InternalError", status: 500)),

@@ -73,7 +73,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
     }
 }
 
-@Suite struct VolumeLookupsTests {
+@Suite(.timeLimit(.minutes(5))) struct VolumeLookupsTests {
     @Test func `a lookup goes out at once, those that come meanwhile go together after it`()
         async throws
     {

@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// What servers do wrong, and how it is told.
-struct FaultTests {
+@Suite(.timeLimit(.minutes(5))) struct FaultTests {
     /// How a GET fails on a server that answers so.
     private func failure(
         _ scheme: Origin.Scheme = .http, bodyMax: Int = 1 << 20,

@@ -6,7 +6,7 @@ import TLS
 import TestSupport
 import Testing
 
-struct ProxyTests {
+@Suite(.timeLimit(.minutes(5))) struct ProxyTests {
     /// A proxy that carries every tunnel to one port, and notes what it was asked.
     @RingActor
     private final class TestProxy {

@@ -10,7 +10,7 @@ import Testing
 }
 
 /// A request that has to be sent by a certain time, or not at all.
-struct SentByTests {
+@Suite(.timeLimit(.minutes(5))) struct SentByTests {
     /// How a request that has to be sent by `latest` fails; nil where it is answered.
     @RingActor private func failure(
         of client: HTTPClient, _ origin: Origin, sentBy latest: Instant, isIdempotent: Bool = false

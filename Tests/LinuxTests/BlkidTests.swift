@@ -6,7 +6,7 @@ import Testing
 @testable import Linux
 
 /// The probe beside `blkid -p`, on devices that bear one thing over what another left.
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct BlkidTests {
     @Test func `whatever lies over whatever, the probe sees all that blkid sees`() async throws {
         try await withDisks { fixture in

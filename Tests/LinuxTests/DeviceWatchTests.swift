@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct DeviceWatchTests {
     @Test func `a device that is there already is found at once`() async throws {
         try await withDisks { fixture in

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct FormatTests {
     @Test func `a blank volume becomes an xfs with the arguments asked for`() async throws {
         try await withDisks { fixture in

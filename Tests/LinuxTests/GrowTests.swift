@@ -14,7 +14,7 @@ private let mayGrowExt: Bool = {
     return set & 1 << 24 != 0
 }()
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct GrowTests {
     @Test(arguments: mayGrowExt ? ["xfs", "ext4", "ext3"] : ["xfs"])
     func `a file system on an enlarged volume becomes as large as the volume, once`(
@@ -113,7 +113,7 @@ struct GrowTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct OwnershipTests {
     @Test func `what is asked for is set, with the set-group-id bit, and the rest stays`()
         async throws

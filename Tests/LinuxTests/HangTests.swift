@@ -6,7 +6,7 @@ import Testing
 @testable import Linux
 
 /// A file system that is frozen: who writes to it waits in the kernel, and no signal ends that.
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct HangTests {
     @Test func `a child that a kill does not end keeps nobody, is told of, and is reaped later`()
         async throws

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct MountRefusalTests {
     @Test(arguments: ["xfs", "ext4"])
     func `a file system that is larger than its volume is told with both sizes`(

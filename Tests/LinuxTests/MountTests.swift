@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct MountTests {
     @Test func `a volume is mounted, holds a file, and is unmounted`() async throws {
         try await withDisks { fixture in

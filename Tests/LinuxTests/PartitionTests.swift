@@ -21,7 +21,7 @@ import Testing
     }
 }
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct PartitionTests {
     @Test(arguments: [("nvme1n1", "nvme1n1p3"), ("xvdf", "xvdf3")])
     func `a partition is found, probed, mounted and grown`(

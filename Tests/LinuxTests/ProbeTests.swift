@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct ProbeTests {
     @Test func `a device of zeros is blank`() async throws {
         try await expectContent(.blank) { _, _ in }
@@ -168,7 +168,7 @@ struct ProbeTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct IdentityTests {
     @Test func `a node of another device is refused`() async throws {
         try await expectRefusal("is device") { fixture, device in

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct ReadOnlyTests {
     @Test(arguments: ["xfs", "ext4", "ext3"])
     func `what was synced is there, though the file system was not unmounted`(

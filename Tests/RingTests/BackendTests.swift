@@ -16,7 +16,7 @@ private let reasonAgainst: String? = {
     return result == 0 ? nil : "io_uring_setup: \(Errno(rawValue: -result))"
 }()
 
-@Suite struct BackendTests {
+@Suite(.timeLimit(.minutes(5))) struct BackendTests {
     @Test(
         .enabled(
             if: isBarredOnPurpose || reasonAgainst == nil,

@@ -5,7 +5,7 @@ import SystemPackage
 import TestSupport
 import Testing
 
-@Suite struct SocketTests {
+@Suite(.timeLimit(.minutes(5))) struct SocketTests {
     private static let addresses: [SocketAddress] = [
         .ipv4(.loopback, port: 0), .ipv6(.loopback, port: 0),
     ]
