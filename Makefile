@@ -12,10 +12,9 @@ COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
 # One set of flags for every release build, because another set would recompile everything. Each function
-# has a section of its own, so that lld can omit unused functions and place the library functions that
-# the daemon uses next to each other, in the order of LAYOUT. .eh_frame_hdr (0.3 MB) only serves C++
-# exceptions, which the daemon does not use; debuggers read .eh_frame itself.
-LAYOUT := plugin/layout.txt
+# has a section of its own, so that lld can omit unused functions and merge identical ones.
+# .eh_frame_hdr (0.3 MB) only serves C++ exceptions, which the daemon does not use; debuggers read
+# .eh_frame itself.
 # The program and its heap have random addresses (static PIE with packed relocations), and everything that
 # is not written after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
@@ -26,7 +25,6 @@ ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-ma
     -Xswiftc -Xfrontend -Xswiftc -no-clang-module-breadcrumbs
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
-    -Xlinker --symbol-ordering-file=$(CURDIR)/$(LAYOUT) -Xlinker --no-warn-symbol-ordering \
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
@@ -151,13 +149,6 @@ demo: deps tar
 # install golang-go), also compares the plugin's requests with Go's net/http.
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
-
-# Regenerates LAYOUT from a running daemon, after a change of the Swift version or of Debian's libraries.
-# An outdated LAYOUT only costs memory.
-.PHONY: layout
-layout: deps build
-	swift build $(RELEASE) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)
-	@$(PYTHON) benchmarks/layout.py --map $(BIN)/$(NAME).map --output $(LAYOUT)
 
 # Installs Debian packages, and a Swift toolchain if there is none.
 .PHONY: deps

@@ -138,15 +138,13 @@ def memory_folder():
 
 
 @contextlib.contextmanager
-def running(wrapper=(), **settings):
-    """A world whose daemon detaches a volume as soon as it is unmounted, unless set otherwise.
-    `wrapper` is a program that runs the daemon, such as a tracer."""
+def running(**settings):
+    """A world whose daemon detaches a volume as soon as it is unmounted, unless set otherwise."""
     with contextlib.ExitStack() as cleanup:
         folder = cleanup.enter_context(memory_folder())
         simulator = cleanup.enter_context(Simulator(
             instances=[instance(HERE), instance(ELSEWHERE)], directory=folder / "ec2",
             latency=NO_LATENCY, buckets=False))
         daemon = Daemon(simulator.environment(HERE), folder, **{"DETACH_AFTER": "0s", **settings})
-        daemon.wrapper = [*wrapper]
         cleanup.enter_context(daemon)
         yield World(simulator, daemon, folder)

@@ -2,6 +2,7 @@ import Base
 import Glibc
 import Linux
 import Ring
+import TestSupport
 import Testing
 
 @Suite struct AtomicFileTests {

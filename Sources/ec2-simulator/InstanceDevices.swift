@@ -5,7 +5,7 @@ import Synchronization
 /// One instance's /dev and sysfs, in which its devices appear and disappear as on a real machine.
 ///
 /// Calls block, and several threads may make them at once.
-final class DeviceTree: Sendable {
+final class InstanceDevices: Sendable {
     let devPath: String
     let sysPath: String
     private let footprint: Footprint

@@ -1,8 +1,9 @@
 import Base
-import CLinux
+import CLoop
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import Linux
@@ -13,7 +14,7 @@ let isRoot = geteuid() == 0
 /// A temporary directory with a devPath, a sysPath and mountpoints, and real block devices (of the
 /// loop driver) that can be plugged into it as volumes.
 @RingActor
-final class Bench {
+final class DiskFixture {
     let path: String
     private(set) var disks: [Disk] = []
     let watch: DeviceWatch
@@ -55,7 +56,7 @@ final class Bench {
         }
         defer { close(backing) }
         var minor: UInt32 = 0
-        let descriptor = CLinux_loop_bind(backing, &minor)
+        let descriptor = CLoop_bind(backing, &minor)
         guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
         let disk = Disk(
             file: file, number: DeviceNumber(major: 7, minor: minor), descriptor: descriptor)
@@ -80,12 +81,12 @@ final class Bench {
     /// Enlarges the disk's device by this much.
     func enlarge(_ disk: Disk, toMebibytes mebibytes: Int) {
         precondition(truncate(disk.file, off_t(mebibytes) << 20) == 0)
-        precondition(CLinux_loop_resize(disk.descriptor) == 0)
+        precondition(CLoop_resize(disk.descriptor) == 0)
     }
 
     /// Makes a partition of all but the first and last MiB, and returns its number.
     func partition(_ disk: Disk, _ number: Int, mebibytes: Int = 320) throws -> DeviceNumber {
-        let code = CLinux_add_partition(
+        let code = CLoop_add_partition(
             disk.descriptor, Int32(number), 1 << 20, UInt64(mebibytes - 2) << 20)
         guard code == 0 else { throw Errno(rawValue: code) }
         let loop = "loop\(disk.number.minor)"
@@ -174,14 +175,14 @@ final class Bench {
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }
 }
 
-/// Runs `body` on the ring with a bench, which is always removed afterwards.
-func withBench(_ body: @escaping @RingActor @Sendable (Bench) async throws -> Void) async throws {
+/// Runs `body` on the ring with a fixture, which is always removed afterwards.
+func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void) async throws {
     try await onRing {
         await BenchSlots.take()
         defer { BenchSlots.give() }
-        let bench = try Bench()
-        defer { bench.tearDown() }
-        try await body(bench)
+        let fixture = try DiskFixture()
+        defer { fixture.tearDown() }
+        try await body(fixture)
     }
 }
 
