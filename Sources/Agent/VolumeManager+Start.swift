@@ -62,7 +62,7 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.record.isOurs || volume.device != nil, !volume.record.hasLease {
+        if volume.record.isOurs || volume.device != nil {
             volume.record.hasLease = true
             saveInBackground()
         }

@@ -145,6 +145,43 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
+    private func free(_ fixture: Fixture) -> VolumeDescription? {
+        var free = fixture.cloud.volumes[Fixture.id]
+        free?.attachments = []
+        free?.state = .available
+        return free
+    }
+
+    @Test func `a look at the release that shows no attachment may be older than that`() throws {
+        let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.staleDescriptions[Fixture.id] = free(fixture)
+            // The linger ends after 15 s.
+            try await fixture.sleep(.seconds(16))
+            #expect(!fixture.cloud.calls(of: "DescribeVolumes").isEmpty)
+            fixture.cloud.staleDescriptions = [:]
+            try await fixture.sleep(.seconds(20))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `a device that is here is detached at the release, whatever the looks show`() throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.staleDescriptions[Fixture.id] = free(fixture)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+        let marks = fixture.cloud.calls(of: "DeleteTags").filter {
+            $0.hasSuffix(AttachmentMark.tag)
+        }
+        #expect(marks.count == 1)
+    }
+
     @Test func `a mark that is seen late is taken note of, and then EC2 is asked no more`() throws {
         let fixture = attached([])
         try fixture.run { manager in
@@ -305,6 +342,25 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "b")
         }
         #expect(fixture.host.everMounted.count == (isCounted ? 1 : 2))
+    }
+
+    /// The run before was killed when EC2 had taken the lease, and before that was saved.
+    @Test func `the lease of what somebody attached by hand is dropped with its mount`() throws {
+        let fixture = attached([record(isOurs: false, deviceName: "/dev/sdf")])
+        fixture.state.records[0].mounts = MountCounts(["a": 1])
+        fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.here)"]
+        try fixture.run { manager in
+            let device = try #require(
+                try await fixture.host.find(Fixture.id, attachedAs: "/dev/sdf"))
+            _ = try await fixture.host.mount(
+                device, of: Fixture.id, type: "xfs", at: Fixture.mountpoint, access: .writable,
+                options: [])
+            try await manager.start()
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+        #expect(detachments(fixture) == 0)
     }
 
     @Test func `a mount of the volume outside the plugin's folder is nobody's business`() throws {
