@@ -78,13 +78,15 @@ import VolumeCore
         fixture.cloud.refusals["AttachVolume"] = [
             .unanswered(reason: "connection reset", mayHaveApplied: true)
         ]
+        fixture.cloud.latency.detach = .seconds(12)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
             try await fixture.sleep(.milliseconds(30))
             // It was not applied, and another instance has the volume before EC2 is asked.
             fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
-            try await fixture.sleep(.seconds(1))
+            // By then no look is older than the attachment that was asked for.
+            try await fixture.sleep(.seconds(9))
             fixture.cloud.add(Self.other, Fixture.xfs, attachedTo: Fixture.here)
             try await manager.create("\(Self.other)", options: [:])
             _ = try await manager.mount("\(Self.other)", id: "b")

@@ -287,6 +287,62 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
+    /// The run before had the volume attached, which has ended. EC2 was asked once what is attached here,
+    /// and is asked again after 5 s.
+    private func lookedAtOnce() -> Fixture {
+        let fixture = Fixture(Fixture.xfs)
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdg")
+        record.isOurs = true
+        fixture.state.records = [record]
+        return fixture
+    }
+
+    @Test func `an attachment that was made since the first look is not given up for the second`()
+        throws
+    {
+        let fixture = lookedAtOnce()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            fixture.cloud.unlisted = [Fixture.id]
+            fixture.cloud.latency.device = .seconds(10)
+            // The first look finds it free; the one after the answer was lost fails.
+            fixture.cloud.lostAnswers = ["AttachVolume"]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            while fixture.cloud.calls(of: "AttachVolume").isEmpty {
+                try await fixture.sleep(.milliseconds(1))
+            }
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            await #expect(throws: OperationError.self) { try await call.value }
+            let looks = fixture.cloud.calls(of: "DescribeInstances").count
+            try await fixture.sleep(.seconds(3))
+            #expect(fixture.cloud.calls(of: "DescribeInstances").count == looks + 1)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(state(fixture) == .available)
+    }
+
+    @Test func `an attachment that is being made at the second look is this plugin's`() throws {
+        let fixture = lookedAtOnce()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            // EC2 is asked what it is like now.
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            fixture.cloud.sendDelays["AttachVolume"] = .seconds(2)
+            let looks = fixture.cloud.calls(of: "DescribeInstances").count
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(1_900))
+            #expect(fixture.cloud.calls(of: "DescribeInstances").count == looks + 1)
+            _ = try await call.value
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(state(fixture) == .available)
+    }
+
     // MARK: Lost answers
 
     /// A Mount whose AttachVolume is applied and not answered, and that then learns nothing more.
@@ -473,18 +529,18 @@ import VolumeCore
         fixture.cloud.add(third, Fixture.xfs, attachedTo: Fixture.other)
         fixture.cloud.volumes[third]?.tags = [Lease.tag: "\(Fixture.other)"]
         fixture.state.records = [VolumeRecord(id: third, createdAt: 1, hasLease: true)]
-        let manager = fixture.observed(LogLines(), detachAfter: .seconds(600))
-        try fixture.executor.run {
+        fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0cccccccccccccccc")]
+        try fixture.run { manager in
             try await manager.start()
             try await begin(fixture, manager)
             try await manager.create("also", options: ["volume-id": "\(third)"])
-            _ = try await manager.mount(Fixture.name, id: "a")
-            _ = try? await manager.mount("\(Self.other)", id: "b")
-            fixture.cloud.attachmentLimit = nil
-            let before = fixture.cloud.calls(of: "AttachVolume").count
-            _ = try? await manager.mount("\(third)", id: "c")
-            #expect(fixture.cloud.calls(of: "AttachVolume").count == before)
+            // Its lease is still to be dropped here.
+            try await mountWithoutPlace(fixture)
+            fixture.cloud.otherVolumes = []
+            let (error, _) = await fixture.failure { _ = try await $0.mount("also", id: "c") }
+            #expect(error != nil)
         }
+        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
 
     // MARK: Loss

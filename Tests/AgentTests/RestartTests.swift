@@ -264,6 +264,22 @@ import VolumeCore
         #expect(leases.count == 1)
     }
 
+    @Test func `the lease is dropped once, also where the name is learned during the detachment`()
+        throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: nil)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            while detachments(fixture) == 0 { try await fixture.sleep(.milliseconds(100)) }
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        let leases = fixture.cloud.calls(of: "DeleteTags").filter { $0.hasSuffix(Lease.tag) }
+        #expect(leases.count == 1)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
     @Test func `the linger goes on from the start, whenever the device's name is learned`() throws {
         let fixture = attached([record(isOurs: true, deviceName: nil)])
         fixture.mark()
@@ -300,6 +316,23 @@ import VolumeCore
             fixture.state.records.append(record)
         }
         return fixture
+    }
+
+    /// Nobody gives such an attachment back, so that its name would be free.
+    @Test func `names of attachments by hand that have gone are free when a Mount needs one`()
+        throws
+    {
+        let fixture = Fixture()
+        for (index, name) in DeviceNames.all.enumerated() {
+            guard let id = VolumeID("vol-0000\(index + 1000)") else { continue }
+            fixture.state.records.append(
+                VolumeRecord(id: id, createdAt: 1, deviceName: name))
+        }
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
     }
 
     /// As where the daemon was ended between AttachVolume and the mount.
@@ -389,6 +422,16 @@ import VolumeCore
         try fixture.executor.run { try await manager.start() }
         #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
         #expect(lines.with("that an earlier run counted are gone").count == 1)
+    }
+
+    @Test func `what was counted by a mount that is gone is given back`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.state.records[0].mounts = MountCounts(["a": 1])
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
     @Test func `what only lingered had no counts that could be gone`() throws {
@@ -504,6 +547,33 @@ import VolumeCore
         }
         #expect(fixture.state.copies == ["\(Fixture.other)"])
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `an attachment by hand is not this plugin's for another instance's record`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.state.owner = StateOwner(instance: Fixture.other, boot: "an earlier one")
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(detachments(fixture) == 0)
+    }
+
+    @Test func `what is mounted is taken up once, though whose the state is is learned later`()
+        throws
+    {
+        let fixture = try mounted()
+        fixture.state.owner?.boot = "an earlier one"
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await manager.start()
+            try await manager.learnAttachments()
+        }
+        #expect(lines.with("known from an earlier run").count == 1)
     }
 
     @Test func `names that another instance's records claim are free once that is known`() throws {
