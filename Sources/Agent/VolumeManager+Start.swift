@@ -188,7 +188,7 @@ extension VolumeManager {
     ) async -> [VolumeID] {
         var doubtful: [VolumeID] = []
         for volume in volumes.values where volume.isHere {
-            // Before all else is looked at: a Mount may begin meanwhile.
+            // This waits, and a Mount may begin meanwhile: so all else is looked at afterwards.
             let isGone = listed.contains(volume.id) ? false : await isSurelyGone(volume)
             guard !listed.contains(volume.id), volume.attachedAt == nil,
                 case .unmounted = volume.phase

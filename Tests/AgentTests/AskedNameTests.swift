@@ -8,8 +8,8 @@ import VolumeCore
 @Suite struct AskedNameTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
 
-    /// The volume is attached here as /dev/sdf, its device is here, and a record of it. Another one is to
-    /// lose its lease.
+    /// The volume is attached here as /dev/sdf, its device is present, and there is a record of it.
+    /// Another volume's lease is still to be dropped.
     private func attached(isOurs: Bool) -> Fixture {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
@@ -22,7 +22,8 @@ import VolumeCore
         return fixture
     }
 
-    /// Has a Mount begun whose first look is older than the attachment; returns while it asks for another.
+    /// Starts a Mount whose first look is older than the attachment. Returns while its AttachVolume
+    /// is under way.
     private func mountAfterOldLook(
         _ fixture: Fixture, _ manager: VolumeManager
     ) async throws -> Task<String, any Error> {

@@ -286,8 +286,8 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
-    /// The run before had the volume attached, which has ended. EC2 was asked once what is attached here,
-    /// and is asked again after 5 s.
+    /// An earlier run had the volume attached, and that attachment has ended. The daemon looks at
+    /// the instance's attachments at its start and again 5 s later.
     private func lookedAtOnce() -> Fixture {
         let fixture = Fixture(Fixture.xfs)
         var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdg")

@@ -71,7 +71,7 @@ final class Fixture: @unchecked Sendable {
     /// A new daemon with the state that the old one left.
     func restart() { manager = Self.makeManager(time, cloud, host, state, settings, log) }
 
-    /// What a daemon finds that starts where this one is killed now. What EC2 has under way stays so.
+    /// What the next daemon finds if this one is killed now. What EC2 has under way does not go on.
     func successor() -> Fixture {
         let next = Fixture()
         for volume in cloud.volumes.values {

@@ -61,8 +61,8 @@ BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
 # A mutant may run in circles: it has this many times the time of the processor that is usual, and
 # that much at least.
 PATIENCE, PATIENCE_SECONDS = 5, 5
-# Or it may wait for ever. The clock tells little where others use the machine too: one that uses the
-# processor at all is only late, and has the longer time.
+# Or it may wait for ever. On a machine that others use, too, the clock tells little: a mutant that
+# uses the processor at all is only slow, and gets the longer time.
 IDLE_SECONDS, CLOCK_SECONDS = 60, 600
 MEMORY_MAX = 2 << 30
 # How often a program is run again that something outside has ended.
