@@ -269,6 +269,32 @@ import VolumeCore
         #expect(calls.count == 2 && Set(calls).count == 1)
     }
 
+    @Test func `a daemon that dies after asking again leaves the next one the attachment`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let free = fixture.cloud.volumes[Fixture.id]
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        let left = try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            // Another volume's Create saves the state, too.
+            try await fixture.sleep(.milliseconds(30))
+            try await manager.create("\(Self.other)", options: [:])
+            call.cancel()
+            return fixture.state.records
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        let next = Fixture(Fixture.xfs)
+        next.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        next.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdf"
+        next.state.records = left
+        try next.run { manager in
+            try await manager.start()
+            try await next.sleep(.seconds(60))
+        }
+        #expect(state(next) == .available)
+    }
+
     @Test func `a volume that was forgotten and is known again lingers in full`() throws {
         let fixture = Fixture(Fixture.xfs)
         var record = VolumeRecord(

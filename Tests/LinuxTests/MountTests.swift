@@ -147,6 +147,24 @@ struct MountTests {
         }
     }
 
+    @Test func `a link that replaces the mountpoint after the check is not followed`() async throws
+    {
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let (mountpoint, moved) = ("\(fixture.path)/mnt/a", "\(fixture.path)/mnt/moved")
+            let elsewhere = "\(fixture.path)/mnt/elsewhere"
+            for folder in [mountpoint, elsewhere] { mkdir(folder, 0o755) }
+            let target = try MountTarget(mountpoint, doing: "test")
+            rename(mountpoint, moved)
+            symlink("elsewhere", mountpoint)
+            let options = MountOptions(type: "xfs", readOnly: false, options: [])
+            try target.mount(device, type: "xfs", options)
+            #expect(try await fixture.mounted(at: elsewhere) == nil)
+            #expect(try await fixture.mounted(at: moved)?.device == device.number)
+            try await fixture.fileSystems.unmount(moved, of: volume(1))
+        }
+    }
+
     @Test func `a mount that is reached by a link is not taken for unmounted`() async throws {
         try await withDisks { fixture in
             symlink("mnt", "\(fixture.path)/link")
