@@ -213,6 +213,28 @@ import Testing
         }
     }
 
+    @Test(arguments: [true, false])
+    func `an answer that goes out in parts has gone out with the last of them`(
+        readsAll: Bool
+    ) async throws {
+        let size = 16 * 1024 * 1024
+        let events = Mailbox<Bool>()
+        try await withServer(replier: { _ in
+            .later { @RingActor in
+                let response = HTTPResponse(
+                    status: 200, body: Array(repeating: 0x78, count: size))
+                return HTTPServer.Answer(response) { events.put($0) }
+            }
+        }) { server in
+            let client = try await server.connect()
+            try await client.send(get("/", "Connection: close\r\n"))
+            _ = try await client.bytes(16)
+            #expect(events.isEmpty)
+            if readsAll { #expect(try await client.bytesToEnd() > size) } else { client.close() }
+            #expect(await events.take() == readsAll)
+        }
+    }
+
     @Test func `a client that has finished sending is answered, and its hang-up is seen`()
         async throws
     {
