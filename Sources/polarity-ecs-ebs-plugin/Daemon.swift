@@ -118,8 +118,7 @@ final class Daemon {
     private func reportShortages() {
         RingActor.ring.whenMemoryIsShort = { [log] times in
             log.warning(
-                "the kernel has no memory for io_uring's operations; the plugin tries them again, and "
-                    + "answers late: free memory on this instance",
+                "the kernel is short of memory, so answers come late; free some on this instance",
                 metadata: ["error": "io_uring_enter: EAGAIN", "times": "\(times)"])
         }
     }

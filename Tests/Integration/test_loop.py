@@ -18,7 +18,7 @@ RIG = pathlib.Path(__file__).resolve().parents[1] / "Rig"
 BARRING = [sys.executable, str(RIG / "barring.py")]
 STARVING = [sys.executable, str(RIG / "starving.py")]
 WARNING = "io_uring is barred"
-SHORTAGE = "no memory for io_uring's operations"
+SHORTAGE = "the kernel is short of memory"
 # As barring.py takes them, and what /health and the log then say: the call's answer, and the knob.
 BARRIERS = [
     ("EPERM", ["not permitted", "a seccomp filter bars it"]),
