@@ -80,7 +80,9 @@ static int prepare(
 /* Held shared while posix_spawn runs, which returns once the child's exec has succeeded or failed. */
 static pthread_rwlock_t spawning = PTHREAD_RWLOCK_INITIALIZER;
 
-int CLinux_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output) {
+int CLinux_spawn(
+    pid_t *pid, const char *path, char *const argv[], char *const envp[], int output
+) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int error = posix_spawn_file_actions_init(&actions);

@@ -24,6 +24,8 @@ final class Connection {
     private var receiveDeadline: Instant?
     /// Responses that are not sent yet.
     private var output: [UInt8] = []
+    /// Who is to be told whether they went out.
+    private var witnesses: [@RingActor @Sendable (Bool) -> Void] = []
     /// Whether the last response was made.
     private var isEnding = false
     /// The task of `serve`.
@@ -98,7 +100,7 @@ final class Connection {
                 receiveDeadline = nil
                 switch server.replier(request) {
                 case .now(let answer):
-                    append(answer.response, to: request.method)
+                    append(answer, to: request.method)
                     guard output.count < Limit.unsentResponsesMax else { return .full }
                 case .later(let work): return .answer(by: work, to: request.method)
                 }
@@ -123,10 +125,8 @@ final class Connection {
         let answer = await work()
         watch.cancel()
         if Task.isCancelled { isEnding = true }
-        append(answer.response, to: method)
-        let isSent = await sendOutput()
-        answer.sent?(isSent)
-        return isSent
+        append(answer, to: method)
+        return await sendOutput()
     }
 
     /// Answers a request that is not taken. The connection ends with it.
@@ -215,14 +215,23 @@ final class Connection {
 
     // MARK: Sending
 
-    private func append(_ response: HTTPResponse, to method: String) {
+    private func append(_ answer: HTTPServer.Answer, to method: String) {
         if !parser.keepsAlive || isRetired || server.isStopping { isEnding = true }
-        server.serialise(response, method: method, closing: isEnding, into: &output)
+        server.serialise(answer.response, method: method, closing: isEnding, into: &output)
+        if let sent = answer.sent { witnesses.append(sent) }
     }
 
-    /// Sends the responses that were made; false when the client has gone or does not read.
+    /// Sends the responses that were made, and says whether they went out; false when the client has
+    /// gone or does not read.
     private func sendOutput() async -> Bool {
         if output.isEmpty { return true }
+        let isSent = await sendAll()
+        for sent in witnesses { sent(isSent) }
+        witnesses = []
+        return isSent
+    }
+
+    private func sendAll() async -> Bool {
         guard let count = try? output.withUnsafeBytes(stream.sendNow) else { return false }
         let rest = output.dropFirst(count)
         if rest.isEmpty {

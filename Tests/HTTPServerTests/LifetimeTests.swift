@@ -213,6 +213,26 @@ import Testing
         }
     }
 
+    @Test(arguments: ["/now", "/later"], [true, false])
+    func `an answer that goes out in parts has gone out with the last of them`(
+        target: String, readsAll: Bool
+    ) async throws {
+        let events = Mailbox<Bool>()
+        let size = 16 * 1024 * 1024
+        let response = HTTPResponse(status: 200, body: Array(repeating: 0x78, count: size))
+        let answer = HTTPServer.Answer(response) { events.put($0) }
+        try await withServer(replier: { request in
+            request.target == "/now" ? .now(answer) : .later { answer }
+        }) { server in
+            let client = try await server.connect()
+            try await client.send(get(target, "Connection: close\r\n"))
+            _ = try await client.bytes(16)
+            #expect(events.isEmpty)
+            if readsAll { #expect(try await client.bytesToEnd() > size) } else { client.close() }
+            #expect(await events.take() == readsAll)
+        }
+    }
+
     @Test func `a client that has finished sending is answered, and its hang-up is seen`()
         async throws
     {

@@ -11,7 +11,7 @@ int CLinux_start_thread(const char *name, void *(*body)(void *), void *context);
    GNU extension. */
 bool CLinux_take_token(sem_t *tokens, unsigned milliseconds);
 
-/* Has all threads share one heap, out of which large blocks are kept; before the first thread starts.
-   A heap of a thread's own keeps most of what the thread has freed, and so does one heap with large
-   blocks in it. */
+/* Has all threads share one heap, and keeps large blocks out of it. To be called before the first
+   thread starts. A heap of a thread's own keeps most of what the thread has freed, and so does one
+   heap with large blocks in it. */
 void CLinux_share_heap(void);
