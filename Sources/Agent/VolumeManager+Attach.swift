@@ -220,12 +220,12 @@ extension VolumeManager {
         // Whether it is still attached here is for DetachVolume to say: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
-        releaseDeviceName(of: volume)
-        // What another instance has is not what was attached here, and nothing is left to give back.
         if let attachedAt = volume.attachedAt, ports.time.now < attachedAt + Limit.attachmentLagMax
         {
             return
         }
+        // What another instance has is not what was attached here, and nothing is left to give back.
+        releaseDeviceName(of: volume)
         volume.isHere = false
         volume.record.isOurs = false
     }
@@ -272,7 +272,8 @@ extension VolumeManager {
     ) async throws -> AttachOutcome {
         try await reservePlace(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
-        var asked = takeAskedName(of: volume)
+        let own = takeAskedName(of: volume)
+        var asked = own
         for _ in DeviceNames.all {
             guard let name = asked ?? takeDeviceName() else { break }
             asked = nil
@@ -291,6 +292,10 @@ extension VolumeManager {
                     volume.isHere = true
                     volume.unansweredName = name
                     noteAttached(volume)
+                } else if wasOurs, name == own, AttachRefusal(failure) == .volumeChanged {
+                    // It may be attached by the call whose answer was lost, and the look that showed it
+                    // free be older than that: so its name stays in the record.
+                    return .lookAgain(failure.description)
                 } else {
                     volume.record.isOurs = wasOurs
                     volume.record.deviceName = nil
@@ -362,30 +367,25 @@ extension VolumeManager {
     private func isRetried(
         _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        switch failure {
-        case .refused(let code, let message, _):
-            switch AttachRefusal(code: code, message: message) {
-            case .nameInUse:
-                deviceNames.quarantine(name)
-                log.notice(
-                    "EC2 says that a device name is in use; another is tried",
-                    metadata: ["volume": "\(id)", "name": "\(name)"])
-                return true
-            case .volumeChanged:
-                deviceNames.release(name)
-                return false
-            case .limitReached where isPlaceComing:
-                deviceNames.release(name)
-                return false
-            case .limitReached where await makePlace(on: host, by: deadline):
-                deviceNames.release(name)
-                return false
-            case .limitReached, .final: break
-            }
-        case .unanswered(_, mayHaveApplied: true):
-            // If it was applied, the next look finds the volume here by this name.
+        // If it was applied, the next look finds the volume here by this name.
+        if case .unanswered(_, mayHaveApplied: true) = failure { return false }
+        switch AttachRefusal(failure) {
+        case .nameInUse:
+            deviceNames.quarantine(name)
+            log.notice(
+                "EC2 says that a device name is in use; another is tried",
+                metadata: ["volume": "\(id)", "name": "\(name)"])
+            return true
+        case .volumeChanged:
+            deviceNames.release(name)
             return false
-        default: break
+        case .limitReached where isPlaceComing:
+            deviceNames.release(name)
+            return false
+        case .limitReached where await makePlace(on: host, by: deadline):
+            deviceNames.release(name)
+            return false
+        case .limitReached, .final, nil: break
         }
         deviceNames.release(name)
         throw OperationError(
@@ -402,6 +402,7 @@ extension VolumeManager {
         volume.isHere = true
         volume.isPresumed = false
         volume.isLeaving = false
+        volume.unansweredName = nil
         saveInBackground()
     }
 

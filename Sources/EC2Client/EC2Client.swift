@@ -186,24 +186,15 @@ extension EC2Client {
             }
             if let latest, time.now > latest { throw outdated(request) }
             let signedAt = clock.unixSeconds
-            let asked = time.now
             let failure: Retry.Failure
             do {
-                let value = try await attempt(
+                return try await countedAttempt(
                     request, at: target, with: keys, signedAt: signedAt, sentBy: latest,
-                    by: deadline, read: read)
-                log.debug(
-                    "EC2 answered", metadata: ["ms": "\((time.now - asked).milliseconds)"])
-                budget.note(request.action, isThrottled: false, sentAt: asked, at: time.now)
-                return value
+                    by: deadline, log, read: read)
             } catch {
                 failure = error
             }
-            if case .refused(let refusal, _, _) = failure {
-                attemptFailed(refusal)
-                budget.note(
-                    request.action, isThrottled: failure.isThrottling, sentAt: asked, at: time.now)
-            }
+            if case .refused(let refusal, _, _) = failure { attemptFailed(refusal) }
             if let latest, time.now > latest, case .unanswered(_, mayHaveReached: false) = failure {
                 throw outdated(request)
             }
@@ -227,6 +218,29 @@ extension EC2Client {
                     "this machine's clock is wrong: signing requests with EC2's time",
                     metadata: ["behind_s": "\(behind)"])
             }
+        }
+    }
+
+    /// One attempt, after which the budget knows whether EC2 throttled it.
+    private func countedAttempt<Value>(
+        _ request: EC2Request, at target: Target, with keys: Credentials, signedAt: Int64,
+        sentBy latest: Instant?, by deadline: Instant, _ log: Logger,
+        read: ([UInt8]) throws(EC2Failure) -> Value
+    ) async throws(Retry.Failure) -> Value {
+        let asked = time.now
+        do throws(Retry.Failure) {
+            let value = try await attempt(
+                request, at: target, with: keys, signedAt: signedAt, sentBy: latest, by: deadline,
+                read: read)
+            log.debug("EC2 answered", metadata: ["ms": "\((time.now - asked).milliseconds)"])
+            budget.note(request.action, isThrottled: false, sentAt: asked, at: time.now)
+            return value
+        } catch {
+            if case .refused = error {
+                budget.note(
+                    request.action, isThrottled: error.isThrottling, sentAt: asked, at: time.now)
+            }
+            throw error
         }
     }
 

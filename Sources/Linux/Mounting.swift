@@ -23,8 +23,8 @@ func mountProven(
     try refuseUsed(device, mountpoint)
     let isNew = try makeMountpoint(mountpoint, doing: doing)
     do {
-        try refuseLinks(mountpoint, doing: doing)
-        let isOutdated = try mountOrSkipReplay(device, type: type, at: mountpoint, options)
+        let target = try MountTarget(mountpoint, doing: doing)
+        let isOutdated = try mountOrSkipReplay(device, type: type, at: target, options)
         try proveMounted(device, at: mountpoint)
         return isOutdated
     } catch {
@@ -38,10 +38,11 @@ func mountProven(
 /// On a device that accepts no writes, the kernel returns EROFS only if there is something to
 /// replay: xlog_recover in fs/xfs/xfs_log_recover.c, ext4_load_journal in fs/ext4/super.c.
 private func mountOrSkipReplay(
-    _ device: borrowing ProvenDevice, type: String, at mountpoint: String, _ options: MountOptions
+    _ device: borrowing ProvenDevice, type: String, at target: borrowing MountTarget,
+    _ options: MountOptions
 ) throws(OperationError) -> Bool {
     do throws(Errno) {
-        try mountOnce(device.device, type: type, at: mountpoint, options)
+        try target.mount(device.device, type: type, options)
         return false
     } catch {
         guard error == .readOnlyFileSystem, options.isReadOnly, device.acceptsNoWrites else {
@@ -50,18 +51,11 @@ private func mountOrSkipReplay(
         }
     }
     do throws(Errno) {
-        try mountOnce(device.device, type: type, at: mountpoint, options.withoutReplay)
+        try target.mount(device.device, type: type, options.withoutReplay)
         return true
     } catch {
         throw MountRefusal.error(error, type: type, device, isWritable: false)
     }
-}
-
-private func mountOnce(
-    _ device: BlockDevice, type: String, at mountpoint: String, _ options: MountOptions
-) throws(Errno) {
-    let code = Glibc.mount(device.path, mountpoint, type, options.flags, options.data)
-    if code != 0 { throw lastErrno }
 }
 
 private func refuseUsed(
@@ -99,27 +93,12 @@ private func makeMountpoint(_ path: String, doing: String) throws(OperationError
     }
 }
 
-/// The kernel lists a mount under its path without links, so it would not be found again under
-/// another path.
-private func refuseLinks(_ path: String, doing: String) throws(OperationError) {
-    let actual = try explaining("realpath", .system, doing: doing) { () throws(Errno) in
-        guard let actual = realpath(path, nil) else { throw lastErrno }
-        defer { free(actual) }
-        return String(cString: actual)
-    }
-    guard actual == path else {
-        throw OperationError(
-            .system, doing: doing, found: "that path leads through links to \(actual)",
-            advice: "mount it at a path without links, and without '//' or '..'")
-    }
-}
-
 private func proveMounted(
     _ device: borrowing ProvenDevice, at mountpoint: String
 ) throws(OperationError) {
     let home: DeviceNumber
     do throws(Errno) { home = try Node(mountpoint, following: false).home } catch {
-        umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+        takeBack(device, from: mountpoint)
         throw OperationError(
             .device, doing: device.doing,
             found: "what was mounted cannot be read: \(refusal(of: "statx", error))",
@@ -127,11 +106,21 @@ private func proveMounted(
                 + "container that still uses the volume, and mount it again")
     }
     guard home != device.device.number else { return }
-    umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+    takeBack(device, from: mountpoint)
     throw OperationError(
         .device, doing: device.doing,
         found: "what was mounted is device \(home), not \(device.device.number)",
         advice: "it was unmounted again; look at 'dmesg' on the instance")
+}
+
+/// Unmounts what was just mounted: at its path, and where else the kernel says that the device is, for
+/// the directory may have been moved meanwhile.
+private func takeBack(_ device: borrowing ProvenDevice, from mountpoint: String) {
+    umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+    let table = try? MountTable(doing: device.doing)
+    for line in table?.mounts(of: device.device.number) ?? [] {
+        umount2(line.mountpoint, Int32(UMOUNT_NOFOLLOW))
+    }
 }
 
 /// Unmounts the topmost mount at `mountpoint`, never lazily and never by force, and removes the

@@ -242,6 +242,23 @@ import VolumeCore
         #expect(error != nil)
     }
 
+    @Test func `what somebody attaches by hand after a lost call stays`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["AttachVolume"] = [
+                .unanswered(reason: "lost", mayHaveApplied: true)
+            ]
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            _ = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `after a lost answer a Mount looks before it asks for another attachment`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -266,6 +283,32 @@ import VolumeCore
         }
         let calls = fixture.cloud.calls(of: "AttachVolume")
         #expect(calls.count == 2 && Set(calls).count == 1)
+    }
+
+    @Test func `a daemon that dies after asking again leaves the next one the attachment`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let free = fixture.cloud.volumes[Fixture.id]
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        let left = try fixture.run { manager in
+            try await mountInVain(fixture, manager)
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            // Another volume's Create saves the state, too.
+            try await fixture.sleep(.milliseconds(30))
+            try await manager.create("\(Self.other)", options: [:])
+            call.cancel()
+            return fixture.state.records
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        let next = Fixture(Fixture.xfs)
+        next.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+        next.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdf"
+        next.state.records = left
+        try next.run { manager in
+            try await manager.start()
+            try await next.sleep(.seconds(60))
+        }
+        #expect(state(next) == .available)
     }
 
     @Test func `a volume that was forgotten and is known again lingers in full`() throws {

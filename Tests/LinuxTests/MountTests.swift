@@ -148,6 +148,25 @@ struct MountTests {
         }
     }
 
+    @Test func `a link that replaces the mountpoint after the check is not followed`() async throws
+    {
+        try await withBench { bench in
+            let device = try await bench.xfsVolume()
+            let (mountpoint, moved) = ("\(bench.path)/mnt/a", "\(bench.path)/mnt/moved")
+            let elsewhere = "\(bench.path)/mnt/elsewhere"
+            for folder in [mountpoint, elsewhere] { mkdir(folder, 0o755) }
+            let target = try MountTarget(mountpoint, doing: "test")
+            rename(mountpoint, moved)
+            symlink("elsewhere", mountpoint)
+            let options = try MountOptions(
+                type: "xfs", readOnly: false, options: [], doing: "test")
+            try target.mount(device, type: "xfs", options)
+            #expect(try await bench.mounted(at: elsewhere) == nil)
+            #expect(try await bench.mounted(at: moved)?.device == device.number)
+            try await bench.fileSystems.unmount(moved, of: volume(1))
+        }
+    }
+
     @Test func `a mount that is reached by a link does not count as unmounted`() async throws {
         try await withBench { bench in
             symlink("mnt", "\(bench.path)/link")
