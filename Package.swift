@@ -162,8 +162,8 @@ for target in package.targets where small.contains(target.name) {
     target.swiftSettings? += [.unsafeFlags(["-Osize"], .when(configuration: .release))]
 }
 
-// These modules take most of a request's time, and the checks would add a twentieth to it. Debug builds
-// have them.
+// These modules take most of a request's time, and the checks would add a twentieth to it. Debug
+// builds have them.
 for target in package.targets where ["HTTPServer", "Ring", "Streams"].contains(target.name) {
     target.swiftSettings? += [
         .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release))

@@ -3,8 +3,8 @@
 
     layout.py --map FILE --output FILE
 
-The daemon is one executable with all of its libraries, and uses a fifth of them. Where that fifth is
-scattered nearly all of them are resident, for the kernel maps a file in pieces of 64 kB. So the
+The daemon is one executable with all of its libraries, and uses a fifth of them. Where that fifth
+is scattered nearly all of them are resident, for the kernel maps a file in pieces of 64 kB. So the
 linker is told what is used, and places it side by side.
 
 Runs the release daemon, whose linker map FILE is, through its start, many mounts and the protocol's
