@@ -158,7 +158,8 @@ struct MountRefusal {
                     found: "the device accepts no writes",
                     advice:
                         "look at 'lsblk -o NAME,RO'; if somebody disabled writes, 'blockdev "
-                        + "--setrw' enables them again; or create the volume with -o read-only=true"))
+                        + "--setrw' enables them again; or create the volume with -o read-only=true"
+                ))
         }
         return findings
     }

@@ -4,8 +4,8 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// The directory that a file system is mounted at, held open: whoever replaces a part of its path
-/// by a link after the check changes nothing about where the mount goes.
+/// The directory that a file system is mounted at, held open, so that replacing a part of its path
+/// by a link after the check does not redirect the mount.
 ///
 /// Since Linux 5.6, openat2(2) can reject links in a path. On an older kernel, or if a seccomp
 /// filter blocks the call, the path is checked and then used unchanged.
