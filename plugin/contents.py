@@ -13,13 +13,14 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Linked without being named in Package.swift: the C and C++ libraries, and those that compilers add.
+# Linked without being named in Package.swift: the C and C++ libraries, and those that compilers
+# add.
 RUNTIME = ["libc.a", "libm.a", "libstdc++.a", "libgcc.a", "libgcc_eh.a"]
 # Those dependencies in Package.swift that are part of the daemon.
 SWIFT_PACKAGES = ["swift-log", "swift-system"]
 SWIFT_LICENCE = "Apache-2.0 WITH Swift-exception"
-# SPDX's names of the licences of those parts of the sources that the plugin uses. The copyright files
-# in the tarball are authoritative.
+# SPDX's names of the licences of those parts of the sources that the plugin uses. The copyright
+# files in the tarball are authoritative.
 LICENCES = {
     "c-ares": "MIT", "ca-certificates": "MPL-2.0 AND GPL-2.0-or-later",
     "e2fsprogs": "GPL-2.0-only AND LGPL-2.0-only AND BSD-3-Clause AND MIT", "expat": "MIT",
@@ -44,7 +45,8 @@ class Missing(Exception):
 
 
 class Component:
-    """`files` are paths in the rootfs; there are none for a library that is linked into the daemon."""
+    """`files` are paths in the rootfs; there are none for a library that is linked into the
+    daemon."""
 
     def __init__(self, name, version, origin, copyright):
         self.name, self.version, self.origin, self.copyright = name, version, origin, copyright

@@ -48,7 +48,8 @@ def test_a_daemon_needs_no_library(tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A folder with this machine's mkfs.ext4 and its libraries, linked as on a system where /lib is /usr/lib."""
+    """A folder with this machine's mkfs.ext4 and its libraries, linked as on a system where /lib is
+    /usr/lib."""
     here = package.Files("", MULTIARCH)
     for path in ["/sbin/mkfs.ext4", *here.libraries("/sbin/mkfs.ext4")]:
         copy = tmp_path / "usr" / path.lstrip("/")
