@@ -29,6 +29,18 @@ struct DeviceWatchTests {
         }
     }
 
+    @Test func `a device is found at the notice of its node, before /sys/block shows it`()
+        async throws
+    {
+        try await withBench { bench in
+            mkdir("\(bench.sysPath)/block", 0o755)
+            let disk = try bench.disk(mebibytes: 1)
+            let arrival = try await bench.awaiting(volume(1))
+            let device = bench.plugIn(disk, as: "nvme1n1", of: volume(1))
+            #expect(try await arrival.value == device)
+        }
+    }
+
     @Test func `another volume's device is passed over until the right one comes`() async throws {
         try await withBench { bench in
             let wrong = try bench.disk(mebibytes: 1)

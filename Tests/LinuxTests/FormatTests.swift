@@ -80,7 +80,7 @@ struct FormatTests {
     {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()
-            unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
+            unlink("\(bench.sysPath)/class/block/nvme1n1/device/serial")
             let error = try await failure { try await bench.format(device) }
             #expect(error.reason == .device)
             #expect(bench.read(4096, at: 0, of: disk).allSatisfy { $0 == 0 })

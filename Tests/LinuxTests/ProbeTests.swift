@@ -182,7 +182,7 @@ struct IdentityTests {
 
     @Test func `a device whose serial number cannot be read is refused`() async throws {
         try await expectRefusal("cannot be read") { bench, _ in
-            unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
+            unlink("\(bench.sysPath)/class/block/nvme1n1/device/serial")
         }
     }
 
