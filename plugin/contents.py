@@ -179,8 +179,9 @@ class Contents:
         if owned is None:
             raise Missing(f"{path} belongs to no package")
         package, source, version = owned
+        # The daemon's libraries and the programs' may be of two versions of one source.
         return self.components.setdefault(
-            source, Component(source, version, "debian", packages.copyright(package)))
+            (source, version), Component(source, version, "debian", packages.copyright(package)))
 
     def add_file(self, path):
         self.component(path).files.append(path)
@@ -190,25 +191,32 @@ class Contents:
             self.component(path).is_linked = True
         for component in others:
             component.is_linked = True
-            self.components[component.name] = component
+            self.components[component.name, component.version] = component
 
     def sorted(self):
-        return [self.components[name] for name in sorted(self.components)]
+        return [self.components[key] for key in sorted(self.components)]
 
     def versions(self):
-        """The form for /health: name=version, separated by spaces."""
-        return " ".join(f"{component.name}={component.version}" for component in self.sorted())
+        """The form for /health: name=version, separated by spaces; several versions by commas."""
+        versions = {}
+        for component in self.sorted():
+            versions.setdefault(component.name, []).append(component.version)
+        return " ".join(f"{name}={','.join(found)}" for name, found in versions.items())
 
     def files(self):
         """The files in the rootfs that describe them: path -> (mode, bytes)."""
         listed = json.dumps([component.described() for component in self.sorted()], indent=1)
         told = {"usr/share/polarity-ecs-ebs-plugin/contents.json": (0o644, listed.encode() + b"\n")}
         for component in self.sorted():
-            told[f"usr/share/doc/{component.name}/copyright"] = (0o644, component.copyright)
+            told[f"usr/share/doc/{self.folder(component)}/copyright"] = (0o644, component.copyright)
         for name in self.common_licences():
             path = COMMON_LICENCES / name
             told[str(path).lstrip("/")] = (0o644, path.read_bytes())
         return told
+
+    def folder(self, component):
+        alone = [name for name, _ in self.components].count(component.name) == 1
+        return component.name if alone else f"{component.name}-{component.version}"
 
     def common_licences(self):
         texts = b"".join(component.copyright for component in self.components.values())

@@ -185,7 +185,7 @@ struct IdentityTests {
 
     @Test func `a device whose serial number cannot be read is rejected`() async throws {
         try await expectRefusal("cannot be read") { fixture, _ in
-            unlink("\(fixture.sysPath)/block/nvme1n1/device/serial")
+            unlink("\(fixture.sysPath)/class/block/nvme1n1/device/serial")
         }
     }
 
