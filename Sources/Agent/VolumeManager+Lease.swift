@@ -18,17 +18,18 @@ extension VolumeManager {
     ) async throws -> String? {
         // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
         // made it unsure.
-        if isSecured || volume.isLeaseSure && device.bearsVolumeID {
+        let order = LeaseOrder(
+            isSecured: isSecured, isCertain: volume.isLeaseSure,
+            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.isLookedAt,
+            isMultiAttach: volume.description?.multiAttachEnabled)
+        if order == .done {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
         let id = volume.id
         let asking = Task(executorPreference: executor) {
             try await self.secureLeaseOfPresent(id, by: deadline)
         }
-        let canMountMeanwhile =
-            device.bearsVolumeID && volume.isLookedAt
-            && volume.description?.multiAttachEnabled == false
-        if !canMountMeanwhile, try await !asking.value { return nil }
+        if order == .before, try await !asking.value { return nil }
         let type: String
         do {
             type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)

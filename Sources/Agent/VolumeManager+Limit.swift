@@ -62,15 +62,17 @@ extension VolumeManager {
     /// Below the limit nothing is asked. At it, EC2 is asked what others have attached, and unused
     /// volumes are given back, the one unused for longest first. Throws when that is not enough. What
     /// cannot be learned refuses nothing: EC2 decides.
-    func reservePlace(
+    func reserveRoom(
         for volume: Volume, on host: Host, by deadline: Instant
     ) async throws {
-        var isNew = false
+        var hasLooked = false
         var tried: Set<VolumeID> = []
         var kept: [(volume: VolumeID, reason: String)] = []
-        while let use = attachmentUse(besides: volume.id), use.isFull {
-            if !isNew {
-                isNew = true
+        while let use = attachmentUse(besides: volume.id) {
+            let step = RoomStep(use, hasLooked: hasLooked)
+            if step == .attach { break }
+            if step == .lookAtInstance {
+                hasLooked = true
                 guard await lookAtInstance(host, by: deadline) else { break }
             } else if let unused = await longestUnused(besides: tried, by: deadline) {
                 tried.insert(unused.id)
@@ -86,7 +88,7 @@ extension VolumeManager {
 
     /// Gives back the volume unused for longest, when EC2 has refused another one for the limit: more
     /// may be attached here than was known, or the limit not be known. False where there is none.
-    func makePlace(on host: Host, by deadline: Instant) async -> Bool {
+    func makeRoom(on host: Host, by deadline: Instant) async -> Bool {
         _ = await lookAtInstance(host, by: deadline)
         guard let unused = await longestUnused(besides: [], by: deadline) else { return false }
         do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
@@ -99,8 +101,8 @@ extension VolumeManager {
     }
 
     /// Whether EC2 may be about to take note that a volume has gone: some time after its device went.
-    var isPlaceComing: Bool {
-        attachmentFacts.lastDeparture.map { ports.time.now < $0 + Limit.placeTimeMax } ?? false
+    var isRoomComing: Bool {
+        attachmentFacts.lastDeparture.map { ports.time.now < $0 + Limit.roomTimeMax } ?? false
     }
 
     func endReservation(of volume: Volume) { attachmentFacts.reserved.remove(volume.id) }
@@ -161,16 +163,14 @@ extension VolumeManager {
     }
 
     private func longestLingering(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
-        let left = deadline - ports.time.now
-        guard left > .zero else { return nil }
-        // A step that is under way may take as long as this, whoever waits for it.
-        let canJoin = left >= Limit.unmountTimeMax
-        let barred = tried.union(attachmentFacts.leaving)
-        return volumes.values.filter {
-            $0.isLingering && (canJoin || !$0.isBeingGivenBack) && !barred.contains($0.id)
-        }.min {
-            ($0.unusedSince, $0.id.description) < ($1.unusedSince, $1.id.description)
+        let lingering = volumes.values.filter(\.isLingering).map {
+            LingeringVolume(
+                $0.id, unusedSince: $0.unusedSince, isBeingReleased: $0.isBeingGivenBack)
         }
+        return LingeringVolume.toRelease(
+            of: lingering, besides: tried.union(attachmentFacts.leaving),
+            within: deadline - ports.time.now
+        ).flatMap { volumes[$0] }
     }
 
     private func giveBackEarly(
@@ -189,14 +189,14 @@ extension VolumeManager {
             guard let volume = manager.volumes[id] else { return }
             try await manager.giveBackNow(volume, by: deadline)
         }
-        try await awaitFreePlace(of: volume.id, on: host, by: deadline)
+        try await awaitRoom(of: volume.id, on: host, by: deadline)
         // The table may have forgotten it by now, and then it would count as another's.
         attachmentFacts.instance?.mappings.removeAll { $0.volume == volume.id }
     }
 
     /// Returns when EC2 has taken note that the volume is gone: that is some time after its device
     /// went. One that came back meanwhile is not waited for.
-    private func awaitFreePlace(
+    private func awaitRoom(
         of id: VolumeID, on host: Host, by deadline: Instant
     ) async throws {
         var pause = Limit.lookIntervalMin

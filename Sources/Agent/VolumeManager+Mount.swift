@@ -109,7 +109,9 @@ extension VolumeManager {
             case .mounted where volume.isLost || volume.needsRemount:
                 try await becomeUnmounted(volume)
             case .mounted(let device):
-                if await canJoin(volume, on: device) { return }
+                let step = await joinStep(for: volume, on: device)
+                if step == .join { return }
+                prepare(volume, for: step)
             case .mounting(let task): try await task.value
             case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
             case .unmounted:
@@ -135,31 +137,33 @@ extension VolumeManager {
         try await task.value
     }
 
-    /// Whether what is thought to be mounted is, and works: somebody may have unmounted it by hand,
-    /// and a file system shuts down when its device fails.
-    private func canJoin(_ volume: Volume, on device: BlockDevice) async -> Bool {
-        let mountpoint = mountpoint(of: volume.id)
-        let mountedAs = volume.mountNumber
-        let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
-        // Another call may have unmounted it meanwhile, or mounted it anew.
-        guard volume.device == device, volume.mountNumber == mountedAs else { return false }
-        guard state != .mounted else { return true }
+    /// Asks the kernel whether what is thought to be mounted is, and works: somebody may have unmounted it
+    /// by hand, and a file system shuts down when its device fails.
+    private func joinStep(for volume: Volume, on device: BlockDevice) async -> JoinStep {
+        let number = volume.mountNumber
+        let state = await ports.fileSystems.mountState(of: device, at: mountpoint(of: volume.id))
+        return JoinStep(
+            state, isSameMount: volume.device == device && volume.mountNumber == number)
+    }
+
+    private func prepare(_ volume: Volume, for step: JoinStep) {
         let metadata: Logger.Metadata = [
-            "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",
+            "volume": "\(volume.id)", "mountpoint": "\(mountpoint(of: volume.id))",
         ]
-        if state == .broken {
+        switch step {
+        case .join, .lookAgain: break
+        case .remount:
             log.error(
                 "the file system has shut down ('dmesg' has the reason): mounting it anew",
                 metadata: metadata)
             volume.needsRemount = true
-        } else {
+        case .mountAnew:
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
                 metadata: metadata)
             stopWatching(volume)
             volume.phase = .unmounted
         }
-        return false
     }
 
     /// Device here, lease borne, file system mounted: the one path of a Mount.

@@ -209,7 +209,7 @@ package enum Limit {
     /// task can move from host to host at once.
     package static let leaseWaitMax: Duration = .seconds(6)
     /// How long EC2 may count a volume whose device has gone against the instance's limit.
-    package static let placeTimeMax: Duration = .seconds(10)
+    package static let roomTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
 

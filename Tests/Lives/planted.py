@@ -46,8 +46,8 @@ FAULTS = [
     Fault("an owner that EC2 does not know is detached by force", "VolumeCore/Takeover.swift",
           "guard let description, !description.isHibernated else { return false }",
           "if ON, description == nil { return true }\n        "),
-    Fault("a detachment is forced however old its look is", f"{AGENT}+Takeover.swift",
-          "look.askedAt + Limit.ownerLookAgeMax,\n", "ON ? deadline : "),
+    Fault("a detachment is forced however old its look is", "VolumeCore/Approach.swift",
+          "seen.askedAt + Limit.ownerLookAgeMax)", "ON ? Instant(nanoseconds: .max) : "),
     instead("an ID is counted once", "VolumeCore/VolumeRecord.swift",
             "counts[id, default: 0] += 1", "counts[id] = 1"),
 ]
