@@ -17,11 +17,11 @@ extension VolumeManager {
         of volume: Volume, _ timeline: inout MountTimeline
     ) async throws -> BlockDevice? {
         // What is being detached may be here still.
-        guard !volume.isLeaving else { return nil }
+        guard !volume.state.expectsDeparture else { return nil }
         let device: BlockDevice?
         do {
             device = try await ports.devices.find(
-                volume.id, attachedAs: volume.record.deviceName)
+                volume.id, attachedAs: volume.state.deviceName)
         } catch let error as OperationError {
             // Another disk that cannot be read need not be the volume, and EC2 knows.
             log.warning(
@@ -30,7 +30,7 @@ extension VolumeManager {
             return nil
         }
         guard let device else { return nil }
-        volume.isHere = true
+        volume.state.deviceFound()
         timeline.mark(.device, at: ports.time.now)
         return device
     }
@@ -41,7 +41,7 @@ extension VolumeManager {
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
     ) async throws -> Arrival? {
         let host = try await ports.host.host(by: deadline)
-        volume.isLeaseSure = false
+        volume.state.leaseDoubted()
         let first = try await attach(volume, to: host, by: deadline)
         timeline.mark(.attach, at: ports.time.now)
         let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
@@ -64,11 +64,11 @@ extension VolumeManager {
         on host: Host, by deadline: Instant
     ) async throws {
         switch MissingDevice(
-            after: error.reason, isAccepted: attachment.isAccepted, isOurs: volume.record.isOurs,
+            after: error.reason, isAccepted: attachment.isAccepted, isOurs: volume.state.isOurs,
             isTimeLeft: ports.time.now < deadline)
         {
         case .attachByAnotherName: try await detachStuck(volume, from: host, by: deadline)
-        case .lookAgain: volume.description = nil
+        case .lookAgain: volume.state.descriptionDoubted()
         case .leaveToOwner:
             throw OperationError(
                 .device, doing: error.doing, found: error.found,
@@ -119,20 +119,13 @@ extension VolumeManager {
         log.warning(
             "the device did not come: detaching the volume, to attach it by another name",
             metadata: [
-                "volume": "\(volume.id)", "name": "\(volume.record.deviceName ?? "")",
+                "volume": "\(volume.id)", "name": "\(volume.state.deviceName ?? "")",
                 "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
             ])
         _ = try await detachHere(volume, host, by: deadline)
-        volume.askedNames = []
         await dropMark(of: volume.id, host, by: deadline)
-        if let name = volume.record.deviceName { deviceNames.quarantine(name) }
-        volume.record.deviceName = nil
-        volume.isHere = false
-        volume.record.isOurs = false
-        // Should its device come all the same, it is one that leaves.
-        volume.isLeaving = true
-        volume.isLeaseSure = false
-        volume.description = nil
+        if let name = volume.state.deviceName { deviceNames.quarantine(name) }
+        volume.state.detachedStuck()
     }
 
     /// Asks EC2 until it has the volume attached, or being attached, here.
@@ -149,8 +142,8 @@ extension VolumeManager {
         var approach = Approach(
             of: id, to: host, policy: options.takeover ?? settings.takeover,
             readOnly: options.readOnly, since: ports.time.now)
-        if let seen = volume.description {
-            try approach.recall(seen, isAttachUnanswered: volume.unansweredName != nil)
+        if let seen = volume.state.description {
+            try approach.recall(seen, isAttachUnanswered: volume.state.unansweredName != nil)
         }
         while true {
             switch try approach.next(now: ports.time.now) {
@@ -183,7 +176,7 @@ extension VolumeManager {
     ) async throws {
         let askedAt = ports.time.now
         let seen = try await describe(volume.id, by: deadline)
-        volume.description = seen
+        volume.state.described(seen)
         let situation = try approach.note(
             seen, askedAt: askedAt, now: ports.time.now,
             isAnothers: { isAnothers($0, than: volume) })
@@ -192,19 +185,14 @@ extension VolumeManager {
         guard !situation.isOn(host.instance) else { return }
         releaseDeviceName(of: volume)
         // What another instance has is not what was attached here, and nothing is left to give back.
-        if let attachedAt = volume.attachedAt, ports.time.now < attachedAt + Limit.attachmentLagMax
-        {
-            return
-        }
-        volume.isHere = false
-        volume.record.isOurs = false
+        volume.state.seenElsewhere(at: ports.time.now)
     }
 
     /// Takes the attachment that EC2 tells of.
     private func use(_ volume: Volume, attachedAs name: String, on host: Host) {
-        guard let seen = volume.description else { return }
+        guard let seen = volume.state.description else { return }
         // An earlier run may have written them.
-        if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
+        if Lease.isHeld(by: host.instance, on: seen) { volume.state.leasePresumed() }
         noteOrigin(of: volume, attachedAs: name, seen, on: host)
         claim(name, for: volume)
     }
@@ -214,27 +202,15 @@ extension VolumeManager {
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
-        volume.record.isOurs = isAttached(volume, as: name, seen, on: host)
+        volume.state.originTold(
+            isOurs: volume.state.isPlugins(attachedAs: name, seen, on: host.instance))
         saveInBackground()
-    }
-
-    /// Whether it was this plugin that attached the volume here by that name.
-    func isAttached(
-        _ volume: Volume, as name: String, _ seen: VolumeDescription, on host: Host
-    ) -> Bool {
-        isMarked(volume, seen, on: host) || volume.askedNames.contains(name)
-            || volume.record.isOurs && volume.record.deviceName == name
-    }
-
-    /// Whether a mark says that this plugin attached the volume here.
-    func isMarked(_ volume: Volume, _ seen: VolumeDescription, on host: Host) -> Bool {
-        !volume.isMarkStale && AttachmentMark.isBorne(by: seen, for: host.instance)
     }
 
     /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
-            $0 !== volume && !$0.isPresumed && $0.record.deviceName == name
+            $0 !== volume && !$0.state.isPresumed && $0.state.deviceName == name
         }
     }
 
@@ -255,7 +231,7 @@ extension VolumeManager {
         for _ in DeviceNames.all {
             guard let name = asked ?? takeDeviceName() else { break }
             asked = nil
-            let wasOurs = volume.record.isOurs
+            let wasOurs = volume.state.isOurs
             do {
                 if let disk = await otherDisk(at: name, than: volume) {
                     setAside(name, of: volume, for: disk)
@@ -264,18 +240,14 @@ extension VolumeManager {
                 await noteAttaching(volume, as: name)
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
-                volume.description?.attachments = [attachment]
-                noteAttached(volume)
+                volume.state.attachAccepted(attachment, as: name, at: ports.time.now)
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
                 if case .unanswered(_, mayHaveApplied: true) = failure {
-                    volume.isHere = true
-                    volume.unansweredName = name
-                    noteAttached(volume)
+                    volume.state.attachUnanswered(as: name, at: ports.time.now)
                 } else {
-                    volume.record.isOurs = wasOurs
-                    volume.record.deviceName = nil
+                    volume.state.attachRefused(wasOurs: wasOurs)
                 }
                 if try await recover(volume.id, from: failure, name, host, by: deadline)
                     == .tryAnotherName
@@ -285,8 +257,7 @@ extension VolumeManager {
                 return .lookAgain(failure.description)
             } catch {
                 deviceNames.release(name)
-                volume.record.isOurs = wasOurs
-                volume.record.deviceName = nil
+                volume.state.attachRefused(wasOurs: wasOurs)
                 throw error
             }
         }
@@ -302,11 +273,10 @@ extension VolumeManager {
     /// The name that the volume may be attached by already, to be asked for again; nil where there is none,
     /// or another volume has it by now.
     private func takeAskedName(of volume: Volume) -> String? {
-        let own = volume.record.isOurs ? volume.record.deviceName : nil
-        guard let name = volume.unansweredName ?? own else { return nil }
-        volume.unansweredName = nil
+        guard let name = volume.state.nameToAskAgain else { return nil }
+        volume.state.unansweredNameTaken()
         let isTaken = volumes.values.contains {
-            $0 !== volume && $0.record.deviceName == name
+            $0 !== volume && $0.state.deviceName == name
         }
         guard !isTaken else { return nil }
         deviceNames.claim(name)
@@ -317,17 +287,10 @@ extension VolumeManager {
     /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
     /// told, and no reason to refuse a container its data.
     private func noteAttaching(_ volume: Volume, as name: String) async {
-        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
+        if volume.state.deviceName != name { releaseDeviceName(of: volume) }
         dropOwnership(of: volume)
-        volume.record.isOurs = true
-        volume.record.deviceName = name
-        volume.askedNames.insert(name)
+        volume.state.attachBegan(as: name)
         await save(atMost: Limit.attachmentSaveTimeMax)
-    }
-
-    private func noteAttached(_ volume: Volume) {
-        volume.attachedAt = ports.time.now
-        volume.isLookedAt = false
     }
 
     /// What else already has the node that the name would get, on Xen, where the name is all that tells
@@ -374,16 +337,13 @@ extension VolumeManager {
             .cloud, doing: "attach \(id) to \(host.instance) as \(name)",
             found: failure.description,
             advice: failure.advice(
-                on: .attachVolume, kmsKeyID: volumes[id]?.description?.kmsKeyID))
+                on: .attachVolume, kmsKeyID: volumes[id]?.state.description?.kmsKeyID))
     }
 
     func claim(_ name: String, for volume: Volume) {
-        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
+        if volume.state.deviceName != name { releaseDeviceName(of: volume) }
         deviceNames.claim(name)
-        volume.record.deviceName = name
-        volume.isHere = true
-        volume.isPresumed = false
-        volume.isLeaving = false
+        volume.state.attached(as: name)
         saveInBackground()
     }
 
@@ -437,12 +397,12 @@ extension VolumeManager {
         while let volume = volumes[id] {
             let askedAt = ports.time.now
             let description = try await describe(id, by: deadline)
-            volume.description = description
+            volume.state.described(description)
             let situation = try Situation(
                 of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
             switch search.outcome(
                 of: situation, askedAt: askedAt, now: ports.time.now,
-                deviceName: volume.record.deviceName, attachedAt: volume.attachedAt,
+                deviceName: volume.state.deviceName, attachedAt: volume.state.attachedAt,
                 isAnothers: { isAnothers($0, than: volume) })
             {
             case .found(let name):
@@ -450,7 +410,7 @@ extension VolumeManager {
                     try await refuseRoot(id, own, by: deadline)
                 }
                 noteOrigin(of: volume, attachedAs: name, description, on: host)
-                volume.isLookedAt = volume.attachedAt != nil
+                volume.state.seenHere()
                 claim(name, for: volume)
                 return description
             case .missing: return nil

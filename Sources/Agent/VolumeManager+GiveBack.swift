@@ -10,14 +10,16 @@ extension VolumeManager {
         stopGivingBack(volume)
         forgetIfDone(volume)
         // While it is not known whose the records are, nothing is done for them.
-        guard volumes[volume.id] != nil, origin.isConfirmed || volume.device != nil else { return }
+        guard volumes[volume.id] != nil, origin.isConfirmed || volume.state.device != nil else {
+            return
+        }
         startGivingBack(volume, since: lastUse ?? ports.time.now)
         resumeStalledReleases()
     }
 
     private func startGivingBack(_ volume: Volume, since lastUse: Instant) {
         let id = volume.id
-        volume.unusedSince = lastUse
+        volume.state.lingerBegan(at: lastUse)
         volume.givingBack = Task(executorPreference: executor) {
             await self.giveBack(id, lastUsed: lastUse)
         }
@@ -84,7 +86,7 @@ extension VolumeManager {
             guard let volume = volumes[id], !volume.isUsed, volume.givingBack == nil else {
                 continue
             }
-            startGivingBack(volume, since: volume.unusedSince)
+            startGivingBack(volume, since: volume.state.unusedSince)
         }
         stalledReleases = []
     }
@@ -93,7 +95,7 @@ extension VolumeManager {
     /// where it came to be used meanwhile, it stays.
     func giveBackNow(_ volume: Volume, by deadline: Instant) async throws {
         stopGivingBack(volume)
-        let lastUse = volume.unusedSince
+        let lastUse = volume.state.unusedSince
         defer { if !volume.isUsed { giveBackWhenUnused(volume, since: lastUse) } }
         while volume.isLingering, let (step, _) = nextStep(for: volume, linger: .zero) {
             try await take(step, for: volume, by: deadline)
@@ -104,8 +106,8 @@ extension VolumeManager {
         for volume: Volume, linger: Duration?
     ) -> (step: GiveBackStep, after: Duration)? {
         GiveBackStep.next(
-            isMounted: volume.device != nil, hasLease: volume.record.hasLease,
-            isHere: volume.isHere && volume.record.isOurs, linger: linger)
+            isMounted: volume.state.device != nil, hasLease: volume.state.hasLease,
+            isHere: volume.state.isHere && volume.state.isOurs, linger: linger)
     }
 
     private func take(
@@ -114,7 +116,7 @@ extension VolumeManager {
         if step != .unmount {
             await confirmOrigin(try await ports.host.host(by: deadline))
             // What was another instance's is not given back.
-            guard volume.isHere || volume.record.hasLease else { return }
+            guard volume.state.isHere || volume.state.hasLease else { return }
         }
         switch step {
         case .unmount: try await becomeUnmounted(volume)
@@ -124,11 +126,13 @@ extension VolumeManager {
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
-        if case .detaching(let task) = volume.phase { return try await task.value }
-        guard case .unmounted = volume.phase, volume.isHere else { return }
+        if volume.state.mount == .detaching, let running = volume.operation {
+            return try await running.value
+        }
+        guard volume.state.mount == .unmounted, volume.state.isHere else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.detach(id, by: deadline) }
-        volume.phase = .detaching(task)
+        volume.begin({ $0.releaseBegan() }, task)
         try await task.value
     }
 
@@ -136,7 +140,7 @@ extension VolumeManager {
     private func detach(_ id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table attached") }
         defer {
-            volume.phase = .unmounted
+            volume.state.releaseEnded()
             forgetIfDone(volume)
         }
         let start = ports.time.now
@@ -172,9 +176,7 @@ extension VolumeManager {
         var missedAt: Instant?
         while true {
             let lookedAt = ports.time.now
-            if let attachedAt = volume.attachedAt, lookedAt < attachedAt + Limit.attachmentLagMax {
-                return true
-            }
+            if volume.state.isAttachedLately(at: lookedAt) { return true }
             let seen: VolumeDescription
             do { seen = try await describe(volume.id, by: deadline) } catch let error
                 as OperationError where error.reason == .noSuchVolume
@@ -211,14 +213,16 @@ extension VolumeManager {
         _ own: VolumeAttachment, of volume: Volume, _ seen: VolumeDescription,
         lookedAt: Instant, on host: Host
     ) throws -> Bool {
-        guard let name = own.device, !isAttached(volume, as: name, seen, on: host) else {
-            volume.foreignAt = nil
+        guard let name = own.device,
+            !volume.state.isPlugins(attachedAs: name, seen, on: host.instance)
+        else {
+            volume.state.ownAttachmentSeen()
             // By that name its device is found, and proved unheld.
-            if let name = own.device, volume.record.deviceName != name { claim(name, for: volume) }
+            if let name = own.device, volume.state.deviceName != name { claim(name, for: volume) }
             return true
         }
-        guard let first = volume.foreignAt, lookedAt >= first + Limit.tagLagMax else {
-            volume.foreignAt = volume.foreignAt ?? lookedAt
+        guard volume.state.isSurelyForeign(at: lookedAt) else {
+            volume.state.foreignAttachmentSeen(at: lookedAt)
             throw OperationError(
                 .cloud, doing: "detach \(volume.id) from \(host.instance)",
                 found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
@@ -233,17 +237,7 @@ extension VolumeManager {
 
     func noteDetached(_ volume: Volume) {
         releaseDeviceName(of: volume)
-        volume.isHere = false
-        volume.isPresumed = false
-        volume.isLeaving = false
-        volume.record.isOurs = false
-        volume.attachedAt = nil
-        volume.isLookedAt = false
-        volume.foreignAt = nil
-        volume.askedNames = []
-        volume.unansweredName = nil
-        volume.description?.attachments = []
-        volume.description?.state = .available
+        volume.state.detached()
         saveInBackground()
     }
 
@@ -251,8 +245,7 @@ extension VolumeManager {
     /// removed with the lease, when the volume is given back next.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
         let isRemoved = await removeMark(of: id, host, by: deadline)
-        volumes[id]?.isMarkStale = !isRemoved
-        if !isRemoved { volumes[id]?.record.hasLease = true }
+        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
     }
 
     /// Removes the mark of the attachment: what somebody attaches here by hand later is not this
@@ -280,7 +273,7 @@ extension VolumeManager {
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
         let found = try await ports.devices.find(
-            volume.id, attachedAs: volume.record.deviceName)
+            volume.id, attachedAs: volume.state.deviceName)
         if let found, found.bearsVolumeID { return found }
         let host = try await ports.host.host(by: deadline)
         let description = try await ports.ec2.describeVolume(volume.id, by: deadline)
@@ -310,7 +303,7 @@ extension VolumeManager {
             let provenAt = ports.time.now
             let device = try await deviceHere(of: volume, by: deadline)
             if let device { try await refuseHeld(device, doing: doing) }
-            volume.isLeaving = true
+            volume.state.detachBegan()
             do {
                 _ = try await ports.ec2.detach(
                     volume.id, from: host.instance, force: false,

@@ -19,9 +19,9 @@ extension VolumeManager {
         // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
         // made it unsure.
         let order = LeaseOrder(
-            isSecured: isSecured, isCertain: volume.isLeaseSure,
-            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.isLookedAt,
-            isMultiAttach: volume.description?.multiAttachEnabled)
+            isSecured: isSecured, isCertain: volume.state.lease == .certain,
+            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
+            isMultiAttach: volume.state.description?.multiAttachEnabled)
         if order == .done {
             return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
         }
@@ -53,8 +53,7 @@ extension VolumeManager {
             try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         } catch {
             // It is given back later, as any mount that nobody uses; a Mount begins anew.
-            volume.phase = .mounted(device)
-            volume.needsRemount = true
+            volume.state.mountStays(on: device)
             throw error
         }
     }
@@ -91,7 +90,7 @@ extension VolumeManager {
             }
             if writing == .refused || seen.multiAttachEnabled { return true }
             if writing == .done, Lease.isHeld(by: host.instance, on: seen) {
-                volumes[id]?.isLeaseSure = true
+                volumes[id]?.state.leaseSeen()
                 return true
             }
             guard ports.time.now < deadline else {
@@ -121,29 +120,30 @@ extension VolumeManager {
     private func writeLease(
         of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
     ) async throws -> LeaseWriting {
-        guard let volume = volumes[id], volume.description?.multiAttachEnabled != true else {
+        guard let volume = volumes[id], volume.state.description?.multiAttachEnabled != true else {
             return .refused
         }
         if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
         var tags = [Lease.tag: host.instance.description]
-        if volume.record.isOurs {
+        if volume.state.isOurs {
             tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
         }
         // Should the answer be lost, the lease may be there all the same.
-        volume.record.hasLease = true
+        volume.state.leaseWritingBegan()
+        defer { volume.state.leaseWritingEnded() }
         saveInBackground()
         do {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
             refusedLeases.remove(id)
-            if volume.record.isOurs { volume.isMarkStale = false }
+            volume.state.markWritten()
             return .done
         } catch EC2Failure.outdated {
             return .outdated
         } catch let failure as EC2Failure
             where ["UnauthorizedOperation", "TagLimitExceeded"].contains(failure.code)
         {
-            volume.record.hasLease = false
+            volume.state.leaseRefused()
             noteRefusedLease(of: id, failure)
             return .refused
         } catch let failure as EC2Failure {
@@ -190,7 +190,8 @@ extension VolumeManager {
         }
         // A Mount that has come meanwhile counts upon the lease.
         guard !volume.isUsed else { return }
-        volume.isLeaseSure = false
+        volume.state.leaseRemovalBegan()
+        defer { volume.state.leaseRemovalFailed() }
         do {
             try await ports.ec2.removeTag(
                 Lease.tag, value: host.instance.description, from: id,
@@ -200,8 +201,8 @@ extension VolumeManager {
         {
             log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(failure)"])
         }
-        if volume.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
-        volumes[id]?.record.hasLease = false
+        if volume.state.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
+        volumes[id]?.state.leaseRemoved()
         saveInBackground()
     }
 
@@ -215,7 +216,7 @@ extension VolumeManager {
                 found: "EC2 did not take the call",
                 advice: "nothing: it is tried again")
         }
-        volume.isMarkStale = false
+        volume.state.staleMarkRemoved()
     }
 }
 
@@ -233,7 +234,7 @@ extension VolumeManager {
                 volumes[id]?.leaseWatch = nil
                 return noteStalledWatch(of: id, error)
             }
-            guard let volume = volumes[id], !volume.isLost else { return }
+            guard let volume = volumes[id], !volume.state.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
             volume.leaseRestoring = check
             await check.value
@@ -248,14 +249,14 @@ extension VolumeManager {
             let host = try await ports.host.host(by: deadline)
             let lookedAt = ports.time.now
             let seen = try await describe(id, by: deadline)
-            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost,
+            guard let volume = volumes[id], volume.state.mountedDevice != nil, !volume.state.isLost,
                 !seen.multiAttachEnabled, !refusedLeases.contains(id)
             else { return }
-            volume.description = seen
+            volume.state.described(seen)
             let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
             guard case .here = situation else { return noteTaken(volume, situation) }
             guard !Lease.isHeld(by: host.instance, on: seen) else { return }
-            volume.isLeaseSure = false
+            volume.state.leaseDoubted()
             log.warning(
                 "the lease of a mounted volume was removed or changed from outside; it is written again",
                 metadata: [
@@ -273,7 +274,7 @@ extension VolumeManager {
     }
 
     private func noteTaken(_ volume: Volume, _ situation: Situation) {
-        volume.isLeaseSure = false
+        volume.state.leaseDoubted()
         log.error(
             "EC2 says that a mounted volume is not attached here any more",
             metadata: ["volume": "\(volume.id)", "situation": "\(situation)"])

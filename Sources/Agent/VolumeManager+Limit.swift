@@ -112,7 +112,7 @@ extension VolumeManager {
         guard let limit = attachmentFacts.limit, let instance = attachmentFacts.instance else {
             return nil
         }
-        let here = volumes.values.filter { $0.isHere && !$0.isLost }.map(\.id)
+        let here = volumes.values.filter { $0.state.isHere && !$0.state.isLost }.map(\.id)
         var own = attachmentFacts.reserved.union(attachmentFacts.leaving).union(here)
         own.remove(id)
         let known = instance.mappings.compactMap(\.volume).filter { volumes.contains($0) }
@@ -144,8 +144,8 @@ extension VolumeManager {
     }
 
     private func isForeign(_ volume: Volume) -> Bool {
-        guard case .unmounted = volume.phase else { return false }
-        return volume.isHere && !volume.record.isOurs
+        guard volume.state.mount == .unmounted else { return false }
+        return volume.state.isHere && !volume.state.isOurs
     }
 
     /// Nil also where the deadline leaves no time. One whose device hangs is passed over.
@@ -165,7 +165,7 @@ extension VolumeManager {
     private func longestLingering(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
         let lingering = volumes.values.filter(\.isLingering).map {
             LingeringVolume(
-                $0.id, unusedSince: $0.unusedSince, isBeingReleased: $0.isBeingGivenBack)
+                $0.id, unusedSince: $0.state.unusedSince, isBeingReleased: $0.isBeingGivenBack)
         }
         return LingeringVolume.toRelease(
             of: lingering, besides: tried.union(attachmentFacts.leaving),
@@ -200,7 +200,7 @@ extension VolumeManager {
         of id: VolumeID, on host: Host, by deadline: Instant
     ) async throws {
         var pause = Limit.lookIntervalMin
-        while volumes[id]?.isHere != true {
+        while volumes[id]?.state.isHere != true {
             let description = try await ports.ec2.describeVolume(id, by: deadline)
             let here = description?.attachments.contains {
                 $0.instance == host.instance && $0.state != .detached

@@ -39,8 +39,8 @@ extension VolumeManager {
     ) async throws -> String {
         if !origin.isConfirmed { await confirmOrigin(try await ports.host.host(by: deadline)) }
         let volume = try await agreedVolume(name)
-        volume.mountsUnderWay += 1
-        defer { volume.mountsUnderWay -= 1 }
+        volume.state.mountCallBegan()
+        defer { volume.state.mountCallEnded() }
         stopGivingBack(volume)
         do {
             repeat {
@@ -49,7 +49,7 @@ extension VolumeManager {
                 try await count(mountID, by: name, for: volume)
             } while await isLostAgain(volume, mountID)
         } catch {
-            if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
+            if volume.state.mountCalls == 1 { giveBackWhenUnused(volume) }
             throw error
         }
         return mountpoint(of: volume.id)
@@ -58,7 +58,7 @@ extension VolumeManager {
     /// Whether the device has gone while the count was saved, which is then taken back: its container
     /// would find nothing.
     private func isLostAgain(_ volume: Volume, _ mountID: String) async -> Bool {
-        guard volume.isLost else { return false }
+        guard volume.state.isLost else { return false }
         _ = volume.record.mounts.remove(mountID)
         await saveCounts()
         return true
@@ -104,16 +104,16 @@ extension VolumeManager {
     /// Returns when the volume is mounted, by whichever call's doing.
     private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
-            switch volume.phase {
+            switch volume.state.mount {
             // Whoever used a lost one cannot reach it any more, and is no obstacle.
-            case .mounted where volume.isLost || volume.needsRemount:
+            case .mounted(let mounted) where mounted.condition != .sound:
                 try await becomeUnmounted(volume)
-            case .mounted(let device):
-                let step = await joinStep(for: volume, on: device)
+            case .mounted(let mounted):
+                let step = await joinStep(for: volume, on: mounted.device)
                 if step == .join { return }
                 prepare(volume, for: step)
-            case .mounting(let task): try await task.value
-            case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
+            case .mounting: try await volume.operation?.value
+            case .unmounting, .detaching: _ = try? await volume.operation?.value
             case .unmounted:
                 let id = volume.id
                 guard ports.time.now < deadline else {
@@ -122,28 +122,32 @@ extension VolumeManager {
                         found: "what was under way on it before has taken all the time there was",
                         advice: "try again")
                 }
-                volume.phase = .mounting(
-                    Task(executorPreference: executor) { try await self.bringUp(id, by: deadline) })
+                let task = Task(executorPreference: executor) {
+                    try await self.bringUp(id, by: deadline)
+                }
+                volume.begin({ $0.mountingBegan() }, task)
             }
         }
     }
 
     func becomeUnmounted(_ volume: Volume) async throws {
-        if case .unmounting(let task, _) = volume.phase { return try await task.value }
-        guard case .mounted(let device) = volume.phase else { return }
+        if case .unmounting = volume.state.mount, let running = volume.operation {
+            return try await running.value
+        }
+        guard let device = volume.state.device else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.takeDown(id, device) }
-        volume.phase = .unmounting(task, device)
+        volume.begin({ $0.unmountingBegan() }, task)
         try await task.value
     }
 
     /// Asks the kernel whether what is thought to be mounted is, and works: somebody may have unmounted it
     /// by hand, and a file system shuts down when its device fails.
     private func joinStep(for volume: Volume, on device: BlockDevice) async -> JoinStep {
-        let number = volume.mountNumber
+        let number = volume.state.mountNumber
         let state = await ports.fileSystems.mountState(of: device, at: mountpoint(of: volume.id))
         return JoinStep(
-            state, isSameMount: volume.device == device && volume.mountNumber == number)
+            state, isSameMount: volume.state.device == device && volume.state.mountNumber == number)
     }
 
     private func prepare(_ volume: Volume, for step: JoinStep) {
@@ -156,13 +160,13 @@ extension VolumeManager {
             log.error(
                 "the file system has shut down ('dmesg' has the reason): mounting it anew",
                 metadata: metadata)
-            volume.needsRemount = true
+            volume.state.mountOutlived()
         case .mountAnew:
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
                 metadata: metadata)
             stopWatching(volume)
-            volume.phase = .unmounted
+            volume.state.unmounted()
         }
     }
 
@@ -172,18 +176,16 @@ extension VolumeManager {
         var timeline = MountTimeline(since: ports.time.now)
         do {
             let (device, type) = try await mountedDevice(of: volume, by: deadline, &timeline)
-            volume.phase = .mounted(device)
-            volume.mountNumber += 1
-            volume.needsRemount = false
+            volume.state.mounted(on: device)
             watch(volume, on: device)
-            if let description = volume.description { warnOfDeletion(of: description) }
+            if let description = volume.state.description { warnOfDeletion(of: description) }
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([
                     "volume": "\(id)", "device": "\(device.path)", "fs": "\(type)",
                 ]) { $1 })
         } catch {
-            if case .mounting = volume.phase { volume.phase = .unmounted }
+            volume.state.mountingFailed()
             log.error(
                 "mount failed",
                 metadata: timeline.metadata.merging(["volume": "\(id)", "error": "\(error)"]) { $1 }
@@ -225,8 +227,7 @@ extension VolumeManager {
         let start = ports.time.now
         do {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
-            volume.phase = .unmounted
-            volume.needsRemount = false
+            volume.state.unmounted()
             stopWatching(volume)
             log.info(
                 "unmounted",
@@ -234,7 +235,7 @@ extension VolumeManager {
                     "volume": "\(id)", "unmount_ms": "\(tenths(ports.time.now - start))",
                 ])
         } catch {
-            volume.phase = .mounted(device)
+            volume.state.unmountingFailed()
             log.error("unmount failed", metadata: ["volume": "\(id)", "error": "\(error)"])
             throw error
         }

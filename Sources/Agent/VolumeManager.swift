@@ -156,13 +156,15 @@ extension VolumeManager {
         let volume = volumes.awakened(record.id)
         return Info(
             name: naming.name,
-            mountpoint: volume?.device == nil ? nil : mountpoint(of: record.id),
-            createdAt: naming.createdAt, volume: record.id, phase: volume?.phaseName ?? "detached",
+            mountpoint: volume?.state.device == nil ? nil : mountpoint(of: record.id),
+            createdAt: naming.createdAt, volume: record.id,
+            phase: volume?.state.phaseName ?? "detached",
             mounts: record.mounts.total,
-            device: volume?.isLost == true ? "lost" : volume?.device?.path,
+            device: volume?.state.isLost == true ? "lost" : volume?.state.device?.path,
             attachedAs: origin.isConfirmed ? record.deviceName : nil,
-            deletionWarning: volume?.isHere == true ? volume?.description?.deletionWarning : nil,
-            mayBeOutdated: volume?.device != nil && volume?.mayBeOutdated == true,
+            deletionWarning: volume?.state.isHere == true
+                ? volume?.state.description?.deletionWarning : nil,
+            mayBeOutdated: volume?.state.device != nil && volume?.state.mayBeOutdated == true,
             problem: naming.flaw)
     }
 }
