@@ -5,9 +5,12 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/nvme_ioctl.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 int CLinux_node_at(int directory, const char *path, bool follow, struct CLinux_node *node) {
     int flags = AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_EMPTY_PATH;
@@ -22,6 +25,15 @@ int CLinux_node_at(int directory, const char *path, bool follow, struct CLinux_n
     node->number_major = answer.stx_rdev_major;
     node->number_minor = answer.stx_rdev_minor;
     return 0;
+}
+
+int CLinux_open_directory_without_links(const char *path) {
+    struct open_how how = {
+        .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+        .resolve = RESOLVE_NO_SYMLINKS,
+    };
+    long descriptor = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+    return descriptor < 0 ? -errno : (int)descriptor;
 }
 
 bool CLinux_is_block_device(uint32_t mode) { return S_ISBLK(mode); }

@@ -183,9 +183,10 @@ extension VolumeManager {
         // Whether it is still attached here is for DetachVolume to say: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
-        releaseDeviceName(of: volume)
+        guard !volume.state.isAttachedLately(at: ports.time.now) else { return }
         // What another instance has is not what was attached here, and nothing is left to give back.
-        volume.state.seenElsewhere(at: ports.time.now)
+        releaseDeviceName(of: volume)
+        volume.state.seenElsewhere()
     }
 
     /// Takes the attachment that EC2 tells of.
@@ -227,7 +228,8 @@ extension VolumeManager {
     ) async throws -> AttachOutcome {
         try await reserveRoom(for: volume, on: host, by: deadline)
         defer { endReservation(of: volume) }
-        var asked = takeAskedName(of: volume)
+        let own = takeAskedName(of: volume)
+        var asked = own
         for _ in DeviceNames.all {
             guard let name = asked ?? takeDeviceName() else { break }
             asked = nil
@@ -244,16 +246,16 @@ extension VolumeManager {
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
+                let recovery = AttachRecovery(
+                    after: failure, isAskedAgain: wasOurs && name == own,
+                    isRoomComing: isRoomComing)
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.state.attachUnanswered(as: name, at: ports.time.now)
-                } else {
+                } else if recovery != .lookForAttachment {
                     volume.state.attachRefused(wasOurs: wasOurs)
                 }
-                if try await recover(volume.id, from: failure, name, host, by: deadline)
-                    == .tryAnotherName
-                {
-                    continue
-                }
+                try await recover(volume.id, failure, recovery, name, host, by: deadline)
+                if recovery == .tryAnotherName { continue }
                 return .lookAgain(failure.description)
             } catch {
                 deviceNames.release(name)
@@ -310,28 +312,26 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(disk.path)"])
     }
 
-    /// Does what a failed AttachVolume calls for; returns what remains to be done. Throws where nothing
-    /// helps.
+    /// Does what a failed AttachVolume calls for, and returns where it helps. Throws where nothing does.
     private func recover(
-        _ id: VolumeID, from failure: EC2Failure, _ name: String, _ host: Host,
-        by deadline: Instant
-    ) async throws -> AttachRecovery {
-        let recovery = AttachRecovery(after: failure, isRoomComing: isRoomComing)
+        _ id: VolumeID, _ failure: EC2Failure, _ recovery: AttachRecovery, _ name: String,
+        _ host: Host, by deadline: Instant
+    ) async throws {
         switch recovery {
-        case .lookForAttachment: return recovery
+        case .lookForAttachment: return
         case .tryAnotherName:
             deviceNames.quarantine(name)
             log.notice(
                 "EC2 says that a device name is in use; another is tried",
                 metadata: ["volume": "\(id)", "name": "\(name)"])
-            return recovery
+            return
         case .makeRoom:
             let isRoom = await makeRoom(on: host, by: deadline)
             deviceNames.release(name)
-            if isRoom { return recovery }
+            if isRoom { return }
         case .lookAgain, .giveUp:
             deviceNames.release(name)
-            if recovery == .lookAgain { return recovery }
+            if recovery == .lookAgain { return }
         }
         throw OperationError(
             .cloud, doing: "attach \(id) to \(host.instance) as \(name)",

@@ -1,6 +1,6 @@
 import Ring
 
-/// Lets so many in at a time; the others wait in order.
+/// Admits a limited number of callers at a time; the others wait in order.
 @RingActor
 final class Gate {
     private var places: Int
@@ -9,8 +9,8 @@ final class Gate {
 
     init(places: Int) { self.places = places }
 
-    /// Takes a place, which `leave` gives back. Throws `CancellationError` when the task is
-    /// cancelled while it waits.
+    /// Takes a slot, which `leave` returns. Throws `CancellationError` if the task is cancelled
+    /// while it waits.
     func enter() async throws(CancellationError) {
         if places > 0 {
             places -= 1

@@ -1,17 +1,17 @@
 import Base
 import Glibc
 
-/// What mount(2) is told: its flags, and the text for the file system itself.
+/// The arguments of mount(2): the flags, and the text for the file system.
 struct MountOptions: Equatable {
     var flags: UInt = 0
     var data = ""
 
-    /// Takes options as mount(8) names them. Only what was asked for is set, no nosuid and no nodev
-    /// of our own: a container's volume behaves as a directory of its image does, as with Docker's
-    /// local driver, and its device nodes are barred by the container's own device rules.
+    /// Converts options with their names in mount(8). Adds neither nosuid nor nodev: as with
+    /// Docker's local driver, a volume behaves like a directory of the container's image, and the
+    /// container's own device rules block its device nodes.
     ///
     /// `nouuid` is added for xfs: a volume made from a snapshot has the UUID of its origin, and the
-    /// kernel refuses a UUID that is mounted already.
+    /// kernel rejects a UUID that is already mounted.
     init(type: String, readOnly: Bool, options: [String], doing: String) throws(OperationError) {
         var texts: [String] = []
         for option in options {
@@ -33,20 +33,20 @@ struct MountOptions: Equatable {
 
     var isReadOnly: Bool { flags & UInt(MS_RDONLY) != 0 }
 
-    /// The same, but that the kernel leaves the journal as it is; xfs(5) and ext4(5).
+    /// The same, but the kernel does not replay the journal; xfs(5) and ext4(5).
     var withoutReplay: MountOptions {
         var options = self
         options.data = (data.isEmpty ? "" : data + ",") + "norecovery"
         return options
     }
 
-    /// They change another mount, or how this one spreads.
+    /// These options change another mount, or the propagation of this one.
     private static let refused: Set = [
         "bind", "rbind", "move", "remount", "shared", "rshared", "private", "rprivate", "slave",
         "rslave", "unbindable", "runbindable", "loop",
     ]
 
-    /// Each option's flags to set and to clear.
+    /// The flags that each option sets and clears.
     private static let flagOptions: [String: (set: UInt, clear: UInt)] = [
         "ro": (UInt(MS_RDONLY), 0), "rw": (0, UInt(MS_RDONLY)),
         "nosuid": (UInt(MS_NOSUID), 0), "suid": (0, UInt(MS_NOSUID)),

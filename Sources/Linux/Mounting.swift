@@ -4,11 +4,10 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// Mounts a proven device's file system, and proves that it is this one that is mounted. Blocks.
+/// Mounts the file system of a proven device, and proves that this file system was mounted. Blocks.
 ///
-/// Afterwards either all is done, or nothing is left mounted and no directory left behind. Returns
-/// whether the journal holds what was not replayed, which only happens on a device that accepts no
-/// writes.
+/// Either succeeds, or leaves nothing mounted and no new directory. Returns whether the journal was
+/// not replayed although it is not empty, which happens only on a device that accepts no writes.
 func mountProven(
     _ device: borrowing ProvenDevice, type: String, at mountpoint: String, options: MountOptions
 ) throws(OperationError) -> Bool {
@@ -17,14 +16,15 @@ func mountProven(
     guard type != "btrfs" else {
         throw OperationError(
             .content, doing: doing,
-            found: "the device has a btrfs, whose mount cannot be proved to be of this device",
+            found:
+                "the device has a btrfs, and a mount of btrfs cannot be proved to be of this device",
             advice: "copy its data to a volume with xfs or ext4")
     }
     try refuseUsed(device, mountpoint)
     let isNew = try makeMountpoint(mountpoint, doing: doing)
     do {
-        try refuseLinks(mountpoint, doing: doing)
-        let isOutdated = try mountOrSkipReplay(device, type: type, at: mountpoint, options)
+        let target = try MountTarget(mountpoint, doing: doing)
+        let isOutdated = try mountOrSkipReplay(device, type: type, at: target, options)
         try proveMounted(device, at: mountpoint)
         return isOutdated
     } catch {
@@ -33,15 +33,16 @@ func mountProven(
     }
 }
 
-/// Returns whether the journal had to be replayed and was not.
+/// Returns whether the journal should have been replayed and was not.
 ///
-/// On a device that accepts no writes the kernel answers EROFS just where there is something to
+/// On a device that accepts no writes, the kernel returns EROFS only if there is something to
 /// replay: xlog_recover in fs/xfs/xfs_log_recover.c, ext4_load_journal in fs/ext4/super.c.
 private func mountOrSkipReplay(
-    _ device: borrowing ProvenDevice, type: String, at mountpoint: String, _ options: MountOptions
+    _ device: borrowing ProvenDevice, type: String, at target: borrowing MountTarget,
+    _ options: MountOptions
 ) throws(OperationError) -> Bool {
     do throws(Errno) {
-        try mountOnce(device.device, type: type, at: mountpoint, options)
+        try target.mount(device.device, type: type, options)
         return false
     } catch {
         guard error == .readOnlyFileSystem, options.isReadOnly, device.acceptsNoWrites else {
@@ -50,18 +51,11 @@ private func mountOrSkipReplay(
         }
     }
     do throws(Errno) {
-        try mountOnce(device.device, type: type, at: mountpoint, options.withoutReplay)
+        try target.mount(device.device, type: type, options.withoutReplay)
         return true
     } catch {
         throw MountRefusal.error(error, type: type, device, isWritable: false)
     }
-}
-
-private func mountOnce(
-    _ device: BlockDevice, type: String, at mountpoint: String, _ options: MountOptions
-) throws(Errno) {
-    let code = Glibc.mount(device.path, mountpoint, type, options.flags, options.data)
-    if code != 0 { throw lastErrno }
 }
 
 private func refuseUsed(
@@ -82,11 +76,11 @@ private func refuseUsed(
     }
 }
 
-/// Returns whether the directory was made. Its parents must be there.
+/// Returns whether the directory was created. Its parent must exist.
 private func makeMountpoint(_ path: String, doing: String) throws(OperationError) -> Bool {
     try explaining(
         "mkdir \(path)", .system, doing: doing,
-        advice: "see that its parent is a directory on a writable file system"
+        advice: "check that its parent is a directory on a writable file system"
     ) { () throws(Errno) in
         if mkdir(path, 0o755) == 0 {
             // mkdir applies the umask.
@@ -99,44 +93,39 @@ private func makeMountpoint(_ path: String, doing: String) throws(OperationError
     }
 }
 
-/// The kernel lists a mount under its path without links: under another one it would not be found
-/// again.
-private func refuseLinks(_ path: String, doing: String) throws(OperationError) {
-    let actual = try explaining("realpath", .system, doing: doing) { () throws(Errno) in
-        guard let actual = realpath(path, nil) else { throw lastErrno }
-        defer { free(actual) }
-        return String(cString: actual)
-    }
-    guard actual == path else {
-        throw OperationError(
-            .system, doing: doing, found: "by links that path is \(actual)",
-            advice: "mount it at a path without links, and without '//' or '..'")
-    }
-}
-
 private func proveMounted(
     _ device: borrowing ProvenDevice, at mountpoint: String
 ) throws(OperationError) {
     let home: DeviceNumber
     do throws(Errno) { home = try Node(mountpoint, following: false).home } catch {
-        umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+        takeBack(device, from: mountpoint)
         throw OperationError(
             .device, doing: device.doing,
             found: "what was mounted cannot be read: \(refusal(of: "statx", error))",
-            advice: "where its file system has shut down ('dmesg' has the reason), stop every "
-                + "container that still has the volume, and mount it again")
+            advice: "if its file system has shut down ('dmesg' has the reason), stop every "
+                + "container that still uses the volume, and mount it again")
     }
     guard home != device.device.number else { return }
-    umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+    takeBack(device, from: mountpoint)
     throw OperationError(
         .device, doing: device.doing,
         found: "what was mounted is device \(home), not \(device.device.number)",
         advice: "it was unmounted again; look at 'dmesg' on the instance")
 }
 
-/// Unmounts what is on top at `mountpoint`, never lazily and never by force, and removes the
-/// directory where it is empty. Returns what was unmounted, nil where nothing was. Blocks while data
-/// is written.
+/// Unmounts what was just mounted: at its path, and where else the kernel says that the device is, for
+/// the directory may have been moved meanwhile.
+private func takeBack(_ device: borrowing ProvenDevice, from mountpoint: String) {
+    umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
+    let table = try? MountTable(doing: device.doing)
+    for line in table?.mounts(of: device.device.number) ?? [] {
+        umount2(line.mountpoint, Int32(UMOUNT_NOFOLLOW))
+    }
+}
+
+/// Unmounts the topmost mount at `mountpoint`, never lazily and never by force, and removes the
+/// directory if it is empty. Returns what was unmounted; nil if nothing was. Blocks while data is
+/// written.
 @discardableResult
 func unmountTop(at mountpoint: String, doing: String) throws(OperationError) -> MountInfoLine? {
     let table = try MountTable(doing: doing)
@@ -149,20 +138,20 @@ func unmountTop(at mountpoint: String, doing: String) throws(OperationError) -> 
         if let beneath = try MountTable(doing: doing).top(at: mountpoint) {
             throw OperationError(
                 .system, doing: doing,
-                found: "beneath it, \(beneath.source) (device \(beneath.device)) is mounted too",
+                found: "\(beneath.source) (device \(beneath.device)) is also mounted, beneath it",
                 advice: "unmount it with 'umount \(mountpoint)'")
         }
     }
-    // Where it is not empty, someone wrote there while nothing was mounted, and that is theirs to
-    // remove. A copy of the mount that another namespace still has at this very directory, as one
-    // that shows all of the host's file system, is detached by this (Linux 3.18, rmdir(2)); one at
-    // a directory of the container's own stays, and holds the device.
+    // If it is not empty, somebody wrote to it while nothing was mounted, and must remove that. If
+    // another namespace still has a copy of the mount at this very directory, for example because
+    // it shows the host's whole file system, this detaches the copy (Linux 3.18, rmdir(2)). A copy
+    // at another directory stays, and holds the device.
     if rmdir(mountpoint) != 0, lastErrno == .resourceBusy {
         throw OperationError(
             .system, doing: doing,
             found: refusal(of: "rmdir", .resourceBusy)
-                + ", so something is mounted there that /proc/self/mountinfo shows elsewhere",
-            advice: "see 'findmnt', and unmount it with 'umount'")
+                + ", so something is mounted there that /proc/self/mountinfo shows at another path",
+            advice: "find it with 'findmnt', and unmount it with 'umount'")
     }
     return mounted
 }
@@ -171,7 +160,7 @@ private func unmountRefused(
     _ error: Errno, _ mounted: MountInfoLine, in table: MountTable, doing: String
 ) -> OperationError {
     var found = refusal(of: "umount2", error)
-    var advice = "'dmesg' on the instance may tell more"
+    var advice = "'dmesg' on the instance may have details"
     if error == .resourceBusy {
         let below = table.mounts(below: mounted.mountpoint).map(\.mountpoint)
         if below.isEmpty {

@@ -6,28 +6,28 @@ package enum AttachRecovery: Sendable, Equatable {
     case tryAnotherName
     /// Look at the volume again: it is not as it was thought to be, or EC2 may be about to have room.
     case lookAgain
-    /// Look at the volume again, and keep the name: if the call was applied, the volume is here by it.
+    /// Look at the volume again, and keep the name: if the call, or an earlier one, was applied, the
+    /// volume is here by it.
     case lookForAttachment
     /// Make room by releasing another volume, and look again; where there is none, give up.
     case makeRoom
     case giveUp
 
-    /// - Parameter isRoomComing: whether EC2 may be about to take note that another volume has gone.
-    package init(after failure: EC2Failure, isRoomComing: Bool) {
+    /// - Parameters:
+    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost. That
+    ///     call may have attached the volume, and the look that showed it free be older than that.
+    ///   - isRoomComing: whether EC2 may be about to take note that another volume has gone.
+    package init(after failure: EC2Failure, isAskedAgain: Bool, isRoomComing: Bool) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
             self = .lookForAttachment
             return
         }
-        guard case .refused(let code, let message, _) = failure else {
-            self = .giveUp
-            return
-        }
         self =
-            switch AttachRefusal(code: code, message: message) {
+            switch AttachRefusal(failure) {
             case .nameInUse: .tryAnotherName
-            case .volumeChanged: .lookAgain
+            case .volumeChanged: isAskedAgain ? .lookForAttachment : .lookAgain
             case .limitReached: isRoomComing ? .lookAgain : .makeRoom
-            case .final: .giveUp
+            case .final, nil: .giveUp
             }
     }
 }

@@ -139,6 +139,12 @@ package enum AttachRefusal: Sendable, Equatable {
         default: self = .final
         }
     }
+
+    /// Nil where EC2 has refused nothing.
+    package init?(_ failure: EC2Failure) {
+        guard case .refused(let code, let message, _) = failure else { return nil }
+        self.init(code: code, message: message)
+    }
 }
 
 /// Whether EC2's refusal to detach says that there is nothing left to detach.

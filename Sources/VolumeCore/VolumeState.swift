@@ -316,6 +316,7 @@ extension VolumeState {
     /// EC2 says that it is attached, or being attached, here.
     package mutating func attached(as name: String) {
         attachment = .attached(as: name, isPresumed: false)
+        unansweredName = nil
         check()
     }
 
@@ -328,11 +329,8 @@ extension VolumeState {
     /// EC2 tells whether it was this plugin that attached it.
     package mutating func originTold(isOurs: Bool) { self.isOurs = isOurs }
 
-    /// EC2 says that it is not attached here. Where it accepted an attachment a moment before, only the
-    /// name is doubtful.
-    package mutating func seenElsewhere(at now: Instant) {
-        nameReleased()
-        if isAttachedLately(at: now) { return }
+    /// EC2 says that it is not attached here, and has not accepted an attachment a moment before.
+    package mutating func seenElsewhere() {
         leave(expectsDeparture: expectsDeparture)
         check()
     }

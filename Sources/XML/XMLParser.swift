@@ -24,7 +24,7 @@ extension XMLElement {
         }
         let status = withExtendedLifetime(builder) {
             bytes.withUnsafeBytes { input in
-                // An empty array may have no address, which expat takes for an error of its own.
+                // An empty array may have no address, which expat treats as an error.
                 input.isEmpty
                     ? XML_Parse(parser, "", 0, 1)
                     : XML_Parse(
@@ -52,7 +52,7 @@ private func builderOf(_ pointer: UnsafeMutableRawPointer?) -> TreeBuilder {
     return Unmanaged<TreeBuilder>.fromOpaque(pointer).takeUnretainedValue()
 }
 
-/// Takes expat's events. A class, since expat hands its address through C.
+/// Receives expat's events. A class, because expat passes its address through C.
 private final class TreeBuilder {
     private struct Open {
         var name: String
@@ -68,7 +68,7 @@ private final class TreeBuilder {
 
     init(parser: XML_Parser) { self.parser = parser }
 
-    /// The first failure is kept: expat may still deliver events after it was told to stop.
+    /// Keeps the first failure: expat may still deliver events after it was told to stop.
     func stop(_ error: XMLError) {
         guard failure == nil else { return }
         failure = error

@@ -18,7 +18,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that comes later is found whatever its number`() async throws {
+    @Test func `a device that appears later is found whatever its number`() async throws {
         try await withBench { bench in
             let other = try bench.disk(mebibytes: 1)
             let disk = try bench.disk(mebibytes: 1)
@@ -41,7 +41,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a serial number that comes after the node is seen by the next notice`()
+    @Test func `a serial number that appears after the node is seen with the next event`()
         async throws
     {
         try await withBench { bench in
@@ -66,7 +66,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a by-id link to another disk is not believed`() async throws {
+    @Test func `a by-id link to another disk is not trusted`() async throws {
         try await withBench { bench in
             bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(2))
             let links = "\(bench.devPath)/disk/by-id"
@@ -96,7 +96,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `two devices with one serial number are both refused`() async throws {
+    @Test func `two devices with one serial number are both rejected`() async throws {
         try await withBench { bench in
             bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme2n1", of: volume(1))
@@ -109,7 +109,7 @@ struct DeviceWatchTests {
     }
 
     @Test(arguments: [(0, "live"), (2048, "dead"), (2048, "deleting (no IO)"), (0, "deleting")])
-    func `of two devices with one serial number the one that works is found, whatever its number`(
+    func `of two devices with one serial number the working one is found`(
         sectors: Int, state: String
     ) async throws {
         try await withBench { bench in
@@ -125,7 +125,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that is alone and dead is told as that`() async throws {
+    @Test func `a single dead device is reported as dead`() async throws {
         try await withBench { bench in
             bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             bench.showInSysfs("nvme1n1", sectors: 2048, state: "dead")
@@ -137,7 +137,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that the kernel has given up is gone, whoever holds it`() async throws {
+    @Test func `a device that the kernel has given up is gone, even if held`() async throws {
         try await withBench { bench in
             let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             bench.showInSysfs("nvme1n1", sectors: 2048, state: "live")
@@ -166,7 +166,7 @@ struct DeviceWatchTests {
             #expect(error.reason == .device)
             #expect(error.doing.contains("\(volume(1))"))
             #expect(error.found.contains("nvme2n1"), "\(error)")
-            // The other one is found all the same, and a wait goes on.
+            // The other one is found nevertheless, and a wait continues.
             #expect(try await bench.watch.find(volume(2), attachedAs: nil) != nil)
             let arrival = try await bench.awaiting(volume(1))
             bench.showInSysfs("nvme2n1", disk.number, serial: volume(1).nvmeSerial)
@@ -176,7 +176,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a disk that cannot be read and is dead is no volume's`() async throws {
+    @Test func `a dead disk that cannot be read belongs to no volume`() async throws {
         try await withBench { bench in
             bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: nil)
             bench.showInSysfs("nvme1n1", sectors: 0, state: "dead")
@@ -184,7 +184,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `eight volumes that come at once are all found`() async throws {
+    @Test func `eight volumes that appear at once are all found`() async throws {
         try await withBench { bench in
             let disks = try (0..<8).map { _ in try bench.disk(mebibytes: 1) }
             var arrivals: [Task<BlockDevice, any Error>] = []
@@ -198,7 +198,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device is found though its notice was lost in a full queue`() async throws {
+    @Test func `a device is found although its event was lost in a full queue`() async throws {
         try await withBench { bench in
             let setting = try contents(
                 of: "/proc/sys/fs/inotify/max_queued_events", limit: 64)
@@ -241,7 +241,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a directory of nodes that is not there is named`() async throws {
+    @Test func `a missing device folder is named`() async throws {
         try await withBench { bench in
             let watch = try DeviceWatch(devPath: "/nowhere", sysPath: bench.sysPath)
             let error = try await failure {
@@ -254,7 +254,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that goes is noticed, however long that takes`() async throws {
+    @Test func `the loss of a device is detected, however long that takes`() async throws {
         try await withBench { bench in
             let device = bench.plugIn(try bench.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             let never = Instant(nanoseconds: .max)
@@ -264,12 +264,12 @@ struct DeviceWatchTests {
             try await bench.untilWatched()
             bench.unplug("nvme1n1")
             try await departure.value
-            // And at once where it is gone already.
+            // And at once if it is already gone.
             try await bench.watch.departure(of: device, volume: volume(1), by: never)
         }
     }
 
-    @Test func `a device whose node is another volume's by now has gone`() async throws {
+    @Test func `a device whose node now belongs to another volume is gone`() async throws {
         try await withBench { bench in
             let disk = try bench.disk(mebibytes: 1)
             let device = bench.plugIn(disk, as: "nvme1n1", of: volume(1))
@@ -293,7 +293,7 @@ struct DeviceWatchTests {
 }
 
 extension Bench {
-    /// Starts an arrival that has looked once and found nothing when this returns.
+    /// Starts an arrival, which has looked once and found nothing when this returns.
     fileprivate func awaiting(
         _ volume: VolumeID
     ) async throws -> Task<BlockDevice, any Error> {
@@ -302,7 +302,7 @@ extension Bench {
         let arrival = RingActor.spawn {
             let device = try await self.watch.arrival(
                 of: volume, attachedAs: "/dev/sdf", by: deadline)
-            // At the deadline it looks once more; without a notice it would be found only then.
+            // At the deadline it looks once more; without an event it would be found only then.
             try #require(RingActor.ring.now < deadline)
             return device
         }
@@ -314,7 +314,7 @@ extension Bench {
         try await until { self.watch.watchers > 0 }
     }
 
-    /// Returns when the watch has taken the last notice.
+    /// Returns when the watch has processed the last event.
     fileprivate func untilLookedAt() async throws {
         let changes = watch.changes
         try await until { self.watch.changes > changes }

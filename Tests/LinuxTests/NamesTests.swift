@@ -40,7 +40,7 @@ import Testing
         return bytes
     }
 
-    @Test func `an EBS controller's answer is read`() {
+    @Test func `an EBS controller's response is parsed`() {
         let controller = NVMeController(answer())
         #expect(controller.vendor == 0x1D0F)
         #expect(controller.serial == "vol0123456789abcde1f")
@@ -72,14 +72,14 @@ import Testing
         #expect(try options(["nouuid", "logbsize=256k"]).data == "nouuid,logbsize=256k")
     }
 
-    @Test func `options that are flags are told as flags, the last one wins`() throws {
+    @Test func `options that are flags become flags, the last one wins`() throws {
         let flags = try options(["noatime", "nodev", "dev", "defaults"]).flags
         #expect(flags == UInt(MS_NOATIME))
         #expect(try options(["rw"], readOnly: true).flags == UInt(MS_RDONLY))
         #expect(try options(["ro", "discard"], type: "ext4").flags == UInt(MS_RDONLY))
     }
 
-    @Test func `a journal is left alone only where that is asked for`() throws {
+    @Test func `the journal is skipped only on request`() throws {
         #expect(try options([], readOnly: true).data == "nouuid")
         #expect(try options([], readOnly: true).withoutReplay.data == "nouuid,norecovery")
         #expect(try options([], type: "ext4", readOnly: true).withoutReplay.data == "norecovery")

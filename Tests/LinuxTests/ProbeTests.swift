@@ -67,7 +67,7 @@ struct ProbeTests {
     @Test(arguments: [
         (lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS"), (raidMember, "linux_raid_member"),
     ])
-    func `what other systems hold is a signature`(header: [UInt8], name: String) async throws {
+    func `data of other systems is a signature`(header: [UInt8], name: String) async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()
             bench.write(header, at: 0, of: disk)
@@ -76,7 +76,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `of two file systems at once both are named`() async throws {
+    @Test func `two file systems on one device are both named`() async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()
             try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
@@ -88,7 +88,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `a superblock with a wrong checksum is known by its name`() async throws {
+    @Test func `a superblock with a wrong checksum is named`() async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne()
             bench.write(lvmLabel, at: 0, of: disk)
@@ -119,7 +119,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `an xfs that mkfs did not finish is told, and formatted only if it may be`()
+    @Test func `an unfinished xfs is detected, and formatted only if that is allowed`()
         async throws
     {
         try await withBench { bench in
@@ -153,7 +153,7 @@ struct ProbeTests {
     func `a device that cannot be read is an error, never blank`(mebibytes: Int) async throws {
         try await withBench { bench in
             let (device, disk) = try bench.volumeOne(mebibytes: 64)
-            // The device stays as long as it was: reads past the file's end fail.
+            // The device keeps its size: reads past the file's end fail.
             truncate(disk.file, off_t(mebibytes) << 20)
             let error = try await failure {
                 _ = try await bench.fileSystems.probe(device, of: volume(1))
@@ -167,20 +167,20 @@ struct ProbeTests {
 
 @Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct IdentityTests {
-    @Test func `a node of another device is refused`() async throws {
+    @Test func `a node of another device is rejected`() async throws {
         try await expectRefusal("is device") { bench, device in
             unlink(device.path)
             bench.makeNode("nvme1n1", try bench.disk(mebibytes: 1).number)
         }
     }
 
-    @Test func `a device that bears another volume's serial number is refused`() async throws {
+    @Test func `a device with another volume's serial number is rejected`() async throws {
         try await expectRefusal(volume(2).nvmeSerial) { bench, device in
             bench.showInSysfs("nvme1n1", device.number, serial: volume(2).nvmeSerial)
         }
     }
 
-    @Test func `a device whose serial number cannot be read is refused`() async throws {
+    @Test func `a device whose serial number cannot be read is rejected`() async throws {
         try await expectRefusal("cannot be read") { bench, _ in
             unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
         }

@@ -6,16 +6,19 @@ import VolumeCore
     // MARK: A failed AttachVolume
 
     private func recovery(
-        _ code: String, _ message: String = "", isRoomComing: Bool = false
+        _ code: String, _ message: String = "", isAskedAgain: Bool = false,
+        isRoomComing: Bool = false
     ) -> AttachRecovery {
         AttachRecovery(
             after: .refused(code: code, message: message, requestID: ""),
-            isRoomComing: isRoomComing)
+            isAskedAgain: isAskedAgain, isRoomComing: isRoomComing)
     }
 
     @Test func `what EC2 says to an AttachVolume decides what follows`() {
         #expect(recovery("InvalidParameterValue", "/dev/sdf is already in use") == .tryAnotherName)
         #expect(recovery("VolumeInUse") == .lookAgain)
+        #expect(recovery("VolumeInUse", isAskedAgain: true) == .lookForAttachment)
+        #expect(recovery("AttachmentLimitExceeded", isAskedAgain: true) == .makeRoom)
         #expect(recovery("AttachmentLimitExceeded") == .makeRoom)
         #expect(recovery("AttachmentLimitExceeded", isRoomComing: true) == .lookAgain)
         #expect(recovery("UnauthorizedOperation", isRoomComing: true) == .giveUp)
@@ -23,13 +26,16 @@ import VolumeCore
 
     @Test func `an AttachVolume that may have been applied is looked for by its name`() {
         let lost = EC2Failure.unanswered(reason: "", mayHaveApplied: true)
-        #expect(AttachRecovery(after: lost, isRoomComing: false) == .lookForAttachment)
+        #expect(
+            AttachRecovery(after: lost, isAskedAgain: false, isRoomComing: false)
+                == .lookForAttachment)
         let unsent: [EC2Failure] = [
             .unanswered(reason: "", mayHaveApplied: false), .malformed(reason: ""),
             .outdated(reason: ""), .noCredentials(reason: ""),
         ]
         for failure in unsent {
-            #expect(AttachRecovery(after: failure, isRoomComing: true) == .giveUp)
+            #expect(
+                AttachRecovery(after: failure, isAskedAgain: true, isRoomComing: true) == .giveUp)
         }
     }
 

@@ -70,7 +70,7 @@ import VolumeCore
             ), ("attachUnanswered", { $0.attachUnanswered(as: "/dev/sdf", at: start) }),
             ("attachRefused", { $0.attachRefused(wasOurs: false) }),
             ("attached g", { $0.attached(as: "/dev/sdg") }),
-            ("seenElsewhere", { $0.seenElsewhere(at: start) }),
+            ("seenElsewhere", { $0.seenElsewhere() }),
             ("detachBegan", { $0.detachBegan() }),
             ("detached", { $0.detached() }), ("detachedStuck", { $0.detachedStuck() }),
             ("claimDropped", { $0.claimDropped() }), ("disowned", { $0.disowned() }),
@@ -123,7 +123,7 @@ import VolumeCore
             ("leaseRemovalFailed", { $0.leaseRemovalFailed() }),
             ("leaseRemoved", { $0.leaseRemoved() }),
             ("mark stays", { $0.markRemovalEnded(isRemoved: false) }),
-            ("seenElsewhere", { $0.seenElsewhere(at: start) }), ("detached", { $0.detached() }),
+            ("seenElsewhere", { $0.seenElsewhere() }), ("detached", { $0.detached() }),
             ("detachedStuck", { $0.detachedStuck() }), ("disowned", { $0.disowned() }),
         ]
     }
@@ -272,17 +272,24 @@ import VolumeCore
         }
     }
 
-    @Test func `a look that does not show an attachment made a moment before takes its name alone`()
+    @Test func `a look may be older than an attachment that EC2 accepted a moment before`() {
+        var state = Self.fresh()
+        #expect(!state.isAttachedLately(at: Self.start))
+        state.attachBegan(as: "/dev/sdg")
+        state.attachAccepted(Self.accepted, as: "/dev/sdg", at: Self.start)
+        #expect(
+            state.isAttachedLately(at: Self.start + (Limit.attachmentLagMax - .milliseconds(1))))
+        #expect(!state.isAttachedLately(at: Self.start + Limit.attachmentLagMax))
+    }
+
+    @Test func `a name that was asked for without an answer is kept until the attachment is seen`()
     {
         var state = Self.fresh()
         state.attachBegan(as: "/dev/sdg")
-        state.attachAccepted(Self.accepted, as: "/dev/sdg", at: Self.start)
-        let lately = Self.made(state) {
-            $0.seenElsewhere(at: Self.start + (Limit.attachmentLagMax - .milliseconds(1)))
-        }
-        #expect(lately.isHere && lately.isOurs && lately.deviceName == nil)
-        state.seenElsewhere(at: Self.start + Limit.attachmentLagMax)
-        #expect(!state.isHere && !state.isOurs)
+        state.attachUnanswered(as: "/dev/sdg", at: Self.start)
+        #expect(state.nameToAskAgain == "/dev/sdg" && state.unansweredName == "/dev/sdg")
+        state.attached(as: "/dev/sdg")
+        #expect(state.unansweredName == nil)
     }
 
     @Test func `an attachment is the plugin's by its mark, a name it asked for, or its record`() {
