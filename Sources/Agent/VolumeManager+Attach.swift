@@ -124,7 +124,7 @@ extension VolumeManager {
             ])
         _ = try await detachHere(volume, host, by: deadline)
         await dropMark(of: volume.id, host, by: deadline)
-        if let name = volume.state.deviceName { deviceNames.quarantine(name) }
+        if let name = volume.state.deviceName { slots.names.quarantine(name) }
         volume.state.detachedStuck()
     }
 
@@ -226,8 +226,8 @@ extension VolumeManager {
     private func attachOnce(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> AttachOutcome {
-        try await reserveRoom(for: volume, on: host, by: deadline)
-        defer { endReservation(of: volume) }
+        try await reserveSlot(for: volume, on: host, by: deadline)
+        defer { slots.endReservation(of: volume.id) }
         let own = takeAskedName(of: volume)
         var asked = own
         for _ in DeviceNames.all {
@@ -248,7 +248,7 @@ extension VolumeManager {
             } catch let failure as EC2Failure {
                 let recovery = AttachRecovery(
                     after: failure, isAskedAgain: wasOurs && name == own,
-                    isRoomComing: isRoomComing)
+                    isSlotComing: slots.isOneComing(at: ports.time.now))
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.state.attachUnanswered(as: name, at: ports.time.now)
                 } else if recovery != .lookForAttachment {
@@ -258,12 +258,12 @@ extension VolumeManager {
                 if recovery == .tryAnotherName { continue }
                 return .lookAgain(failure.description)
             } catch {
-                deviceNames.release(name)
+                slots.names.release(name)
                 volume.state.attachRefused(wasOurs: wasOurs)
                 throw error
             }
         }
-        if await makeRoom(on: host, by: deadline) {
+        if await freeSlot(on: host, by: deadline) {
             return .lookAgain("all device names were in use")
         }
         throw OperationError(
@@ -281,7 +281,7 @@ extension VolumeManager {
             $0 !== volume && $0.state.deviceName == name
         }
         guard !isTaken else { return nil }
-        deviceNames.claim(name)
+        slots.names.claim(name)
         return name
     }
 
@@ -306,7 +306,7 @@ extension VolumeManager {
     }
 
     private func setAside(_ name: String, of volume: Volume, for disk: BlockDevice) {
-        deviceNames.quarantine(name)
+        slots.names.quarantine(name)
         log.warning(
             "another disk is where the volume would come; another name is tried",
             metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(disk.path)"])
@@ -320,29 +320,27 @@ extension VolumeManager {
         switch recovery {
         case .lookForAttachment: return
         case .tryAnotherName:
-            deviceNames.quarantine(name)
+            slots.names.quarantine(name)
             log.notice(
                 "EC2 says that a device name is in use; another is tried",
                 metadata: ["volume": "\(id)", "name": "\(name)"])
             return
-        case .makeRoom:
-            let isRoom = await makeRoom(on: host, by: deadline)
-            deviceNames.release(name)
-            if isRoom { return }
+        case .freeSlot:
+            let isFree = await freeSlot(on: host, by: deadline)
+            slots.names.release(name)
+            if isFree { return }
         case .lookAgain, .giveUp:
-            deviceNames.release(name)
+            slots.names.release(name)
             if recovery == .lookAgain { return }
         }
-        throw OperationError(
-            .cloud, doing: "attach \(id) to \(host.instance) as \(name)",
-            found: failure.description,
-            advice: failure.advice(
-                on: .attachVolume, kmsKeyID: volumes[id]?.state.description?.kmsKeyID))
+        throw failure.told(
+            doing: "attach \(id) to \(host.instance) as \(name)", on: .attachVolume,
+            kmsKeyID: volumes[id]?.state.description?.kmsKeyID)
     }
 
     func claim(_ name: String, for volume: Volume) {
         if volume.state.deviceName != name { releaseDeviceName(of: volume) }
-        deviceNames.claim(name)
+        slots.names.claim(name)
         volume.state.attached(as: name)
         saveInBackground()
     }
@@ -430,12 +428,8 @@ extension VolumeManager {
 
     func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
         let description: VolumeDescription?
-        do {
-            description = try await ports.ec2.describeVolume(id, by: deadline)
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "look up \(id)", found: failure.description,
-                advice: failure.advice(on: .describeVolumes))
+        do { description = try await ports.ec2.describeVolume(id, by: deadline) } catch {
+            throw error.told(doing: "look up \(id)", on: .describeVolumes)
         }
         guard let description else {
             throw OperationError(

@@ -34,7 +34,8 @@ extension VolumeManager {
     /// fails or changes nothing.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
         var earliest = lastUsed
-        var pause = Limit.leaseDropDelay
+        var backoff = Backoff(
+            from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
         while let volume = volumes[id] {
             // What is under way decides which step is next.
             if let operation = volume.operation { _ = try? await operation.value }
@@ -47,14 +48,13 @@ extension VolumeManager {
             do {
                 try await take(step, for: volume, by: deadline)
                 if nextStep(for: volume, linger: settings.detachAfter)?.step == step {
-                    earliest = ports.time.now + pause
+                    earliest = ports.time.now + backoff.pause
                 }
             } catch {
                 log.warning(
                     "the unused volume is not given back yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
-                earliest = ports.time.now + pause
-                pause = min(pause * 2, Limit.detachRetryInterval)
+                earliest = ports.time.now + backoff.next()
             }
         }
         guard !Task.isCancelled, let volume = volumes[id] else { return }
@@ -159,7 +159,7 @@ extension VolumeManager {
             throw error
         }
         await unmarking.value
-        attachmentFacts.lastDeparture = ports.time.now
+        slots.deviceGone(at: ports.time.now)
         noteDetached(volume)
         log.info(
             "detached",
@@ -173,12 +173,10 @@ extension VolumeManager {
     private func isStillOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        var missedAt: Instant?
+        var missed = MissedAttachment()
         while true {
             let lookedAt = ports.time.now
-            // An attachment that EC2 has answered for is nobody else's before it has ended.
-            let caughtUp = volume.state.attachedAt.map { $0 + Limit.attachmentLagMax } ?? lookedAt
-            if volume.state.unansweredName == nil, lookedAt < caughtUp { return true }
+            if volume.state.isSurelyAttached(at: lookedAt) { return true }
             let seen: VolumeDescription
             do { seen = try await describe(volume.id, by: deadline) } catch let error
                 as OperationError where error.reason == .noSuchVolume
@@ -191,11 +189,11 @@ extension VolumeManager {
             }) {
                 return try isOurs(own, of: volume, seen, lookedAt: lookedAt, on: host)
             }
-            let first = missedAt ?? lookedAt
-            missedAt = first
-            let isSure = max(first + Limit.tagLagMax, caughtUp)
-            if lookedAt >= isSure { return await !hasEnded(volume, host, by: deadline) }
-            try await ports.time.sleep(until: isSure)
+            guard
+                let next = missed.nextLook(
+                    afterLookAt: lookedAt, attachedAt: volume.state.attachedAt)
+            else { return await !hasEnded(volume, host, by: deadline) }
+            try await ports.time.sleep(until: next)
         }
     }
 
@@ -263,8 +261,7 @@ extension VolumeManager {
             log.notice(
                 "the mark of an attachment stays",
                 metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
-            let code = (error as? EC2Failure)?.code ?? ""
-            return ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(code)
+            return isTagRemovalVain(after: error)
         }
     }
 
@@ -299,7 +296,7 @@ extension VolumeManager {
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {
         let doing = "detach \(volume.id) from \(host.instance)"
-        var pause = Limit.lookIntervalMin
+        var backoff = Backoff.looks
         while true {
             let provenAt = ports.time.now
             let device = try await deviceHere(of: volume, by: deadline)
@@ -310,18 +307,14 @@ extension VolumeManager {
                     volume.id, from: host.instance, force: false,
                     sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
                 return device
-            } catch let failure as EC2Failure {
+            } catch {
+                guard let failure = error.ec2Failure else { throw error }
                 if let code = failure.code, isAlreadyDetached(code: code) { return device }
                 guard !isFinal(detachmentFailure: failure, isForced: false),
-                    ports.time.now + pause < deadline
-                else {
-                    throw OperationError(
-                        .cloud, doing: doing, found: failure.description,
-                        advice: failure.advice(on: .detachVolume))
-                }
+                    ports.time.now + backoff.pause < deadline
+                else { throw failure.told(doing: doing, on: .detachVolume) }
             }
-            try await ports.time.sleep(until: ports.time.now + pause)
-            pause = min(pause * 3 / 2, Limit.lookIntervalMax)
+            try await ports.time.sleep(until: ports.time.now + backoff.next())
         }
     }
 }

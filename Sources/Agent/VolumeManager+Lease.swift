@@ -5,62 +5,9 @@ import VolumeCore
 // The lease: how other hosts know that a volume is mounted here.
 
 extension VolumeManager {
-    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
-    /// host is taking the volume, which is then unmounted again.
-    ///
-    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
-    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
-    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
-    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
-    func mountLeased(
-        _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
-        _ timeline: inout MountTimeline
-    ) async throws -> String? {
-        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
-        // made it unsure.
-        let order = LeaseOrder(
-            isSecured: isSecured, isCertain: volume.state.lease == .certain,
-            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
-            isMultiAttach: volume.state.description?.multiAttachEnabled)
-        if order == .done {
-            return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
-        }
-        let id = volume.id
-        let asking = Task(executorPreference: executor) {
-            try await self.secureLeaseOfPresent(id, by: deadline)
-        }
-        if order == .before, try await !asking.value { return nil }
-        let type: String
-        do {
-            type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
-        } catch {
-            _ = try? await asking.value
-            throw error
-        }
-        do {
-            if try await asking.value { return type }
-        } catch {
-            try await unmountAgain(volume, device)
-            throw error
-        }
-        log.notice("another host is taking the volume", metadata: ["volume": "\(id)"])
-        try await unmountAgain(volume, device)
-        return nil
-    }
-
-    private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
-        do {
-            try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
-        } catch {
-            // It is given back later, as any mount that nobody uses; a Mount begins anew.
-            volume.state.mountStays(on: device)
-            throw error
-        }
-    }
-
     /// Secures the lease of a volume whose device is here; false where it is not attached here. Without
     /// the first look the lease of a host that has taken the volume already would be written over.
-    private func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+    func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         let lookedAt = ports.time.now
         guard try await lookWhetherHere(id, on: host, by: deadline) != nil else { return false }
@@ -138,20 +85,19 @@ extension VolumeManager {
             refusedLeases.remove(id)
             volume.state.markWritten()
             return .done
-        } catch EC2Failure.outdated {
-            return .outdated
-        } catch let failure as EC2Failure
-            where ["UnauthorizedOperation", "TagLimitExceeded"].contains(failure.code)
-        {
-            volume.state.leaseRefused()
-            noteRefusedLease(of: id, failure)
-            return .refused
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "mark \(id) as mounted on \(host.instance)",
-                found: failure.description,
-                advice: failure.advice(on: .createTags)
-                    ?? "without the mark another instance could take the volume")
+        } catch {
+            guard let failure = error.ec2Failure else { throw error }
+            switch LeaseRecovery(after: failure) {
+            case .writeLater: return .outdated
+            case .goWithout:
+                volume.state.leaseRefused()
+                noteRefusedLease(of: id, failure)
+                return .refused
+            case .giveUp:
+                throw failure.told(
+                    doing: "mark \(id) as mounted on \(host.instance)", on: .createTags,
+                    otherwise: "without the mark another instance could take the volume")
+            }
         }
     }
 
@@ -196,10 +142,9 @@ extension VolumeManager {
             try await ports.ec2.removeTag(
                 Lease.tag, value: host.instance.description, from: id,
                 sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
-        } catch let failure as EC2Failure
-            where ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(failure.code)
-        {
-            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(failure)"])
+        } catch {
+            guard isTagRemovalVain(after: error) else { throw error }
+            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(error)"])
         }
         if volume.state.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
         volumes[id]?.state.leaseRemoved()

@@ -72,7 +72,7 @@ extension VolumeManager {
     }
 
     func releaseDeviceName(of volume: Volume) {
-        if let name = volume.state.deviceName { deviceNames.release(name) }
+        if let name = volume.state.deviceName { slots.names.release(name) }
         volume.state.nameReleased()
         dropOwnership(of: volume)
     }

@@ -222,6 +222,59 @@ extension VolumeManager {
         }
     }
 
+    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
+    /// host is taking the volume, which is then unmounted again.
+    ///
+    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
+    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
+    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
+    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
+    private func mountLeased(
+        _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
+        _ timeline: inout MountTimeline
+    ) async throws -> String? {
+        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
+        // made it unsure.
+        let order = LeaseOrder(
+            isSecured: isSecured, isCertain: volume.state.lease == .certain,
+            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
+            isMultiAttach: volume.state.description?.multiAttachEnabled)
+        if order == .done {
+            return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        }
+        let id = volume.id
+        let asking = Task(executorPreference: executor) {
+            try await self.secureLeaseOfPresent(id, by: deadline)
+        }
+        if order == .before, try await !asking.value { return nil }
+        let type: String
+        do {
+            type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        } catch {
+            _ = try? await asking.value
+            throw error
+        }
+        do {
+            if try await asking.value { return type }
+        } catch {
+            try await unmountAgain(volume, device)
+            throw error
+        }
+        log.notice("another host is taking the volume", metadata: ["volume": "\(id)"])
+        try await unmountAgain(volume, device)
+        return nil
+    }
+
+    private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
+        do {
+            try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+        } catch {
+            // It is given back later, as any mount that nobody uses; a Mount begins anew.
+            volume.state.mountStays(on: device)
+            throw error
+        }
+    }
+
     private func takeDown(_ id: VolumeID, _ device: BlockDevice) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounted") }
         let start = ports.time.now
@@ -239,5 +292,42 @@ extension VolumeManager {
             log.error("unmount failed", metadata: ["volume": "\(id)", "error": "\(error)"])
             throw error
         }
+    }
+}
+
+// MARK: The options of a Mount
+
+extension VolumeManager {
+    /// The volume of that name, with the name's options in force from here on. Throws where others have
+    /// it mounted with options that these cannot stand beside.
+    private func agreedVolume(_ name: String) async throws -> Volume {
+        while let running = definitions[name] { _ = try? await running.value }
+        let volume = try known(name)
+        guard let naming = volume.record.naming(name) else {
+            preconditionFailure("\(name) is no name of \(volume.id)")
+        }
+        try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
+        try agree(volume, on: naming)
+        return volume
+    }
+
+    private func agree(_ volume: Volume, on naming: VolumeNaming) throws(OperationError) {
+        let conflict = volume.record.options.conflict(
+            with: naming.options, fileSystem: settings.fileSystem)
+        // A mount that is under way is some call's.
+        if volume.isUsed {
+            guard let conflict else { return }
+            throw OperationError(
+                .invalidInput, doing: "mount \(naming.name)",
+                found: "\(volume.id) is mounted as \(volume.record.name) with \(conflict.option) "
+                    + "\(conflict.own), and \(naming.name) has \(conflict.option) "
+                    + "\(conflict.others)",
+                advice: "give both names the same \(conflict.option), or stop the containers that "
+                    + "use \(volume.record.name) first")
+        }
+        // Of what is not mounted it says nothing, and the next mount clears it.
+        if conflict != nil { volume.state.mountOutlived() }
+        volume.record.name = naming.name
+        volume.record.options = naming.options
     }
 }

@@ -92,7 +92,7 @@ extension VolumeManager {
     /// A name to attach a volume by. One that only a record says to be in use is taken where there is no
     /// other; nil where there is none at all.
     func takeDeviceName() -> String? {
-        guard let name = deviceNames.take() else { return nil }
+        guard let name = slots.names.take() else { return nil }
         for volume in volumes.values
         where volume.state.isPresumed && volume.state.deviceName == name {
             // It is not released, for it has just been taken.

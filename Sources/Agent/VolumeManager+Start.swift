@@ -44,7 +44,7 @@ extension VolumeManager {
         if volume.record.mounts.isEmpty { volume.state.mountOutlived() }
         let isPresent = if volume.state.device == nil { await isPresent(volume) } else { true }
         if let name = volume.state.deviceName {
-            if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
+            if isPresent { slots.names.claim(name) } else { slots.names.presume(name) }
         }
         volume.state.takenUp(isPresent: isPresent)
         tellWhatIsKnown(of: volume)
@@ -144,7 +144,7 @@ extension VolumeManager {
                     + "INSTANCE_ID and REGION")
         }
         let mappings = instance.mappings
-        deviceNames.claim(mappings.map(\.deviceName))
+        slots.names.claim(mappings.map(\.deviceName))
         var unknown: [VolumeID] = []
         for mapping in mappings where DeviceNames.isGiven(mapping.deviceName) {
             guard let id = mapping.volume else { continue }

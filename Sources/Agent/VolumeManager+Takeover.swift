@@ -10,10 +10,10 @@ extension VolumeManager {
         do {
             let description = try await ports.ec2.describeInstance(owner, by: deadline)
             return OwnerLook(id: owner, description: description, askedAt: askedAt)
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "see whether \(owner), which has the volume, is running",
-                found: failure.description, advice: failure.advice(on: .describeInstances))
+        } catch {
+            throw error.told(
+                doing: "see whether \(owner), which has the volume, is running",
+                on: .describeInstances)
         }
     }
 
@@ -25,10 +25,9 @@ extension VolumeManager {
         do {
             return try await ports.ec2.maySetTags(
                 [Lease.tag: host.instance.description], on: id, by: deadline)
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "see whether the lease of \(id) may be written",
-                found: failure.description, advice: failure.advice(on: .createTags))
+        } catch {
+            throw error.told(
+                doing: "see whether the lease of \(id) may be written", on: .createTags)
         }
     }
 
@@ -44,16 +43,15 @@ extension VolumeManager {
         do {
             _ = try await ports.ec2.detach(
                 id, from: owner, force: force, sentBy: latest, by: deadline)
-        } catch let failure as EC2Failure {
+        } catch {
+            guard let failure = error.ec2Failure else { throw error }
             guard isFinal(detachmentFailure: failure, isForced: force) else {
                 log.notice(
                     "EC2 has not detached the volume: it is looked at again",
                     metadata: ["volume": "\(id)", "owner": "\(owner)", "error": "\(failure)"])
                 return
             }
-            throw OperationError(
-                .cloud, doing: "detach \(id) from \(owner)", found: failure.description,
-                advice: failure.advice(on: .detachVolume))
+            throw failure.told(doing: "detach \(id) from \(owner)", on: .detachVolume)
         }
     }
 }

@@ -89,10 +89,9 @@ package actor VolumeManager {
     /// about.
     var definitions: [String: Task<Void, any Error>] = [:]
     var origin: StateOrigin
-    var deviceNames = DeviceNames()
+    var slots = Slots()
     /// Volumes whose lease EC2 has refused to write.
     var refusedLeases: Set<VolumeID> = []
-    var attachmentFacts = AttachmentFacts()
     /// Volumes whose release could not wait for its time, until another one begins.
     var stalledReleases: Set<VolumeID> = []
     /// Mounted volumes whose device or lease is not watched because a wait failed, until another volume's

@@ -10,14 +10,14 @@ package enum AttachRecovery: Sendable, Equatable {
     /// volume is here by it.
     case lookForAttachment
     /// Make room by releasing another volume, and look again; where there is none, give up.
-    case makeRoom
+    case freeSlot
     case giveUp
 
     /// - Parameters:
     ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost. That
     ///     call may have attached the volume, and the look that showed it free be older than that.
-    ///   - isRoomComing: whether EC2 may be about to take note that another volume has gone.
-    package init(after failure: EC2Failure, isAskedAgain: Bool, isRoomComing: Bool) {
+    ///   - isSlotComing: whether EC2 may be about to take note that another volume has gone.
+    package init(after failure: EC2Failure, isAskedAgain: Bool, isSlotComing: Bool) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
             self = .lookForAttachment
             return
@@ -26,7 +26,7 @@ package enum AttachRecovery: Sendable, Equatable {
             switch AttachRefusal(failure) {
             case .nameInUse: .tryAnotherName
             case .volumeChanged: isAskedAgain ? .lookForAttachment : .lookAgain
-            case .limitReached: isRoomComing ? .lookAgain : .makeRoom
+            case .limitReached: isSlotComing ? .lookAgain : .freeSlot
             case .final, nil: .giveUp
             }
     }
@@ -111,5 +111,25 @@ package struct AttachmentSearch: Sendable {
             askedAt < first + Limit.tagLagMax
         else { return .missing }
         return .lookAgain(at: min(now + backoff.next(), max(now, first + Limit.tagLagMax)))
+    }
+}
+
+/// The looks that do not show an attachment which is about to be ended here. Where it has ended before,
+/// DetachVolume might end what somebody attaches here by hand.
+package struct MissedAttachment: Sendable {
+    private var first: Instant?
+
+    package init() {}
+
+    /// When to look again; nil where the look that was asked for at `askedAt` is apart enough from the
+    /// first one, and from the last acceptance of an attachment, to be sure.
+    package mutating func nextLook(
+        afterLookAt askedAt: Instant, attachedAt: Instant?
+    ) -> Instant? {
+        let first = first ?? askedAt
+        self.first = first
+        let apart = first + Limit.tagLagMax
+        let sure = attachedAt.map { max(apart, $0 + Limit.attachmentLagMax) } ?? apart
+        return askedAt < sure ? sure : nil
     }
 }

@@ -186,6 +186,12 @@ extension VolumeState {
         attachedAt.map { now < $0 + Limit.attachmentLagMax } ?? false
     }
 
+    /// Whether it needs no look to be sure of the attachment: EC2 has answered for it a moment before,
+    /// and it is nobody else's before it has ended.
+    package func isSurelyAttached(at now: Instant) -> Bool {
+        unansweredName == nil && isAttachedLately(at: now)
+    }
+
     /// Whether it was this plugin that attached the volume here by that name.
     package func isPlugins(
         attachedAs name: String, _ seen: VolumeDescription, on instance: InstanceID

@@ -7,27 +7,27 @@ import VolumeCore
 
     private func recovery(
         _ code: String, _ message: String = "", isAskedAgain: Bool = false,
-        isRoomComing: Bool = false
+        isSlotComing: Bool = false
     ) -> AttachRecovery {
         AttachRecovery(
             after: .refused(code: code, message: message, requestID: ""),
-            isAskedAgain: isAskedAgain, isRoomComing: isRoomComing)
+            isAskedAgain: isAskedAgain, isSlotComing: isSlotComing)
     }
 
     @Test func `what EC2 says to an AttachVolume decides what follows`() {
         #expect(recovery("InvalidParameterValue", "/dev/sdf is already in use") == .tryAnotherName)
         #expect(recovery("VolumeInUse") == .lookAgain)
         #expect(recovery("VolumeInUse", isAskedAgain: true) == .lookForAttachment)
-        #expect(recovery("AttachmentLimitExceeded", isAskedAgain: true) == .makeRoom)
-        #expect(recovery("AttachmentLimitExceeded") == .makeRoom)
-        #expect(recovery("AttachmentLimitExceeded", isRoomComing: true) == .lookAgain)
-        #expect(recovery("UnauthorizedOperation", isRoomComing: true) == .giveUp)
+        #expect(recovery("AttachmentLimitExceeded", isAskedAgain: true) == .freeSlot)
+        #expect(recovery("AttachmentLimitExceeded") == .freeSlot)
+        #expect(recovery("AttachmentLimitExceeded", isSlotComing: true) == .lookAgain)
+        #expect(recovery("UnauthorizedOperation", isSlotComing: true) == .giveUp)
     }
 
     @Test func `an AttachVolume that may have been applied is looked for by its name`() {
         let lost = EC2Failure.unanswered(reason: "", mayHaveApplied: true)
         #expect(
-            AttachRecovery(after: lost, isAskedAgain: false, isRoomComing: false)
+            AttachRecovery(after: lost, isAskedAgain: false, isSlotComing: false)
                 == .lookForAttachment)
         let unsent: [EC2Failure] = [
             .unanswered(reason: "", mayHaveApplied: false), .malformed(reason: ""),
@@ -35,7 +35,7 @@ import VolumeCore
         ]
         for failure in unsent {
             #expect(
-                AttachRecovery(after: failure, isAskedAgain: true, isRoomComing: true) == .giveUp)
+                AttachRecovery(after: failure, isAskedAgain: true, isSlotComing: true) == .giveUp)
         }
     }
 
@@ -81,6 +81,23 @@ import VolumeCore
                 of: situation, askedAt: now + age, now: now + age, deviceName: deviceName,
                 attachedAt: attached ? now : nil, isAnothers: { _ in isAnothers })
         }
+    }
+
+    @Test func `an attachment has ended where two looks that are apart miss it`() {
+        var missed = MissedAttachment()
+        let apart = now + Limit.tagLagMax
+        let first = missed.nextLook(afterLookAt: now, attachedAt: nil)
+        let second = missed.nextLook(afterLookAt: apart, attachedAt: nil)
+        #expect(first == apart && second == nil)
+    }
+
+    @Test func `a look that may be older than the attachment does not end it`() {
+        var missed = MissedAttachment()
+        let sure = now + Limit.attachmentLagMax
+        let first = missed.nextLook(afterLookAt: now, attachedAt: now)
+        let early = missed.nextLook(afterLookAt: now + Limit.tagLagMax, attachedAt: now)
+        let last = missed.nextLook(afterLookAt: sure, attachedAt: now)
+        #expect(first == sure && early == sure && last == nil)
     }
 
     @Test func `an attachment is found by its own name alone`() {

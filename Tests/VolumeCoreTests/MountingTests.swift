@@ -44,4 +44,25 @@ import VolumeCore
             #expect(JoinStep(state, isSameMount: false) == .lookAgain)
         }
     }
+
+    @Test func `a lease that cannot be had keeps no container from its data`() {
+        func recovery(_ code: String) -> LeaseRecovery {
+            LeaseRecovery(after: .refused(code: code, message: "", requestID: ""))
+        }
+        #expect(recovery("UnauthorizedOperation") == .goWithout)
+        #expect(recovery("TagLimitExceeded") == .goWithout)
+        #expect(recovery("InvalidVolume.NotFound") == .giveUp)
+        #expect(LeaseRecovery(after: .outdated(reason: "")) == .writeLater)
+        #expect(LeaseRecovery(after: .unanswered(reason: "", mayHaveApplied: true)) == .giveUp)
+    }
+
+    @Test func `a tag is not removed again where that would fail again`() {
+        func isVain(_ code: String) -> Bool {
+            isTagRemovalVain(
+                after: EC2Failure.refused(code: code, message: "", requestID: ""))
+        }
+        #expect(isVain("UnauthorizedOperation") && isVain("InvalidVolume.NotFound"))
+        #expect(!isVain("InternalError"))
+        #expect(!isTagRemovalVain(after: CancellationError()))
+    }
 }

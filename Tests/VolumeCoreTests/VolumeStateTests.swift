@@ -280,6 +280,9 @@ import VolumeCore
         #expect(
             state.isAttachedLately(at: Self.start + (Limit.attachmentLagMax - .milliseconds(1))))
         #expect(!state.isAttachedLately(at: Self.start + Limit.attachmentLagMax))
+        #expect(state.isSurelyAttached(at: Self.start))
+        state.attachUnanswered(as: "/dev/sdg", at: Self.start)
+        #expect(state.isAttachedLately(at: Self.start) && !state.isSurelyAttached(at: Self.start))
     }
 
     @Test func `a name that was asked for without an answer is kept until the attachment is seen`()

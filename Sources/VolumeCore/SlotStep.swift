@@ -1,7 +1,7 @@
 package import Base
 
 /// What to do next so that EC2 lets the instance have one more volume.
-package enum RoomStep: Sendable, Equatable {
+package enum SlotStep: Sendable, Equatable {
     case attach
     /// Ask EC2 what the instance has attached.
     case lookAtInstance
