@@ -1,4 +1,4 @@
-# `make demo` shows the plugin at work and `make test` runs every test; both install what they need.
+# `make demo` shows the plugin at work; `make test` runs every test. Both install what they need.
 
 export PATH := $(PATH):$(HOME)/.local/share/swiftly/bin:/opt/swift/usr/bin
 # Debian's interpreter, which has Debian's boto3 and pytest.
@@ -11,15 +11,16 @@ VERSION := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
-# One set of flags for every release build: another set would compile all of it again. A function a
-# section, so that lld leaves out what nobody calls, and keeps one of those that are alike. Nothing
-# unwinds by .eh_frame_hdr: it would be 0.3 MB for C++ exceptions; debuggers read .eh_frame itself.
-# The program and its heap lie at another address at each start (static PIE, whose relocations are
-# packed), and what needs no writing after the start is read-only.
+# One set of flags for every release build, because another set would recompile everything. Each function
+# has a section of its own, so that lld can omit unused functions and merge identical ones.
+# .eh_frame_hdr (0.3 MB) only serves C++ exceptions, which the daemon does not use; debuggers read
+# .eh_frame itself.
+# The program and its heap have random addresses (static PIE with packed relocations), and everything that
+# is not written after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
     -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/sections.ld
-# No path of this machine gets into what is built, so that another folder gives the same bytes, the
-# build id too: it is made of all, the names of modules in the debug information among it.
+# The build contains no path of this machine, so that another folder gives the same bytes. This includes
+# the build id, which is computed from everything, even the module names in the debug information.
 ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-map=$(CURDIR)=. \
     -Xswiftc -Xfrontend -Xswiftc -no-clang-module-breadcrumbs
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
@@ -27,7 +28,7 @@ RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
-# Where `make dev` listens and `make health-check` asks.
+# The socket of `make dev` and `make health-check`.
 SOCK ?= pl-ebs.sock
 
 .PHONY: build daemon
@@ -38,8 +39,9 @@ build: daemon
 	swift build $(RELEASE) --product ec2-simulator
 	swift build $(RELEASE) --product life-simulator
 
-# The plugin as `docker plugin create` takes it. `make tar` makes this machine's, and what the tests of
-# it run. An amd64 machine makes arm64's too, with Debian's compiler for it (.ci/cross).
+# The plugin, as input for `docker plugin create`. `make tar` builds it for this machine, together with
+# the programs that its tests run. An amd64 machine can build it for arm64 too, with Debian's
+# cross-compiler (.ci/cross).
 .PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=daemon-%)
 tar: tar-$(ARCH) build
 
@@ -59,8 +61,9 @@ ifeq ($(ARCH),amd64)
 CROSS := .build/cross
 DAEMON_arm64 := $(CROSS)/swift/aarch64-unknown-linux-gnu/release/$(NAME)
 PACKAGE_arm64 = --daemon $(DAEMON_arm64) --cross $(CROSS)
-# Swift's packages are fetched here, where git is set up for that; the compiler finds them there. Of each
-# object in Debian's archives lld would warn that it has no table for --icf=safe.
+# Swift's packages are fetched outside of .ci/cross run, where git is configured; the compiler finds them
+# there. Without --no-warnings, lld would warn about every object in Debian's archives, because they have
+# no table for --icf=safe.
 daemon-arm64:
 	@.ci/cross prepare
 	swift package resolve
@@ -69,7 +72,8 @@ daemon-arm64:
 	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution -Xlinker --no-warnings \
 	    --product $(NAME)
 
-# The daemon for arm64 beside the simulator, emulated by QEMU, which has no io_uring: so it runs on epoll.
+# Tests the daemon for arm64 against the simulator. It is emulated by QEMU, which does not support
+# io_uring, so it uses epoll.
 .PHONY: test-arm64
 test-arm64: deps build daemon-arm64
 	@.ci/cross emulator
@@ -80,18 +84,18 @@ daemon-amd64:
 	@echo "make: the amd64 tarball is built on amd64, and this machine is $(ARCH)" >&2; exit 1
 endif
 
-# All that a release has, of what is committed, in the folder `release`. `make release ARCHES=amd64`
-# makes one architecture's.
+# Builds everything for a release from the current commit, in the folder `release`. `make release
+# ARCHES=amd64` builds one architecture only.
 .PHONY: release publish reproduce
 release: deps
 	@bash .ci/deps tools
 	@bash .ci/release $(ARCHES)
 
-# Makes the release of the tag that is checked out on GitHub, of what `make release` has left.
+# Publishes the result of `make release` on GitHub, as the release of the tag that is checked out.
 publish:
 	@bash .ci/publish
 
-# Builds what is committed twice, in two folders, and compares the tarballs bit for bit.
+# Builds the current commit twice, in two folders, and compares the tarballs bit for bit.
 reproduce: deps
 	@bash .ci/reproduce
 
@@ -99,14 +103,15 @@ reproduce: deps
 test: deps tar
 	@$(PYTHON) Tests/run
 
-# The long forms: the daemon killed at every one of its steps, and 500 rounds while EC2 fails.
+# The long variants of two tests: kills the daemon at every one of its steps, and plays 500 rounds with
+# EC2 failures.
 soak: deps tar
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/Integration/test_crash.py
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/EndToEnd/test_soak.py
 
-# The plugin in virtual machines: several kernels and Docker Engines, with disks that are plugged and
-# pulled as EC2 does. Half an hour, and more the first time. `make test-hosts HOSTS=6.1` runs one;
-# Tests/Hosts/rows.py has the names.
+# Tests the plugin in virtual machines with several kernels and Docker Engines, whose disks are plugged
+# and unplugged as EC2 does it. Takes half an hour, and longer the first time. `make test-hosts HOSTS=6.1`
+# runs one machine; Tests/Hosts/rows.py has the names.
 HOSTS ?=
 .PHONY: test-hosts
 test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-arm64)
@@ -115,24 +120,24 @@ test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-a
 
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
-	@$(PYTHON) -B Tests/Boundary/test_boundary.py
+	@$(PYTHON) -B -m unittest discover --quiet --start-directory Tests/Boundary
 
-# Workflows, scripts and templates; its tools go into .build/tools.
+# Lints workflows, scripts and templates; installs its tools into .build/tools.
 lint:
 	@bash .ci/lint
 
 fmt:
 	swift format --in-place --recursive Sources Tests Package.swift
 
-# Seeded lives of volumes in virtual time, without root. `make sim SEED=n RUNS=1` tells one again.
+# Randomised scenarios in virtual time, without root. `make sim SEED=n RUNS=1` replays one of them.
 SEED ?= 1
 RUNS ?= 20000
 sim: deps
 	@swift build $(RELEASE) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
-# Mutates the manager's source at each condition and wait: lives or tests have to notice. Takes up to
-# an hour. `make sim-mutants MUTANTS=Lease` takes one file's, MUTANTS='--changed main' what is new.
+# Mutates each condition and wait in the manager's source: the simulation or a test must detect every
+# mutant. Takes up to an hour. MUTANTS=Lease tests one file, MUTANTS='--changed main' the changed lines.
 MUTANTS ?=
 sim-mutants: deps
 	@$(PYTHON) -B Tests/Lives/mutants.py $(MUTANTS)
@@ -140,17 +145,17 @@ sim-mutants: deps
 demo: deps tar
 	@$(PYTHON) demo/demo.py
 
-# Every budget beside what was measured, in ten minutes or so. Where `go` is (apt-get install golang-go),
-# the plugin's requests are compared with Go's net/http.
+# Prints each measured figure beside its budget, in about ten minutes. If `go` is installed (apt-get
+# install golang-go), also compares the plugin's requests with Go's net/http.
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
 
-# Debian's packages by name, and a Swift toolchain where there is none.
+# Installs Debian packages, and a Swift toolchain if there is none.
 .PHONY: deps
 deps:
 	@bash .ci/deps
 
-# The daemon on ./pl-ebs.sock, on a machine that is no EC2 instance.
+# Runs the daemon on ./pl-ebs.sock, on a machine that is not an EC2 instance.
 .PHONY: dev health-check clean
 dev:
 	swift build $(IMPORTS) --product $(NAME)

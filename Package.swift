@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-/// Every Swift module is compiled alike: Swift 6, the stricter upcoming features, warnings are errors.
+/// Settings of every Swift module: Swift 6, the stricter upcoming features, warnings as errors.
 let common: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
@@ -11,7 +11,7 @@ let common: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
-/// Pure modules do no I/O, and mark each unsafe expression.
+/// Pure modules do no I/O, and mark every unsafe expression.
 let pureSettings = common + [.strictMemorySafety()]
 
 /// - Parameter archives: Of a parser, which does no I/O either.
@@ -23,15 +23,15 @@ func pure(
         linkerSettings: archives.map { .linkedLibrary(":\($0)") })
 }
 
-/// Edge modules hold the descriptors and call the kernel and the C libraries, each linked as its archive.
+/// Edge modules own descriptors and call the kernel and the C libraries, each linked as an archive.
 func edge(_ name: String, _ dependencies: [Target.Dependency], archives: [String] = []) -> Target {
     .target(
         name: name, dependencies: dependencies, swiftSettings: common,
         linkerSettings: archives.map { .linkedLibrary(":\($0)") })
 }
 
-/// C that the daemon is made of, compiled with what glibc and clang check at run time. Without
-/// optimisation, glibc's checks are none.
+/// C code of the daemon, compiled with the run-time checks of glibc and clang. glibc's checks need
+/// optimisation, so only release builds have them.
 func shim(_ name: String, archives: [String] = []) -> Target {
     .target(
         name: name, path: "CShims/\(name)",
@@ -42,7 +42,7 @@ func shim(_ name: String, archives: [String] = []) -> Target {
         linkerSettings: archives.map { .linkedLibrary(":\($0)") })
 }
 
-/// - Parameter judges: Programs beside the tests that the tests run.
+/// - Parameter judges: Programs in the folder of the tests that the tests run.
 func tests(
     _ name: String, _ dependencies: [Target.Dependency], judges: [String] = []
 ) -> Target {
@@ -86,7 +86,7 @@ let package = Package(
         pure("Agent", ["Base", "JSON", "VolumeCore", log]),
         .target(
             name: "Simulation", dependencies: ["Base", "VolumeCore", "Agent", log],
-            // A tenth of a life's time would go into these checks, which debug builds make.
+            // The checks would take a tenth of a simulated run's time. Debug builds have them.
             swiftSettings: pureSettings + [
                 .unsafeFlags(
                     ["-enforce-exclusivity=unchecked"], .when(configuration: .release))
@@ -162,7 +162,7 @@ let package = Package(
     ]
 )
 
-// What waits for others more than it works: there the daemon's size counts.
+// I/O-bound modules: optimise for size.
 let small: Set = [
     "AWSWire", "EC2Client", "HTTPClient", "Linux", "TLS", "VolumeCore", "XML",
     "polarity-ecs-ebs-plugin",

@@ -1,4 +1,5 @@
-"""From the appearance of a volume's device to the answered Mount, beside a bare mount(2)."""
+"""Measures the time from the appearance of a volume's device to the answered Mount, compared with a
+bare mount(2)."""
 
 import os
 import statistics
@@ -11,7 +12,7 @@ ROUNDS = 15
 
 
 class Case:
-    """The rounds of one case, in milliseconds. Its floor is taken before and after each Mount."""
+    """The rounds of one case, in milliseconds. The floor is measured before and after each Mount."""
 
     def __init__(self, name):
         self.name = name
@@ -23,7 +24,7 @@ class Case:
 
     @property
     def noise(self):
-        """The same floor's second half by its first: 1 where nothing else moved the clock."""
+        """The ratio of the floor's second half to its first: 1 if nothing else took time."""
         return statistics.median(self.after) / statistics.median(self.before)
 
     def line(self):
@@ -59,12 +60,12 @@ def fresh_floor(world):
 
 
 def mount(world, case, name, latency, asked_here=False):
-    """One Mount, timed from the device's appearance or, with the device here, from the question."""
+    """One Mount, timed from the device's appearance or, if the device is here, from the request."""
     with world.latency(**latency):
         world.simulator.reset_counters()
         answered, asked = world.timed_mount(name)
         calls = world.simulator.counters()["calls"]
-        # The lease is written while the device is awaited, where there is one to await.
+        # The lease is written while the device is awaited, if there is one to wait for.
         waited_for = [name for name in calls if asked_here or name != "CreateTags"]
         case.calls.append(sum(calls[name] for name in waited_for))
     case.taken.append(answered - (asked if asked_here else world.appeared(name)))
@@ -106,14 +107,14 @@ def takeover(world):
 
 
 def here(world):
-    """Attached here by somebody else: EC2 is asked whose it is."""
+    """Attached here by somebody else: the daemon asks EC2 who attached it."""
     case = Case("here, whose is asked")
     volume = world.formatted()
     for _ in range(ROUNDS):
         node = world.attach(volume, HERE)
         case.before.append(world.bare_mount(node))
         mount(world, case, volume, NO_LATENCY, asked_here=True)
-        # What the daemon has not attached it leaves attached.
+        # The daemon leaves attached what it has not attached itself.
         world.unmount(volume)
         case.after.append(world.bare_mount(node))
         world.detach(volume)
@@ -121,7 +122,7 @@ def here(world):
 
 
 def lingering(world):
-    """Mounted again before its lease was dropped, as Docker does with a new container's volume."""
+    """Mounted again before its lease is dropped, as Docker does with a new container's volume."""
     case = Case("here, lease kept")
     volume = world.new_volume()
     world.timed_mount(volume)

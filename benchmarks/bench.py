@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """Measures the daemon against its budgets: `make bench`, as root. With names of subjects (attach,
-mounts, gets, footprint) only these.
+mounts, gets, footprint), measures only these.
 
 The daemon runs directly, without Docker, against the simulator, whose volumes are loop devices with
-real XFS in memory. What is told as a ratio was measured in turn with what it is compared to. Prints a
-table of the figures beside their budgets, and fails for none of them: a machine that does other
-things too makes every figure worse.
+real XFS in memory. Ratios compare measurements that were taken alternately. Prints a table of the
+figures with their budgets, and fails for none of them, because other work on the machine makes every
+figure worse.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ SUBJECTS = {"attach": attach, "mounts": mounts, "gets": gets, "footprint": footp
 
 
 def waited():
-    """For how many seconds so far some program waited for a CPU; None where the kernel does not
-    count that."""
+    """For how many seconds so far some program waited for a CPU; None if the kernel does not count
+    this."""
     try:
         text = pathlib.Path("/proc/pressure/cpu").read_text()
     except OSError:
@@ -38,7 +38,7 @@ def waited():
 
 
 def surroundings(seconds, before):
-    """What else went on: beside a busy neighbour a figure is no more than a guess."""
+    """How busy the machine was: on a busy machine, figures are only guesses."""
     if before is None:
         return f"in {seconds:.0f} s"
     share = (waited() - before) / seconds

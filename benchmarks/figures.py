@@ -6,7 +6,7 @@ import statistics
 
 @dataclasses.dataclass
 class Figure:
-    """`value` and `budget` in the same unit; without a budget it is only told."""
+    """`value` and `budget` have the same unit; without a budget the figure is only printed."""
 
     name: str
     value: float | None
@@ -14,7 +14,7 @@ class Figure:
     budget: float | None = None
     #: Digits after the point.
     digits: int = 0
-    #: What the figure stands on, or why there is none.
+    #: How the figure was obtained, or why there is none.
     note: str = ""
 
     @property

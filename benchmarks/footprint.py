@@ -1,4 +1,4 @@
-"""What the daemon costs where nothing is mounted: its start, its sleep, its size."""
+"""Measures what the daemon costs while nothing is mounted: start, idling, size."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ REQUEST = (b"POST /VolumeDriver.Capabilities HTTP/1.1\r\nHost: bench\r\nConnecti
 
 
 def answer_of(path):
-    """The first bytes of an answer on the socket, as soon as somebody listens."""
+    """The first bytes of a response on the socket, as soon as somebody listens."""
     while True:
         with socket.socket(socket.AF_UNIX) as connection:
             try:
@@ -33,8 +33,8 @@ def answer_of(path):
 
 
 def start_once(folder, number):
-    """Milliseconds from exec to the answer, and the megabytes then: anonymous, and all that are
-    resident."""
+    """The milliseconds from exec to the response, and the megabytes at that time: anonymous memory,
+    and all that are resident."""
     path = str(folder / f"{number}.sock")
     environment = {"SOCK_PATH": path, "MOUNT_PATH": str(folder),
                    "STATE_PATH": str(folder / "state"), "REGION": "us-east-1",
@@ -68,8 +68,8 @@ def start():
 
 @contextlib.contextmanager
 def idling():
-    """A daemon with one volume mounted that nobody asks anything; yields a function that tells how
-    often it has woken up. It is asleep while other figures are taken."""
+    """An idle daemon with one mounted volume; yields a function that returns how often it has woken
+    up. It idles while other figures are measured."""
     with worlds.running() as world:
         volume = world.formatted()
         world.timed_mount(volume)

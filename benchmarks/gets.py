@@ -1,4 +1,5 @@
-"""CPU time of a Get on the plugin socket, beside a Go net/http server that answers the same JSON."""
+"""Measures the CPU time of a Get on the plugin socket, compared with a Go net/http server that
+returns the same JSON."""
 
 import contextlib
 import json
@@ -20,7 +21,7 @@ SECONDS = 2
 
 
 def cpu_seconds(process):
-    """On the CPU so far, all threads, user and kernel."""
+    """The CPU time so far, of all threads, in user space and in the kernel."""
     nanoseconds = 0
     for task in os.listdir(f"/proc/{process}/task"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -30,7 +31,7 @@ def cpu_seconds(process):
 
 
 class Server:
-    """A server under load, and what a request cost it in each round: microseconds of CPU."""
+    """A server under load, and the CPU time per request in each round, in microseconds."""
 
     def __init__(self, name, process, socket):
         self.name, self.process, self.socket = name, process, socket
@@ -54,7 +55,7 @@ class Server:
 
 @contextlib.contextmanager
 def go_server(folder, volume):
-    """The comparison, where there is Go; else None."""
+    """The comparison if Go is installed; otherwise None."""
     if not shutil.which("go"):
         yield None
         return
@@ -64,7 +65,7 @@ def go_server(folder, volume):
     subprocess.run(["go", "build", "-o", program, FOLDER / "gets.go"], check=True,
                    timeout=300, env={**os.environ, "GOCACHE": str(folder / "go-cache"),
                                      "GO111MODULE": "off"})
-    # One thread of Go code, as the daemon has one: more of them cost it more for a request.
+    # One thread for Go, like the daemon: with more threads it needs more CPU time per request.
     process = subprocess.Popen([program, socket, described],
                                env={**os.environ, "GOMAXPROCS": "1"})
     try:

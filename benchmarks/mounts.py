@@ -1,4 +1,4 @@
-"""Many mounts: connections, memory and threads over a thousand of them, and eight at once."""
+"""Measures many mounts: connections, memory and threads over a thousand, and eight at once."""
 
 import concurrent.futures
 import statistics
@@ -10,7 +10,7 @@ from world import LATENCY
 
 TOGETHER = 8
 ROUNDS = 5
-# At which mount memory is looked at.
+# The numbers of the mounts after which memory is measured.
 SOME, MANY = 100, 1000
 
 
@@ -21,7 +21,7 @@ def cycle(world, volume, count):
 
 
 def memory(world):
-    """Resident megabytes, and how many of them are not the program's file."""
+    """The resident megabytes, and how many of them are not backed by the program's file."""
     time.sleep(worlds.IDLE_AFTER)
     return world.daemon.status("VmRSS") / 1000, world.daemon.status("RssAnon") / 1000
 
@@ -48,7 +48,7 @@ def cycles():
 
 
 def together():
-    """One volume, and the last of eight, from the question to the answer."""
+    """One volume, and the last of eight, from the request to the response."""
     with worlds.running() as world:
         names = [world.formatted() for _ in range(TOGETHER)]
         singles, lasts = [], []

@@ -1,4 +1,5 @@
-"""A simulated EC2 and a daemon on one of its instances, without Docker, for the benchmarks."""
+"""Provides a simulated EC2 and a daemon on one of its instances, without Docker, for the
+benchmarks."""
 
 import contextlib
 import ctypes
@@ -19,17 +20,17 @@ from engine import interrupt_on_signals  # noqa: E402, F401
 from simulator import Simulator, instance  # noqa: E402
 
 HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
-# How long the daemon is left alone before it is idle: its worker threads wait for more work a while.
+# How long it takes until the daemon is idle: its worker threads wait a while for more work.
 IDLE_AFTER = 1
-# Milliseconds. Real devices take 1 to 3 s to come: here they take just so long that the lease is
-# written before, as on EC2.
+# Milliseconds. Real devices appear after 1 to 3 s; here they take just long enough for the lease to be
+# written first, as on EC2.
 LATENCY = {"api": 50, "device": 300, "attached": 400, "detach": 100}
 NO_LATENCY = dict.fromkeys(LATENCY, 0)
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def milliseconds(nanoseconds=None):
-    """Of the monotonic clock, which is the simulator's too."""
+    """The time of the monotonic clock, which the simulator uses too."""
     return (time.monotonic_ns() if nanoseconds is None else nanoseconds) / 1e6
 
 
@@ -64,7 +65,7 @@ class World:
         self.simulator.wait_for_volume(name, "available")
 
     def delete(self, name):
-        """Deletes a volume that is attached nowhere, for its file is in memory."""
+        """Deletes a volume that is not attached, because its file occupies memory."""
         self.daemon.call("VolumeDriver.Remove", Name=name)
         self.simulator.ec2().delete_volume(VolumeId=name)
 
@@ -89,8 +90,8 @@ class World:
             self.simulator.latency(**NO_LATENCY)
 
     def timed_mount(self, name):
-        """(answered, asked) by the monotonic clock, in milliseconds: until the answer is here, not
-        until Python has taken it apart."""
+        """(answered, asked) on the monotonic clock, in milliseconds: until the response has
+        arrived, not until Python has parsed it."""
         body = json.dumps({"Name": name, "ID": "bench"}).encode()
         request = (b"POST /VolumeDriver.Mount HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n"
                    b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -106,7 +107,7 @@ class World:
         return answered, asked
 
     def appeared(self, name):
-        """When the volume's node appeared here last, in milliseconds."""
+        """When the volume's node last appeared here, in milliseconds."""
         return [milliseconds(e["ns"]) for e in self.simulator.events()
                 if e["event"] == "device-created" and e["volume"] == name
                 and e["instance"] == HERE][-1]
@@ -126,8 +127,8 @@ class World:
 
 @contextlib.contextmanager
 def memory_folder():
-    """A folder in memory: whoever else writes to the disk does not show in the figures, and what
-    the daemon adds to a mount shows more than beside any real disk."""
+    """A folder in memory, so that other writers to the disk do not influence the figures, and the
+    daemon's overhead is more visible than with a real disk."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "bench", folder], check=True)
         try:

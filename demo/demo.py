@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Shows the plugin at work: `make demo`.
 
-A private Docker Engine with the plugin, installed by the README's commands, and a simulated EC2
-whose volumes are real block devices. Leaves nothing behind, also when it is interrupted or fails.
+Starts a private Docker Engine with the plugin, installed by the commands in the README, and a simulated
+EC2 whose volumes are real block devices. Leaves nothing behind, even if it is interrupted or fails.
 """
 
 import pathlib
@@ -29,9 +29,9 @@ VOLUMES = [
     volume(OTHER_ZONE, availabilityZone="eu-central-1b"),
 ]
 BOLD, FAINT = 1, 2
-# Milliseconds, of the size that EC2 has.
+# Milliseconds, similar to those of EC2.
 LATENCY = {"api": 40, "device": 600, "attached": 1500, "detach": 1200}
-STEPS = [("attach_ms", "attach accepted"), ("device_ms", "device seen"), ("probe_ms", "probed"),
+STEPS = [("attach_ms", "attach accepted"), ("device_ms", "device here"), ("probe_ms", "probed"),
          ("format_ms", "formatted"), ("mount_ms", "mounted")]
 
 
@@ -44,13 +44,13 @@ class Demo:
         print("\n" + styled(text, BOLD), flush=True)
 
     def docker(self, *arguments, fails=False):
-        """Runs docker; shows the command, what it prints, and the timelines of its mounts."""
+        """Runs docker; prints the command, its output, and the timelines of its mounts."""
         print("$ docker " + " ".join(quoted(word) for word in arguments), flush=True)
         result = self.host.engine.docker(*arguments, check=False)
         for line in (result.stdout + result.stderr).splitlines():
             print(f"  {line}")
         if (result.returncode != 0) != fails:
-            raise SystemExit(f"demo: docker ended with {result.returncode}")
+            raise SystemExit(f"demo: docker exited with {result.returncode}")
         self.tell_timelines()
         return result.stdout
 
@@ -71,7 +71,7 @@ class Demo:
         self.section("A second container reads what the first one wrote")
         expect(self.run(FRESH, "cat /data/file"), "hello, EBS")
 
-        self.section(f"A volume attached to another instance, {rig.ELSEWHERE}, is taken over")
+        self.section(f"A volume attached to another instance, {rig.ELSEWHERE}, is taken from it")
         self.docker("volume", "create", "-d", rig.PLUGIN, ELSEWHERE)
         self.run(ELSEWHERE, "echo taken > /data/file; cat /data/file")
 
@@ -79,10 +79,10 @@ class Demo:
         self.docker("volume", "create", "-d", rig.PLUGIN, EXT4)
         expect(self.run(EXT4, "grep ' /data ' /proc/mounts; ls /data"), "ext4")
 
-        self.section("A volume of another zone: an error to act on")
+        self.section("A volume in another zone: the error says what to do")
         self.docker("volume", "create", "-d", rig.PLUGIN, OTHER_ZONE, fails=True)
 
-        self.section("Nothing is deleted: the volumes are forgotten, and are free in EC2 again")
+        self.section("No data is deleted: the plugin forgets the volumes, and EC2 has them available")
         self.docker("volume", "rm", FRESH, ELSEWHERE, EXT4)
         for name in (FRESH, ELSEWHERE, EXT4):
             self.host.simulator.wait_for_volume(name, "available", timeout=60)
@@ -94,7 +94,7 @@ def styled(text, code):
 
 
 def timeline_text(timeline):
-    """The daemon logs how long each step took; shown is when it was done."""
+    """The daemon logs the duration of each step; this shows when each one ended."""
     passed, steps = 0.0, []
     for field, step in STEPS:
         if field in timeline:
@@ -109,7 +109,7 @@ def quoted(word):
 
 def expect(output, text):
     if text not in output:
-        raise SystemExit(f"demo: {text!r} is missing in the output")
+        raise SystemExit(f"demo: {text!r} is missing from the output")
 
 
 def main():
@@ -121,7 +121,7 @@ def main():
     host = rig.Host(volumes=VOLUMES, settings={"DETACH_AFTER": "2s"}, latency=LATENCY)
     with host:
         demo = Demo(host)
-        demo.section("The plugin is installed as the README says, and pointed at the simulated EC2")
+        demo.section("The plugin is installed as in the README, and configured for the simulated EC2")
         host.install(echo=lambda command: print(f"$ {command}", flush=True))
         demo.show()
         print("\nCleaning up ...", flush=True)

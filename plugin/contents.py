@@ -1,7 +1,8 @@
-"""What the plugin is made of: each piece of others' work in the tarball, with its version, its licence,
-its source, and the text of its licence.
+"""Lists what the plugin is made of: every third-party component in the tarball, with its version,
+licence, source, and the text of its licence.
 
-Debian's packages are told by their sources' names and versions, as Debian's security tracker does.
+Debian's packages are listed by the names and versions of their source packages, as in Debian's
+security tracker.
 """
 
 import json
@@ -12,13 +13,13 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Linked without being named in Package.swift: the C and C++ libraries and what compilers add.
+# Linked without being named in Package.swift: the C and C++ libraries, and those that compilers add.
 RUNTIME = ["libc.a", "libm.a", "libstdc++.a", "libgcc.a", "libgcc_eh.a"]
-# Of what Package.swift depends on, what is in the daemon.
+# Those dependencies in Package.swift that are part of the daemon.
 SWIFT_PACKAGES = ["swift-log", "swift-system"]
 SWIFT_LICENCE = "Apache-2.0 WITH Swift-exception"
-# SPDX's names of the licences that hold for what the plugin takes from the sources. The copyright
-# files, which the tarball holds, are what counts.
+# SPDX's names of the licences of those parts of the sources that the plugin uses. The copyright files
+# in the tarball are authoritative.
 LICENCES = {
     "c-ares": "MIT", "ca-certificates": "MPL-2.0 AND GPL-2.0-or-later",
     "e2fsprogs": "GPL-2.0-only AND LGPL-2.0-only AND BSD-3-Clause AND MIT", "expat": "MIT",
@@ -34,16 +35,16 @@ LICENCES = {
 }
 # The texts that Debian's copyright files refer to.
 COMMON_LICENCES = pathlib.Path("/usr/share/common-licenses")
-# Made at installation, so no package lists it.
+# Generated at installation, so no package lists it.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/usr/sbin/update-ca-certificates")
 
 
 class Missing(Exception):
-    """Something is in the plugin of which nobody knows where it comes from."""
+    """The origin of something in the plugin is unknown."""
 
 
 class Component:
-    """`files` are paths in the rootfs; none of a library that is linked into the daemon."""
+    """`files` are paths in the rootfs; there are none for a library that is linked into the daemon."""
 
     def __init__(self, name, version, origin, copyright):
         self.name, self.version, self.origin, self.copyright = name, version, origin, copyright
@@ -56,10 +57,10 @@ class Component:
 
 
 class Installed:
-    """Debian's packages on this machine, and swift.org's toolchain where Swift is none of them."""
+    """Debian's packages on this machine, and swift.org's toolchain if Swift is not one of them."""
 
     def owner(self, path):
-        """(binary package, source package, its version) of a file; None where no package has it."""
+        """(binary package, source package, its version) of a file; None if no package has it."""
         for name in spellings(path):
             found = subprocess.run(
                 ["dpkg-query", "--search", name], capture_output=True, text=True)
@@ -96,9 +97,9 @@ class Installed:
 
 
 class Unpacked:
-    """Debian's packages of another architecture, unpacked into folders. Beside each FOLDER stands a
-    table FOLDER.packages, a line a file: path, package, source package and its version, with tabs
-    between. What several folders have is the first one's."""
+    """Debian's packages of another architecture, unpacked into folders. Next to each FOLDER there
+    is a table FOLDER.packages with one line per file: path, package, source package and its
+    version, separated by tabs. If several folders have a file, the first one counts."""
 
     def __init__(self, *folders):
         self.folders = [pathlib.Path(folder) for folder in folders]
@@ -131,7 +132,7 @@ class Unpacked:
 
 
 def spellings(path):
-    """A package may list /lib/x or /usr/lib/x where these are one folder."""
+    """A package may list /lib/x or /usr/lib/x, which may be the same folder."""
     real = os.path.realpath(path)
     for name in dict.fromkeys([path, real]):
         yield name
@@ -139,13 +140,13 @@ def spellings(path):
 
 
 def archives():
-    """The static libraries that Package.swift names, and the runtime's."""
+    """The static libraries that Package.swift names, and those of the runtime."""
     text = (ROOT / "Package.swift").read_text(encoding="utf-8")
     return sorted({*re.findall(r'"(lib\w+\.a)"', text), *RUNTIME})
 
 
 def swift_compiler():
-    """That of the toolchain: the command may be swiftly's, which is elsewhere."""
+    """The compiler of the toolchain: the command may be that of swiftly, which is elsewhere."""
     info = subprocess.run(
         ["swift", "-print-target-info"], check=True, capture_output=True, text=True).stdout
     return pathlib.Path(json.loads(info)["paths"]["runtimeResourcePath"]).parents[1] / "bin" / "swiftc"
@@ -167,10 +168,10 @@ class Contents:
         self.components = {}
 
     def component(self, path):
-        """Of the file's source package."""
+        """The copyright file of the file's source package."""
         packages, asked = self.packages, path
         if path == CERTIFICATES[0]:
-            # One file serves all architectures: it is always this machine's.
+            # The file is the same on all architectures, so this machine's is used.
             packages, asked = Installed(), CERTIFICATES[1]
         owned = packages.owner(asked)
         if owned is None:
@@ -193,11 +194,11 @@ class Contents:
         return [self.components[name] for name in sorted(self.components)]
 
     def versions(self):
-        """As /health reads it: name=version, with blanks between."""
+        """The form for /health: name=version, separated by spaces."""
         return " ".join(f"{component.name}={component.version}" for component in self.sorted())
 
     def files(self):
-        """What tells of them in the rootfs: path -> (mode, bytes)."""
+        """The files in the rootfs that describe them: path -> (mode, bytes)."""
         listed = json.dumps([component.described() for component in self.sorted()], indent=1)
         told = {"usr/share/polarity-ecs-ebs-plugin/contents.json": (0o644, listed.encode() + b"\n")}
         for component in self.sorted():
@@ -214,8 +215,8 @@ class Contents:
 
 
 def of(files, packages=None):
-    """Of a daemon that was linked with these packages, beside these files of them; this machine's
-    where none are given."""
+    """The components of a daemon that was linked with these packages, plus these files of the
+    packages; by default, of this machine's packages."""
     packages = packages or Installed()
     contents = Contents(packages)
     try:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the plugin's tarball, config.json and rootfs/, from a built daemon; pulls no image.
+"""Creates the plugin's tarball (config.json and rootfs/) from a built daemon; pulls no image.
 
     package.py --daemon FILE --version V --commit C [--debug] [--cross FOLDER] --output FILE.tar.gz
 
-The rootfs holds the daemon, what was built and of what, the file systems' tools with the shared
-libraries that they need, the CA certificates, and the folders that the engine mounts on. The same
+The rootfs contains the daemon, the description of the build, the file systems' tools with the shared
+libraries that they need, the CA certificates, and the mountpoints that the engine uses. The same
 inputs give the same bytes: names are sorted, and owner, mode and time are fixed. Tools and libraries
-are this machine's, or those of another architecture that .ci/cross has unpacked into FOLDER. What
-others have made is listed in it, with their licences (contents.py).
+are this machine's, or those of another architecture that .ci/cross has unpacked into FOLDER. The
+rootfs lists third-party components with their licences (contents.py).
 """
 
 import argparse
@@ -28,7 +28,7 @@ import contents as parts  # noqa: E402
 HERE = os.path.dirname(os.path.abspath(__file__))
 CROSS = os.path.join(HERE, os.pardir, ".ci", "cross")
 TOOLS = ["/sbin/mkfs.xfs", "/sbin/mkfs.ext4", "/sbin/e2fsck"]
-# What mke2fs takes an ext4 to be.
+# mke2fs's definition of ext4.
 MKE2FS_SETTINGS = "/etc/mke2fs.conf"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 FACTS = "etc/polarity-ecs-ebs-plugin/build"
@@ -62,14 +62,14 @@ def readelf(option, program):
 
 
 class Files:
-    """A system's files, which lie below `root`: this machine's, or another architecture's."""
+    """The files of a system below `root`: this machine's, or those of another architecture."""
 
     def __init__(self, root, multiarch):
         self.root = root
         self.folders = [f"{prefix}/lib/{multiarch}" for prefix in ("", "/usr")]
 
     def real(self, path):
-        """Where a file of the system is here. Its links mean the system's paths."""
+        """The path on this machine of a file of that system. Links are resolved within that system."""
         found = "/"
         parts = path.split("/")
         while parts:
@@ -84,7 +84,8 @@ class Files:
         return os.path.exists(self.real(path))
 
     def libraries(self, program):
-        """The shared libraries that a program needs, its loader among them, where it seeks them."""
+        """The shared libraries that a program needs, including its loader, at the paths where it
+        looks for them."""
         loader = re.search(r"program interpreter: (\S+)\]",
                            readelf("--program-headers", self.real(program)))[1]
         found, unread = {os.path.basename(loader): loader}, [program]
@@ -111,8 +112,9 @@ def multiarch(daemon):
 
 
 def require_loadable(program):
-    """The rootfs has no libraries for the daemon, so a dynamic one could not start in it. Kernels for
-    arm64 may have pages of 64 KiB, and load no program whose parts are closer together."""
+    """The rootfs has no libraries for the daemon, so a dynamically linked one could not start.
+    Kernels for arm64 may have pages of 64 KiB, and do not load a program whose segments are closer
+    together."""
     headers = readelf("--program-headers", program)
     if " INTERP " in headers:
         sys.exit(f"package.py: {program} is not a static executable; build it with `make build`")
@@ -123,7 +125,7 @@ def require_loadable(program):
 
 
 def stripped(program, cross):
-    """Another architecture's is nothing to this machine's strip; the compiler has one for all."""
+    """This machine's strip cannot process another architecture's program; the compiler's can."""
     with tempfile.TemporaryDirectory(dir=cross) as folder:
         copy = os.path.join(folder, "stripped")
         command = [CROSS, "run", "llvm-objcopy", "--strip-all"] if cross else ["objcopy", "--strip-all"]
@@ -141,7 +143,7 @@ def rootfs(daemon, version, commit, cross):
     require_loadable(daemon)
     system = Files(f"{os.path.abspath(cross)}/programs" if cross else "", multiarch(daemon))
     missing = [path for path in [*TOOLS, MKE2FS_SETTINGS] if not system.has(path)]
-    # One file serves all architectures. It is made where its package is installed.
+    # The file is the same on all architectures. It is generated when its package is installed.
     missing += [] if os.path.exists(CERTIFICATES) else [CERTIFICATES]
     if missing:
         sys.exit(f"package.py: there is no {' and no '.join(missing)}{' in ' + cross if cross else ''}; "
@@ -154,7 +156,7 @@ def rootfs(daemon, version, commit, cross):
             files[path.lstrip("/")] = (0o755, read(system.real(path)))
     packages = cross and parts.Unpacked(f"{cross}/programs", f"{cross}/sysroot")
     contents = parts.of((f"/{path}" for path in files if not path.startswith("bin/")), packages)
-    # Not in config.json's variables: `docker plugin upgrade` would keep those of the version before.
+    # Not in config.json's variables: `docker plugin upgrade` would keep those of the previous version.
     facts = (f"BUILD_VERSION={version}\nBUILD_COMMIT={commit}\n"
              f"BUILD_CONTENTS={contents.versions()}\n")
     return {**files, **contents.files(), FACTS: (0o644, facts.encode())}
@@ -173,7 +175,7 @@ def write_tarball(output, config_json, files):
     entries["config.json"] = (0o644, config_json)
     entries |= {f"rootfs/{path}": entry for path, entry in files.items()}
 
-    # Written aside and renamed, so that an interrupted run leaves no torn tarball.
+    # Written to a temporary file and renamed, so that an interrupted run leaves no incomplete tarball.
     with open(f"{output}.part", "wb") as raw:
         with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=9) as packed:
             with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the list of a tarball's contents as SPDX 2.3 JSON, for scanners that look for vulnerabilities.
+"""Writes the contents of a tarball as SPDX 2.3 JSON, for vulnerability scanners.
 
     spdx.py --tarball FILE.tar.gz --created SECONDS --output FILE.spdx.json
 
-All it says is in the tarball, but for the time of its making, in seconds since 1970: so the same
+Everything comes from the tarball, except the time of creation in seconds since 1970: so the same
 tarball and time give the same bytes.
 """
 
@@ -24,7 +24,7 @@ REPOSITORIES = "https://github.com/apple/"
 
 
 def read_tarball(path):
-    """(version, [component, ...]) as package.py put them there."""
+    """(version, [component, ...]) as package.py stored them."""
     with tarfile.open(path) as tar:
         facts = tar.extractfile(FACTS).read().decode()
         [version] = re.findall("^BUILD_VERSION=(.*)$", facts, re.MULTILINE)

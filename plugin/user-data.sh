@@ -1,14 +1,15 @@
 #!/bin/bash
 # User data of an ECS container instance (Amazon ECS-optimized AMI): joins the cluster, and installs
-# the plugin before the ECS agent starts, which tells the cluster of the volume drivers it finds. It
-# may run again, or where the plugin is in the AMI already: what is done stays as it is. An instance on
-# which it fails joins all the same, and is given no task that needs the plugin.
+# the plugin before the ECS agent starts, because the agent reports to the cluster which volume
+# drivers it finds. It can run again, or on an AMI that already has the plugin: it skips completed
+# steps. If it fails, the instance joins the cluster all the same, and ECS places no task on it that
+# needs the plugin.
 set -euo pipefail
 cluster=${cluster:-default}
 tarball=${tarball:-s3://my-bucket/polarity-ecs-ebs-plugin.amd64.tar.gz}
-# What sha256sum prints of the tarball. Another file is not installed.
+# The tarball's SHA-256, from sha256sum. No other file is installed.
 sha256=${sha256:-}
-# For `docker plugin set`, such as DETACH_AFTER=5m TAKEOVER=never.
+# Settings for `docker plugin set`, for example DETACH_AFTER=5m TAKEOVER=never.
 settings=${settings:-}
 
 name=polarity-ecs-ebs-plugin
@@ -24,7 +25,7 @@ if ! docker plugin inspect "$name" > /dev/null 2>&1; then
     command -v aws > /dev/null || dnf install -y awscli || yum install -y awscli
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
-    # Just after the launch the role's credentials may not be there yet.
+    # Just after the launch the role's credentials may not be available yet.
     for pause in 2 4 8 16 32 0; do
         aws s3 cp --only-show-errors "$tarball" "$folder/tarball" && break
         [ "$pause" != 0 ] || fail "$tarball cannot be downloaded"

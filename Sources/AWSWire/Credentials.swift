@@ -1,4 +1,4 @@
-/// A key pair to sign with. It shows its key's id and no secret wherever it is printed.
+/// A key pair for signing. Wherever it is printed, it shows the id of its key, and no secret.
 package struct Credentials: Sendable, Equatable {
     package var accessKeyID: String
     package var secretAccessKey: String

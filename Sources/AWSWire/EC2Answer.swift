@@ -1,8 +1,8 @@
 package import Base
 import XML
 
-/// Reads what EC2 answers to the calls of `EC2Request`. Whatever cannot be understood is
-/// `EC2Failure.malformed`: nothing is guessed where a volume's fate depends on it.
+/// Parses EC2's responses to the calls of `EC2Request`. Whatever cannot be understood is
+/// `EC2Failure.malformed`: no guesses are made where a volume's data may depend on it.
 package enum EC2Answer {
     package static func volumes(_ body: [UInt8]) throws(EC2Failure) -> [VolumeDescription] {
         let root = try whole(of: body, named: "DescribeVolumesResponse")
@@ -11,8 +11,8 @@ package enum EC2Answer {
         return volumes
     }
 
-    /// The root of a description. Without MaxResults there is but one page: what is on another would
-    /// seem not to exist.
+    /// The root of a description. Without MaxResults there is only one page; a volume on another
+    /// page would seem not to exist.
     private static func whole(
         of body: [UInt8], named name: String
     ) throws(EC2Failure) -> XMLElement {
@@ -34,7 +34,7 @@ package enum EC2Answer {
         return instances
     }
 
-    /// Nil where the type is not among those described, or no limit is told of it.
+    /// Nil if the type is not described, or without a limit.
     package static func attachmentLimit(
         _ body: [UInt8], of instanceType: String
     ) throws(EC2Failure) -> AttachmentLimit? {
@@ -50,7 +50,7 @@ package enum EC2Answer {
         let disks = items(of: item["instanceStorageInfo"]?["disks"]).compactMap {
             $0.text(of: "count").flatMap { UInt16($0) }
         }
-        // EC2 calls the limit of Xen and bare metal instances shared where it is not.
+        // EC2 calls the limit of Xen and bare metal instances shared, although it is not.
         let isShared =
             item["ebsInfo"]?.text(of: "attachmentLimitType") == "shared"
             && item.text(of: "hypervisor") == "nitro"
@@ -59,7 +59,7 @@ package enum EC2Answer {
             instanceStoreDisks: disks.reduce(0) { $0 + Int($1) })
     }
 
-    /// The answer of AttachVolume or DetachVolume on `volume`.
+    /// The response to AttachVolume or DetachVolume for `volume`.
     package static func attachment(_ body: [UInt8], of volume: VolumeID, action: String)
         throws(EC2Failure) -> VolumeAttachment
     {
@@ -71,10 +71,10 @@ package enum EC2Answer {
         return attachment
     }
 
-    /// The answer of CreateTags or DeleteTags.
+    /// The response to CreateTags or DeleteTags.
     package static func done(_ body: [UInt8], action: String) throws(EC2Failure) {
         let root = try root(of: body, named: "\(action)Response")
-        // What imitates EC2 may leave `return` out; EC2 does not.
+        // Imitations of EC2 may omit `return`; EC2 does not.
         if let result = root.text(of: "return"), result != "true" {
             throw .malformed(reason: "\(action) answered that its result is \(result.prefix(64))")
         }
@@ -128,7 +128,8 @@ private func parsedVolume(_ item: XMLElement) throws(EC2Failure) -> VolumeDescri
         kmsKeyID: item.text(of: "kmsKeyId"), attachments: attachments, tags: tags)
 }
 
-/// A volume that an AWS service holds (Fargate) names no instance, or none that is ours to know.
+/// For a volume that an AWS service (Fargate) uses, EC2 names no instance, or one outside of this
+/// account.
 private func parsedAttachment(_ item: XMLElement, of volume: VolumeID) throws(EC2Failure)
     -> VolumeAttachment
 {
@@ -160,8 +161,9 @@ private func parsedInstance(_ item: XMLElement) throws(EC2Failure) -> InstanceDe
         rootDeviceName: item.text(of: "rootDeviceName"), isHibernated: isHibernated(item))
 }
 
-/// Whether an instance that is not running keeps its memory. One that can hibernate may have been
-/// stopped as any other, which only its reason tells; without that reason it is taken to hibernate.
+/// Whether an instance that is not running keeps its memory. An instance that can hibernate may
+/// also have been stopped normally, which only the reason shows; without a reason it is assumed to
+/// hibernate.
 ///
 /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/hibernating-resume.html, and for the codes
 /// docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html.

@@ -2,9 +2,9 @@ package import Base
 import XML
 
 extension EC2Answer {
-    /// What an answer with an error status says: EC2's own `<Response><Errors>`, the `<ErrorResponse>`
-    /// that other AWS front ends send, or whatever a proxy or load balancer put there. The code
-    /// of an answer that names none is its status, `503`.
+    /// Parses a response with an error status: EC2's own `<Response><Errors>`, the
+    /// `<ErrorResponse>` that other AWS front ends send, or whatever a proxy or load balancer put
+    /// there. If the response names no code, the code is its status, `503`.
     package static func refusal(status: Int, body: [UInt8], requestIDHeader: String?) -> EC2Failure
     {
         let root = try? XMLElement.parse(body)
@@ -13,7 +13,8 @@ extension EC2Answer {
             .compactMap { root?.descendant($0)?.text }.first { !$0.isEmpty }
         let named = error?.text(of: "Code") ?? error?.text(of: "code")
         let message = error?.text(of: "Message") ?? error?.text(of: "message")
-        // Below the message's first line AWS may quote the signed headers, the session token too.
+        // After the first line of the message, AWS may quote the signed headers, including the
+        // session token.
         let text = message.map { $0.prefix { !$0.isNewline } }.map(String.init)
         return .refused(
             code: named.map { oneLine($0, max: 128) } ?? String(status),
@@ -28,7 +29,8 @@ extension EC2Answer {
     }
 }
 
-/// Fit for one log line: control characters become spaces, the end is cut at `max` characters.
+/// Makes a text fit for one log line: replaces control characters by spaces, and cuts it at `max`
+/// characters.
 private func oneLine(_ text: String, max: Int) -> String {
     var scalars = String.UnicodeScalarView()
     for scalar in text.unicodeScalars.prefix(max) {

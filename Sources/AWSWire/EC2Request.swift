@@ -11,10 +11,11 @@ package struct EC2Request: Sendable {
 
     package let action: String
     package let parameters: [Parameter]
-    /// Whether the call may be sent again when its answer was lost: it reads, or doing it twice is
-    /// the same as doing it once.
+    /// Whether the call may be sent again if its response was lost: it only reads, or applying it
+    /// twice has the same effect as once.
     package let isRepeatable: Bool
-    /// Whether it is sent once whatever comes of it: what justifies it may not hold a moment later.
+    /// Whether it is sent only once, whatever the outcome: the facts that justify it may not hold a
+    /// moment later.
     package var isSentOnce = false
 
     /// The form to post.
@@ -26,19 +27,20 @@ package struct EC2Request: Sendable {
         return Array(form.joined(separator: "&").utf8)
     }
 
-    /// By filter: a volume that does not exist is then left out, and no error, and the call draws on
-    /// the larger of EC2's two request budgets. At most `Limit.volumesPerLookupMax`.
+    /// Uses a filter: then a volume that does not exist is omitted instead of causing an error, and
+    /// the call draws on the larger of EC2's two request budgets. At most
+    /// `Limit.volumesPerLookupMax`.
     package static func describeVolumes(_ ids: [VolumeID]) -> EC2Request {
-        precondition(ids.count <= Limit.volumesPerLookupMax, "a filter takes so many values")
+        precondition(ids.count <= Limit.volumesPerLookupMax, "a filter takes no more values")
         return read("DescribeVolumes", filter: "volume-id", ids.map(\.description))
     }
 
-    /// By filter, as `describeVolumes(_:)`.
+    /// Uses a filter, like `describeVolumes(_:)`.
     package static func describeInstance(_ id: InstanceID) -> EC2Request {
         read("DescribeInstances", filter: "instance-id", [id.description])
     }
 
-    /// By filter, as `describeVolumes(_:)`.
+    /// Uses a filter, like `describeVolumes(_:)`.
     package static func describeInstanceType(_ type: String) -> EC2Request {
         read("DescribeInstanceTypes", filter: "instance-type", [type])
     }
@@ -75,14 +77,14 @@ package struct EC2Request: Sendable {
         return EC2Request(action: "CreateTags", parameters: parameters, isRepeatable: true)
     }
 
-    /// As it is, but only asks whether the caller may make it: EC2 answers with the error
-    /// DryRunOperation, or with UnauthorizedOperation.
+    /// The same call as a dry run, which only asks whether the caller is allowed to make it: EC2
+    /// answers with the error DryRunOperation or UnauthorizedOperation.
     package var asDryRun: EC2Request {
         EC2Request(
             action: action, parameters: parameters + [("DryRun", "true")], isRepeatable: true)
     }
 
-    /// Removes the tag where it still has that value.
+    /// Removes the tag if it still has that value.
     package static func removeTag(_ key: String, value: String, from volume: VolumeID) -> EC2Request
     {
         EC2Request(

@@ -1,10 +1,10 @@
-/// Where requests are sent: scheme, host, port and the path they begin with.
+/// Where requests are sent: scheme, host, port and path prefix.
 package struct Endpoint: Sendable, Hashable, CustomStringConvertible {
     package var isTLS: Bool
-    /// A name or an address; an IPv6 address stands without brackets.
+    /// A name or an address; an IPv6 address has no brackets here.
     package var host: String
     package var port: UInt16
-    /// Empty, or `/prefix` without a slash at its end.
+    /// Empty, or `/prefix` without a trailing slash.
     package var path: String
 
     package init(isTLS: Bool, host: String, port: UInt16, path: String = "") {
@@ -14,7 +14,7 @@ package struct Endpoint: Sendable, Hashable, CustomStringConvertible {
         self.path = path
     }
 
-    /// The Host header: with the port where it is not the scheme's own.
+    /// The Host header: with the port unless it is the scheme's default.
     package var authority: String {
         let host = host.contains(":") ? "[\(host)]" : host
         return port == Self.defaultPort(isTLS: isTLS) ? host : "\(host):\(port)"
@@ -24,9 +24,9 @@ package struct Endpoint: Sendable, Hashable, CustomStringConvertible {
 
     private static func defaultPort(isTLS: Bool) -> UInt16 { isTLS ? 443 : 80 }
 
-    /// Reads `http[s]://host[:port][/path]`. No user, query or fragment.
+    /// Parses `http[s]://host[:port][/path]`. User, query and fragment are not allowed.
     package init(url: String) throws(EndpointError) {
-        let invalid = EndpointError("'\(url)' is no URL of the form https://host[:port][/path]")
+        let invalid = EndpointError("'\(url)' is not a URL of the form https://host[:port][/path]")
         let isTLS = url.lowercased().hasPrefix("https://")
         guard isTLS || url.lowercased().hasPrefix("http://"),
             url.utf8.allSatisfy({ (0x21...0x7E).contains($0) }),
@@ -75,18 +75,18 @@ extension Endpoint {
         throws(EndpointError) -> Endpoint
     {
         guard !region.isEmpty, region.utf8.allSatisfy(isRegionByte) else {
-            throw EndpointError("'\(region)' is no region's name")
+            throw EndpointError("'\(region)' is not a region name")
         }
         let partition = partition(of: region)
-        // GovCloud's plain endpoints are FIPS ones already.
+        // GovCloud's standard endpoints are FIPS endpoints already.
         let isPlain = !useFIPS || (partition.name == "aws-us-gov" && !useDualStack)
         let service = isPlain ? "ec2" : "ec2-fips"
         let suffix = useDualStack ? partition.dualStackSuffix : partition.suffix
         return Endpoint(isTLS: true, host: "\(service).\(region).\(suffix)", port: 443)
     }
 
-    /// The endpoint URL that the environment sets, with the variable that set it: the SDKs' names
-    /// first, then the EBS CSI driver's.
+    /// The endpoint URL that the environment sets: by the SDKs' variables first, then by the EBS
+    /// CSI driver's.
     package static func override(in environment: [String: String])
         throws(EndpointError) -> Endpoint?
     {
@@ -97,7 +97,7 @@ extension Endpoint {
         return nil
     }
 
-    /// The instance metadata service, as the environment sets it; nil where it is switched off.
+    /// The instance metadata service, as the environment configures it; nil if it is disabled.
     ///
     /// Source: docs.aws.amazon.com/sdkref/latest/guide/feature-imds-credentials.html.
     package static func instanceMetadata(in environment: [String: String])
@@ -149,7 +149,8 @@ extension Endpoint {
             dualStackSuffix: "api.amazonwebservices.eu"),
     ]
 
-    /// A region of no other partition is the standard one's, also one that is newer than this list.
+    /// A region that belongs to no other partition belongs to the standard one; so does a region
+    /// that is newer than this list.
     private static func partition(of region: String) -> Partition {
         partitions.first { region.hasPrefix($0.regionPrefix) }
             ?? Partition(

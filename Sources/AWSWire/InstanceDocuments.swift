@@ -1,15 +1,15 @@
 package import Base
 import JSON
 
-/// A document of the metadata service or of the container credentials endpoint that does not say
-/// what it must. Never quotes the document: it may hold a secret.
+/// A document of the metadata service or of the container credentials endpoint lacks required
+/// information. The error never quotes the document, which may contain a secret.
 package struct DocumentError: Error, Sendable, Equatable, CustomStringConvertible {
     package let description: String
 
     package init(_ description: String) { self.description = description }
 }
 
-/// Who this instance is, by its identity document.
+/// This instance's identity, from its identity document.
 ///
 /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html.
 package struct InstanceIdentity: Sendable, Equatable {
@@ -46,8 +46,8 @@ package struct InstanceIdentity: Sendable, Equatable {
 }
 
 extension Credentials {
-    /// Reads what the metadata service answers for a role, and what the container credentials
-    /// endpoint answers (which has no `Code`).
+    /// Parses the metadata service's response for a role, and the response of the container
+    /// credentials endpoint (which has no `Code`).
     ///
     /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html.
     package init(document: [UInt8]) throws(DocumentError) {
@@ -62,20 +62,20 @@ extension Credentials {
             sessionToken: document.text("Token"))
         if let text = document.text("Expiration") {
             guard let time = CivilTime(rfc3339: text) else {
-                throw DocumentError("the credentials document's Expiration is no RFC 3339 time")
+                throw DocumentError("the credentials document's Expiration is not an RFC 3339 time")
             }
             expiration = time.unixSeconds
         }
     }
 }
 
-/// The role of an instance profile, from the list that has one name a line.
+/// The role of an instance profile, from a list with one name per line.
 package func instanceProfileRole(list: [UInt8]) -> String? {
     let lines = String(decoding: list, as: UTF8.self).split(whereSeparator: \.isWhitespace)
     return lines.first.map(String.init)
 }
 
-/// A JSON object's texts; an empty text counts as none.
+/// The strings of a JSON object; an empty string counts as missing.
 private struct Document {
     let what: String
     let members: JSONValue

@@ -1,5 +1,5 @@
-/// RFC 3986's unreserved characters stand for themselves, every other byte is `%XX` in upper case:
-/// the one encoding that SigV4 and the EC2 Query API agree on.
+/// Keeps RFC 3986's unreserved characters, and encodes every other byte as `%XX` in upper case: the
+/// one encoding that SigV4 and the EC2 Query API agree on.
 func percentEncoded(_ bytes: some Sequence<UInt8>, keepingSlash: Bool = false) -> String {
     var encoded: [UInt8] = []
     for byte in bytes {
@@ -14,7 +14,7 @@ func percentEncoded(_ bytes: some Sequence<UInt8>, keepingSlash: Bool = false) -
     return String(decoding: encoded, as: UTF8.self)
 }
 
-/// Undoes `%XX`; a `%` that no two digits follow stands for itself.
+/// Decodes `%XX`; a `%` that is not followed by two digits is kept.
 func percentDecoded(_ bytes: some Collection<UInt8>) -> [UInt8] {
     var decoded: [UInt8] = []
     var rest = bytes[...]

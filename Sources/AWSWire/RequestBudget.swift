@@ -1,23 +1,23 @@
 package import Base
 
-/// Keeps this host's calls to EC2 below the rate that EC2 allows: a token bucket for each action.
+/// Keeps this host's calls to EC2 below the rate that EC2 allows, with a token bucket per action.
 ///
-/// EC2 has such a bucket for each action of an account in a Region, which all its hosts draw on.
-/// The ones here begin with the same size, so that one host alone never asks for more than it can
-/// have. Where EC2 throttles all the same, other hosts are asking too: the rate is halved, what was
-/// saved up is dropped, and each answer restores a fiftieth. Hosts that all do so come to share the
+/// EC2 has such a bucket per action, account and Region, which all hosts share. The buckets here
+/// start with the same size, so that a single host never exceeds it. If EC2 throttles nevertheless,
+/// other hosts are calling too: then the rate is halved, saved tokens are dropped, and each
+/// successful response restores a fiftieth of the rate. Hosts that all do this come to share the
 /// account's budget evenly.
 ///
-/// Pure: the clock and the waiting are the caller's.
+/// Pure: the caller provides the clock and does the waiting.
 package struct RequestBudget: Sendable {
     private struct Bucket {
         let size: Size
-        /// Tokens a second.
+        /// Tokens per second.
         var rate: Double
         /// Below zero while calls wait for tokens that are still to come.
         var tokens: Double
         var filledAt: Instant
-        /// When the rate was halved last.
+        /// When the rate was last halved.
         var halvedAt: Instant?
 
         mutating func fill(until now: Instant) {
@@ -31,8 +31,8 @@ package struct RequestBudget: Sendable {
 
     package init() {}
 
-    /// Takes a token for a call. Returns how long the call has to wait before it is sent; nil, and
-    /// takes none, where that is longer than `patience`.
+    /// Takes a token for a call. Returns how long the call must wait before it is sent. If that is
+    /// longer than `patience`, takes no token and returns nil.
     package mutating func take(
         for action: String, at now: Instant, patience: Duration
     ) -> Duration? {
@@ -46,10 +46,10 @@ package struct RequestBudget: Sendable {
         return wait
     }
 
-    /// Learns from EC2's answer to a call that was sent at `sent`.
+    /// Adapts to EC2's response to a call that was sent at `sent`.
     ///
-    /// The calls that were on their way together are throttled together: that halves the rate once,
-    /// and what they tell later is of the rate that was.
+    /// Calls that were in progress at the same time are throttled together. This halves the rate
+    /// only once: their later responses refer to the rate before.
     package mutating func note(
         _ action: String, isThrottled: Bool, sentAt sent: Instant, at now: Instant
     ) {
@@ -67,7 +67,7 @@ package struct RequestBudget: Sendable {
         buckets[action] = bucket
     }
 
-    /// Calls a second that the action may make now.
+    /// The current rate of the action, in calls per second.
     package func rate(of action: String) -> Double {
         buckets[action]?.rate ?? Size(of: action).perSecond
     }
@@ -81,10 +81,10 @@ package struct RequestBudget: Sendable {
 }
 
 extension RequestBudget {
-    /// An account's bucket in one Region.
+    /// The size of an account's bucket in one Region.
     ///
-    /// Source: docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html; a Describe is one
-    /// with a filter.
+    /// Source: docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html; Describe calls are
+    /// assumed to use a filter.
     private struct Size {
         var burst: Int
         var perSecond: Double

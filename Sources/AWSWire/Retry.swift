@@ -1,19 +1,20 @@
 package import Base
 
-/// Decides, for one operation, what to do about each attempt that failed.
+/// Decides, for one operation, what to do after each failed attempt.
 ///
-/// Pure: the clock, the random numbers and the waiting are the caller's.
+/// Pure: the caller provides the clock and the random numbers, and does the waiting.
 package struct Retry: Sendable {
     /// How an attempt failed.
     package enum Failure: Error, Sendable, CustomStringConvertible {
         /// EC2 answered with an error; `serverTime` is its Date header, in Unix seconds.
         case refused(EC2Failure, status: Int, serverTime: Int64?)
-        /// No answer; `mayHaveReached` tells that the request was sent, at least in part.
+        /// No response; `mayHaveReached` says that the request was sent, at least in part.
         case unanswered(reason: String, mayHaveReached: Bool)
-        /// An answer that says the call succeeded and cannot be read further.
+        /// A response that says that the call succeeded, but cannot be parsed further.
         case malformed(reason: String)
 
-        /// Whether EC2 turned the call away for the rate of such calls, without acting upon it.
+        /// Whether EC2 throttled the call, that is, rejected it because of the request rate,
+        /// without executing it.
         package var isThrottling: Bool {
             guard case .refused(let refusal, let status, _) = self else { return false }
             return refusal.isThrottling || status == 429
@@ -30,18 +31,19 @@ package struct Retry: Sendable {
     package enum Decision: Sendable, Equatable {
         case fail(EC2Failure)
         case again(after: Duration)
-        /// Sign with fresh credentials, at once; fail so where there are none but the refused ones.
+        /// Sign with fresh credentials, at once; fail with this error if there are only the
+        /// rejected ones.
         case refreshCredentials(EC2Failure)
-        /// Sign with the clock set to EC2's, at once.
+        /// Sign with EC2's time, at once.
         case correctClock(serverTime: Int64)
     }
 
-    /// False for calls that must not be applied twice: those are repeated only where they were
-    /// surely not applied.
+    /// False for calls that must not be applied twice: they are repeated only if they were
+    /// certainly not applied.
     private let isRepeatable: Bool
-    /// The operator's own bound on attempts, for every failure. Without one, throttling is retried
-    /// until the deadline, since the account's request budget refills, and anything else
-    /// `Limit.attemptsMax` times.
+    /// The operator's limit on attempts, for every kind of failure. Without it, a throttled call is
+    /// retried until the deadline, because the account's request budget refills; after any other
+    /// failure there are `Limit.attemptsMax` attempts.
     private let attemptsMax: Int?
 
     private var attempts = 0
@@ -59,7 +61,7 @@ package struct Retry: Sendable {
 
     /// - Parameters:
     ///   - signedAt: the time in the request's signature, in Unix seconds.
-    ///   - random: in 0..<1, the jitter.
+    ///   - random: the jitter, in 0..<1.
     ///   - remaining: the time to the operation's deadline.
     package mutating func decide(
         _ failure: Failure, signedAt: Int64, random: Double, remaining: Duration
@@ -116,8 +118,8 @@ package struct Retry: Sendable {
             failure, from: Limit.throttledDelayMin, doublings: throttled - 1, random, remaining)
     }
 
-    /// What the operation fails with when no attempt can be made in time, as EC2 throttles: by EC2's
-    /// own error, where it answered this operation with one.
+    /// The error if throttling leaves no time for another attempt: EC2's own error, if it answered
+    /// this operation with one.
     package func outOfTime(_ reason: String) -> EC2Failure {
         lastThrottling ?? .unanswered(reason: reason, mayHaveApplied: mayHaveApplied)
     }
@@ -131,7 +133,7 @@ package struct Retry: Sendable {
         return wait(failure, from: Limit.retryDelayMin, doublings: broken - 1, random, remaining)
     }
 
-    /// Exponential back-off with full jitter; no wait that the deadline would cut.
+    /// Exponential back-off with full jitter; fails at once if the deadline would end the wait.
     private func wait(
         _ failure: EC2Failure, from first: Duration, doublings: Int, _ random: Double,
         _ remaining: Duration
@@ -146,19 +148,19 @@ package struct Retry: Sendable {
 // Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the lists of
 // docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
 
-/// Errors that pass, though their status is 4xx.
+/// Transient errors, although their status is 4xx.
 private let transientCodes: Set<String> = [
     "ConcurrentTagAccess", "RequestTimeout", "RequestTimeoutException",
 ]
 
-/// What a wrong clock looks like: the signature is then too old, too new, or not believed.
+/// Codes that a wrong clock can cause: the signature is then too old, too new, or rejected.
 private let clockSkewCodes: Set<String> = [
     "RequestExpired", "SignatureDoesNotMatch", "AuthFailure", "InvalidClientTokenId",
     "RequestTimeTooSkewed", "RequestInTheFuture", "InvalidSignatureException",
 ]
 
-/// What credentials look like that were good once: EC2 says RequestExpired of an expired session, too,
-/// and the others of the credentials of a role that was made anew.
+/// Codes for credentials that were valid once: EC2 also uses RequestExpired for an expired session,
+/// and the other codes for credentials of a role that was recreated.
 private let staleCredentialsCodes: Set<String> = [
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "AuthFailure",
     "InvalidClientTokenId",

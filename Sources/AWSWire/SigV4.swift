@@ -1,13 +1,13 @@
 import Base
 
-/// AWS Signature Version 4 of requests that carry it in the Authorization header.
+/// AWS Signature Version 4 in the Authorization header of a request.
 ///
 /// Pure: SHA-256, HMAC-SHA-256 and the time come from the caller. Source:
 /// docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 package struct SigV4: Sendable {
     package typealias Header = (name: String, value: String)
 
-    /// What is signed. `path` and `query` are as the request line has them; every header in
+    /// The request to sign. `path` and `query` are as in the request line; every header in
     /// `headers` is signed, and Host must be among them.
     package struct Request: Sendable {
         package var method: String
@@ -28,7 +28,7 @@ package struct SigV4: Sendable {
         }
     }
 
-    /// The day, region and service that a signature is good for.
+    /// The day, region and service that a signature is valid for.
     package struct Scope: Sendable, Equatable {
         /// `20150830`.
         package var day: String
@@ -115,11 +115,11 @@ package struct SigV4: Sendable {
 }
 
 extension SigV4 {
-    /// What an Authorization header says.
+    /// The contents of an Authorization header.
     package struct Authorization: Sendable, Equatable {
         package var accessKeyID: String
         package var scope: Scope
-        /// Lower-case names in order.
+        /// Lower-case names, sorted.
         package var signedHeaders: [String]
         package var signature: String
 
@@ -131,7 +131,7 @@ extension SigV4 {
 }
 
 extension SigV4.Authorization {
-    /// Reads an Authorization header; nil where it is not one of this algorithm.
+    /// Parses an Authorization header; nil if it is for another algorithm.
     package init?(_ text: String) {
         let halves = text.split(separator: " ", maxSplits: 1)
         guard halves.count == 2, halves[0] == "AWS4-HMAC-SHA256" else { return nil }
@@ -154,8 +154,8 @@ extension SigV4.Authorization {
     }
 }
 
-/// The path without empty, `.` and `..` segments, each byte but `/` and the unreserved encoded: once
-/// more, where the request line already has it encoded.
+/// The path without empty, `.` and `..` segments. Every byte except `/` and unreserved characters
+/// is encoded, a second time if the request line already has it encoded.
 private func canonicalPath(_ path: String) -> String {
     var segments: [Substring] = []
     for segment in path.split(separator: "/") where segment != "." {
@@ -167,7 +167,7 @@ private func canonicalPath(_ path: String) -> String {
     return percentEncoded(normalised.utf8, keepingSlash: true)
 }
 
-/// The parameters encoded, then in the order of their names' and values' bytes.
+/// The encoded parameters, sorted by the bytes of their names and values.
 private func canonicalQuery(_ query: String) -> String {
     let parameters = query.utf8.split(separator: UInt8(ascii: "&")).map { parameter in
         let halves = parameter.split(
@@ -181,8 +181,9 @@ private func canonicalQuery(_ query: String) -> String {
         .map { "\($0.name)=\($0.value)" }.joined(separator: "&")
 }
 
-/// Names in lower case and in order; the values of one name joined in the order they came; spaces
-/// around a value gone, and those within it, with line breaks, one space.
+/// Names in lower case and sorted. The values of one name are joined in their original order.
+/// Spaces around a value are removed, and sequences of spaces and line breaks within it become one
+/// space.
 private func canonicalHeaders(_ headers: [SigV4.Header], _ names: Set<String>) -> [SigV4.Header] {
     var values: [String: [String]] = [:]
     for header in headers {

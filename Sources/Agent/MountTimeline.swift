@@ -1,12 +1,12 @@
 import Base
 import Logging
 
-/// How long each step of a Mount took, for its log line.
+/// The duration of each step of a Mount, for its log line.
 struct MountTimeline {
     enum Step: String {
-        /// Until EC2 accepted the attachment, detaching elsewhere included.
+        /// Until EC2 accepted the attachment, including a detachment from another instance.
         case attach
-        /// From there until the device was seen.
+        /// From then until the device was found.
         case device
         case probe, format, mount
     }
@@ -20,7 +20,7 @@ struct MountTimeline {
         last = start
     }
 
-    /// Ends a step; the next one begins.
+    /// Ends a step and begins the next one.
     mutating func mark(_ step: Step, at now: Instant) {
         steps.append((step, now - last))
         last = now

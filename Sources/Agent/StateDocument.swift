@@ -2,31 +2,32 @@ package import Base
 package import JSON
 package import VolumeCore
 
-// The state files' documents. One is
+// The documents of the state files. A state file is
 //
 //     {"version":1,"instance":"i-…","boot":"…","generation":"…","volumes":[
 //     {"id":…},
 //     {"id":…}
 //     ]}
 //
-// JSON, and a record a line, so that each can be taken, kept or replaced without a look at the others.
-// The journal has the same lines, without commas: first `{"follows":"…"}`, the generation of the
-// document that it follows, then records in place of those of the same volume, `{"forget":"vol-…"}`,
-// and `{"instance":…,"boot":…}` where these have changed.
+// JSON with one record per line, so that each record can be read, kept or replaced without parsing
+// the others. The journal has the same lines, without commas: first `{"follows":"…"}`, the
+// generation of the document that it follows; then records that replace those of the same volume,
+// `{"forget":"vol-…"}`, and `{"instance":…,"boot":…}` if these have changed.
 
-/// Why a text is no state.
+/// Why a text is not a state document.
 package struct StateError: Error, Sendable, Equatable, CustomStringConvertible {
     package let description: String
 }
 
-/// A state file's contents, not looked into beyond what its lines are found by.
+/// A state file's contents, split into lines and parsed no further.
 package struct StateDocument: Sendable {
-    /// All members but `volumes`: those of a newer version are written back as they came.
+    /// All members except `volumes`; those of a newer version are written back unchanged.
     package var header: JSONObject
-    /// The records' texts, in the file's order; nil where one was replaced or forgotten.
+    /// The records' texts, in the file's order; nil for one that was replaced or forgotten.
     private var lines: [ArraySlice<UInt8>?] = []
     private var places: [VolumeID: Int] = [:]
-    /// Texts that are no JSON: they are not written back, so whoever reads the file keeps a copy.
+    /// Texts that are not JSON. They are not written back, so the reader of the file must keep a
+    /// copy.
     package private(set) var damaged: [ArraySlice<UInt8>] = []
 
     package init() { header = ["version": 1] }
@@ -54,7 +55,7 @@ package struct StateDocument: Sendable {
         }
     }
 
-    /// Nil where the document is not laid out in lines.
+    /// Nil if the document is not laid out in lines.
     private static func lines(
         of bytes: [UInt8]
     ) -> (header: JSONObject, lines: [ArraySlice<UInt8>])? {
@@ -69,7 +70,7 @@ package struct StateDocument: Sendable {
         return (header, lines.map { $0.last == UInt8(ascii: ",") ? $0.dropLast() : $0 })
     }
 
-    /// The lines that have an end, without it.
+    /// The complete lines, without their line ends.
     private static func wholeLines(of bytes: [UInt8]) -> [ArraySlice<UInt8>] {
         var lines: [ArraySlice<UInt8>] = []
         var start = 0
@@ -148,13 +149,13 @@ package struct StateDocument: Sendable {
         }
     }
 
-    /// What a journal must name to follow this document.
+    /// The generation that a journal must name to follow this document.
     package var generation: String? {
         get { header["generation"]?.string }
         set { header["generation"] = newValue.map { .string($0) } }
     }
 
-    /// The records. Those that tell no volume are left out.
+    /// The records, without those that do not name their volume.
     package var state: SavedState {
         var state = SavedState(owner: owner)
         for case let line? in lines {
@@ -166,14 +167,14 @@ package struct StateDocument: Sendable {
             {
                 state.records.append(record)
             } else if let text {
-                // Damaged between its ends: whoever looks into it finds that, and keeps it.
+                // The record is damaged in the middle: parsing it detects this, and keeps it.
                 state.resting.append(RestingRecord(id: text.id, name: text.name, text: line))
             }
         }
         return state
     }
 
-    /// How many records there are that do not tell which volume they are of.
+    /// How many records do not name their volume.
     package var nameless: Int { lines.count { $0 != nil } - places.count }
 }
 
@@ -207,8 +208,8 @@ extension StateDocument {
         JSONValue.object(members).serialised() + [newline]
     }
 
-    /// Takes over what a journal says. Returns how many of its bytes are whole lines: what comes
-    /// behind was not written to its end. Nil where it follows another document.
+    /// Applies a journal. Returns the size of its complete lines in bytes; anything after them was
+    /// written incompletely. Nil if it follows another document.
     package mutating func apply(journal bytes: [UInt8]) -> Int? {
         let lines = Self.wholeLines(of: bytes)
         guard let generation, let head = lines.first,
@@ -240,8 +241,8 @@ extension StateDocument {
     }
 }
 
-/// What the beginning and the end of a record's text tell, as this program writes it: to parse all of
-/// it takes fifty times as long.
+/// The information in the beginning and end of a record's text, in the layout that this program
+/// writes. Parsing all of it takes fifty times as long.
 struct RecordText {
     let id: VolumeID
     let name: String
@@ -249,7 +250,7 @@ struct RecordText {
     private let optionsStart: Int
     private let text: ArraySlice<UInt8>
 
-    /// Nil where the text is laid out in another way.
+    /// Nil if the text has another layout.
     init?(_ text: ArraySlice<UInt8>) {
         var place = text.startIndex
         guard let id = Self.string(after: Self.beforeID, in: text, at: &place),
@@ -264,14 +265,15 @@ struct RecordText {
         optionsStart = place
     }
 
-    /// Whether it is all that is known: no device, no lease, no other name, nothing of a newer version.
+    /// Whether the record contains nothing else: no device, no lease, no other name, nothing from a
+    /// newer version.
     var isAtRest: Bool {
         var place = text.endIndex - Self.ending.count
         return place >= optionsStart && Self.passes(Self.ending, in: text, at: &place)
     }
 
-    /// The name of a record at rest without options but the volume's id: most are such, and need not be
-    /// parsed. Nil for others.
+    /// The name of a resting record without options other than the volume's id. Most records are of
+    /// this kind, and need not be parsed. Nil for others.
     var plainNaming: VolumeNaming? {
         var options = VolumeOptions()
         var place = optionsStart
@@ -296,7 +298,7 @@ struct RecordText {
     private static let ending = Array(
         #","hasLease":false,"isFormatting":false,"isRemoved":false}"#.utf8)
 
-    /// Whether `expected` stands at the place, which is moved behind it then.
+    /// Whether `expected` is at the position, which then moves behind it.
     private static func passes(
         _ expected: [UInt8], in text: ArraySlice<UInt8>, at place: inout Int
     ) -> Bool {
@@ -308,7 +310,7 @@ struct RecordText {
         return true
     }
 
-    /// The string that follows `head`; the place is moved behind it.
+    /// The string after `head`; the position moves behind it.
     private static func string(
         after head: [UInt8], in text: ArraySlice<UInt8>, at place: inout Int
     ) -> String? {
@@ -324,7 +326,7 @@ struct RecordText {
 
 // MARK: What is mounted
 
-/// The records of what is mounted, with its counts.
+/// The records of mounted volumes, with their counts.
 package func mountsDocument(of records: [VolumeRecord], owner: StateOwner) -> [UInt8] {
     var document = StateDocument()
     document.owner = owner
@@ -335,10 +337,10 @@ package func mountsDocument(of records: [VolumeRecord], owner: StateOwner) -> [U
 }
 
 extension SavedState {
-    /// Adds what the other file says of what is mounted. `saved` is nil where the first could not be
-    /// understood: then what is mounted is known all the same, with its options.
+    /// Adds what the other file says about mounted volumes. `saved` is nil if the first file could
+    /// not be understood; mounted volumes are then still known, with their options.
     ///
-    /// Counts of another boot than this one are of mounts that are no more.
+    /// Counts from another boot belong to mounts that no longer exist.
     package init(_ saved: SavedState?, mounted: SavedState?, boot: String) {
         let counted = mounted?.records ?? []
         self = saved ?? SavedState(owner: mounted?.owner, records: counted)
@@ -346,7 +348,7 @@ extension SavedState {
             for index in records.indices { records[index].mounts = MountCounts() }
             return
         }
-        // It is written first after a boot.
+        // After a boot this file is written first.
         if let owner = mounted.owner { self.owner = owner }
         let counts = Dictionary(counted.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
         guard !counts.isEmpty else { return }
@@ -360,7 +362,7 @@ extension SavedState {
         }
     }
 
-    /// Reads the resting records that are meant.
+    /// Parses the requested resting records.
     private mutating func wake(_ isMeant: (VolumeID) -> Bool) {
         records += resting.filter { isMeant($0.id) }.map(VolumeRecord.init)
         resting.removeAll { isMeant($0.id) }
@@ -368,7 +370,7 @@ extension SavedState {
 }
 
 extension VolumeRecord {
-    /// A record that nobody looked into so far. What cannot be understood is kept, and cannot be used.
+    /// Parses a resting record. A record that cannot be understood is kept, but cannot be used.
     package init(_ resting: RestingRecord) {
         if let naming = RecordText(resting.text)?.plainNaming {
             self.init(id: resting.id, names: [naming])

@@ -402,6 +402,7 @@ extension VolumeManager {
         volume.isHere = true
         volume.isPresumed = false
         volume.isLeaving = false
+        volume.unansweredName = nil
         saveInBackground()
     }
 

@@ -172,9 +172,9 @@ extension VolumeManager {
         var missedAt: Instant?
         while true {
             let lookedAt = ports.time.now
-            if let attachedAt = volume.attachedAt, lookedAt < attachedAt + Limit.attachmentLagMax {
-                return true
-            }
+            // An attachment that EC2 has answered for is nobody else's before it has ended.
+            let caughtUp = volume.attachedAt.map { $0 + Limit.attachmentLagMax } ?? lookedAt
+            if volume.unansweredName == nil, lookedAt < caughtUp { return true }
             let seen: VolumeDescription
             do { seen = try await describe(volume.id, by: deadline) } catch let error
                 as OperationError where error.reason == .noSuchVolume
@@ -189,10 +189,9 @@ extension VolumeManager {
             }
             let first = missedAt ?? lookedAt
             missedAt = first
-            if lookedAt >= first + Limit.tagLagMax {
-                return await !hasEnded(volume, host, by: deadline)
-            }
-            try await ports.time.sleep(until: first + Limit.tagLagMax)
+            let isSure = max(first + Limit.tagLagMax, caughtUp)
+            if lookedAt >= isSure { return await !hasEnded(volume, host, by: deadline) }
+            try await ports.time.sleep(until: isSure)
         }
     }
 

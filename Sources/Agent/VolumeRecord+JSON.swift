@@ -2,17 +2,17 @@ import Base
 package import JSON
 package import VolumeCore
 
-// A record as JSON: `{"id":…,"name":…,"options":{…},…}`, its first name's options beside its own
-// members, as they have been since a volume had one name, and its other names in `otherNames`.
+// A record as JSON: `{"id":…,"name":…,"options":{…},…}`, The options of its first name are next to
+// its own members, because a volume once had only one name; `otherNames` has its other names.
 
 extension VolumeRecord {
-    /// As it is saved. What is in the record besides what this version knows comes back as it was.
+    /// The saved form. Members that this version does not know are written back unchanged.
     package var savedText: [UInt8] {
         verbatim.map { Array($0.utf8) } ?? JSONValue.object(saved(names)).serialised()
     }
 
-    /// The same with the counts, and the name that it is mounted by first: its options stand where
-    /// every version reads them.
+    /// The same with the counts. The name that it is mounted by comes first, so that its options
+    /// are where every version reads them.
     package var savedTextWithCounts: [UInt8] {
         let order = names.filter { $0.name == name } + names.filter { $0.name != name }
         var members = saved(order)
@@ -47,8 +47,8 @@ extension VolumeRecord {
         "mountedNames",
     ]
 
-    /// A saved record. One that is not understood is kept as it is, under the name that it gives, and
-    /// cannot be used; nil where it does not even tell which volume it is of.
+    /// Parses a saved record. A record that is not understood is kept unchanged under its name, but
+    /// cannot be used. Nil if it does not even name its volume.
     package init?(saved json: JSONValue) {
         guard let members = json.object, let id = json["id"]?.string.flatMap({ VolumeID($0) })
         else { return nil }
@@ -83,7 +83,7 @@ extension VolumeRecord {
         self.init(id: id, names: isRemoved ? [] : names)
         self.hasLease = hasLease
         deviceName = json["deviceName"]?.string
-        // Versions that did not tell apart noted a name of what they attached, as a rule.
+        // Versions without this member usually recorded a device name only for what they attached.
         isOurs = json["isOurs"]?.bool ?? (deviceName != nil)
         isFormatting = json["isFormatting"]?.bool ?? false
         isOwnershipDue = json["isOwnershipDue"]?.bool ?? false
@@ -113,8 +113,8 @@ extension VolumeNaming {
         ]
     }
 
-    /// - Parameter kept: the members to keep where the options are not understood. Where they are,
-    ///   those that this version does not know are kept.
+    /// - Parameter kept: the members to keep if the options are not understood. If they are
+    ///   understood, the members that this version does not know are kept.
     fileprivate init(
         understanding json: JSONObject, keeping kept: [String]
     ) throws(StateError) {
@@ -164,7 +164,7 @@ extension JSONObject {
         for (name, value) in other.members { self[name] = value }
     }
 
-    /// With the members of an object that was kept as text in place of its own.
+    /// With its own members replaced by those of an object that was kept as text.
     fileprivate func merged(with text: String?) -> JSONObject {
         guard let text, let kept = try? JSONValue.parse(Array(text.utf8)).object else {
             return self

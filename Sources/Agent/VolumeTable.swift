@@ -3,18 +3,18 @@ import VolumeCore
 
 /// The volumes that this instance knows, by their ids and by their names.
 ///
-/// Most of them only have a name that Docker may ask for. Those rest as the text that they were saved
-/// as until somebody uses them, and no walk over the table meets them.
+/// Most of them only have a name that Docker may ask for. These rest: they are kept as the text
+/// that they were saved as until somebody uses them, and iterating over the table skips them.
 final class VolumeTable {
     private var awake: [VolumeID: Volume] = [:]
     private var resting: [VolumeID: RestingRecord] = [:]
     private var idsByName: [String: VolumeID] = [:]
-    /// Volumes of which something may be on this instance, and some that are at rest again.
+    /// Volumes that may be active on this instance, and some that are at rest again.
     private var possiblyActive: Set<VolumeID> = []
-    /// Volumes of which the disk may hold something else.
+    /// Volumes whose saved form may differ.
     private var unsaved: Set<VolumeID> = []
 
-    /// What an earlier run has left. Nothing of it is unsaved.
+    /// Loads the state of an earlier run. None of it is unsaved.
     func take(_ saved: SavedState) {
         for record in saved.records { self[record.id] = Volume(record) }
         resting.reserveCapacity(saved.resting.count)
@@ -26,7 +26,7 @@ final class VolumeTable {
         unsaved = []
     }
 
-    /// How many names there are.
+    /// The number of names.
     var nameCount: Int { idsByName.count }
 
     subscript(id: VolumeID) -> Volume? {
@@ -54,16 +54,16 @@ final class VolumeTable {
 
     func id(named name: String) -> VolumeID? { idsByName[name] }
 
-    /// Whether the volume is in the table and does not rest: of one that rests nobody has seen whether
-    /// it is here.
+    /// Whether the volume is in the table and does not rest. For a resting volume, nobody has
+    /// checked whether it is here.
     func contains(_ id: VolumeID) -> Bool { awake[id] != nil }
 
-    /// What is known of the volume, which is not woken.
+    /// The volume's record; does not wake the volume.
     func record(of id: VolumeID) -> VolumeRecord? {
         awake[id]?.record ?? resting[id].map { VolumeRecord($0) }
     }
 
-    /// The volume if it does not rest.
+    /// The volume, if it does not rest.
     func awakened(_ id: VolumeID) -> Volume? { awake[id] }
 
     private func wake(_ id: VolumeID) -> Volume? {
@@ -76,7 +76,7 @@ final class VolumeTable {
 
     var ids: [VolumeID] { Array(awake.keys) + resting.keys }
 
-    /// The volumes of which something is on this instance, or is being done, in the order of their ids.
+    /// The volumes that are active on this instance, in the order of their ids.
     var values: [Volume] {
         let active = possiblyActive.compactMap { awake[$0] }.filter { !$0.isAtRest }
         possiblyActive = Set(active.map(\.id))
@@ -96,7 +96,7 @@ final class VolumeTable {
         noteActivity(of: volume)
     }
 
-    /// A name is one volume's: Create sees to that.
+    /// A name belongs to one volume: Create ensures that.
     private func drop(_ names: [VolumeNaming]) {
         for naming in names { idsByName[naming.name] = nil }
     }
@@ -107,7 +107,7 @@ final class VolumeTable {
 
     func noteUnsaved(_ ids: some Sequence<VolumeID>) { unsaved.formUnion(ids) }
 
-    /// The volumes to be saved now, in one order, which are taken for saved from here on.
+    /// The volumes to be saved now, in a fixed order. From now on they count as saved.
     func takeUnsaved() -> [VolumeID] {
         defer { unsaved = [] }
         return unsaved.sorted { $0.description < $1.description }

@@ -9,8 +9,8 @@ package struct CivilTime: Sendable, Equatable {
 
     /// From seconds since 1970-01-01T00:00:00Z.
     ///
-    /// The calendar's arithmetic is that of years that begin in March, so that the leap day is a
-    /// year's last one: howardhinnant.github.io/date_algorithms.html.
+    /// The arithmetic treats years as beginning in March, so that the leap day is the last day of a
+    /// year: howardhinnant.github.io/date_algorithms.html.
     package init(unixSeconds: Int64) {
         let (days, rest) = floorDivide(Int(unixSeconds), 86_400)
         let (era, dayOfEra) = floorDivide(days + 719_468, 146_097)
@@ -26,7 +26,7 @@ package struct CivilTime: Sendable, Equatable {
         second = rest % 60
     }
 
-    /// Nil where a field is out of its range. A leap second counts as the second before it.
+    /// Nil if a field is out of range. A leap second counts as the second before it.
     package init?(year: Int, month: Int, day: Int, hour: Int, minute: Int, second: Int) {
         guard (1...9999).contains(year), (1...12).contains(month),
             (1...daysOf(month: month, year: year)).contains(day), (0...23).contains(hour),
@@ -55,7 +55,8 @@ package struct CivilTime: Sendable, Equatable {
     /// `20150830T123600Z` (ISO 8601's basic form, as SigV4 writes it).
     package var basic: String { filled("00000000T000000Z") }
 
-    /// The fields in a pattern's digits; of a year beyond four the last four.
+    /// Writes the fields into the digits of a pattern; of a year with more than four digits, the
+    /// last four.
     private func filled(_ pattern: String) -> String {
         let date = (Int(year.magnitude % 10_000) * 100 + month) * 100 + day
         var digits = ((date * 100 + hour) * 100 + minute) * 100 + second
@@ -101,7 +102,7 @@ package struct CivilTime: Sendable, Equatable {
     }
 
     /// Reads the date of an HTTP header: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7; its two
-    /// obsolete forms are not read).
+    /// obsolete forms are not supported).
     package init?(httpDate text: some StringProtocol) {
         var fields = Fields(text)
         guard fields.skip(3), fields.take(","), fields.take(" "), let day = fields.number(2),
@@ -137,7 +138,7 @@ private func padded(_ number: Int, _ width: Int = 2) -> String {
     return digits
 }
 
-/// Takes a time's text apart from its front.
+/// Consumes the text of a time from its front.
 private struct Fields {
     private var rest: ArraySlice<UInt8>
 

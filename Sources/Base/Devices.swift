@@ -1,4 +1,4 @@
-/// A block device's number, `major:minor`, which tells devices apart whatever their nodes are named.
+/// A block device's number, `major:minor`, which identifies a device whatever its node is named.
 package struct DeviceNumber: Hashable, Sendable, CustomStringConvertible {
     package var major: UInt32
     package var minor: UInt32
@@ -22,8 +22,8 @@ package struct BlockDevice: Hashable, Sendable {
         self.number = number
     }
 
-    /// Whether the device itself tells which volume it is, as NVMe controllers do by their serial
-    /// number. On Xen only EC2 knows which volume bears a name.
+    /// Whether the device itself identifies its volume, as NVMe controllers do by their serial
+    /// number. On Xen only EC2 knows which volume has a name.
     package var bearsVolumeID: Bool {
         path.split(separator: "/").last?.hasPrefix("nvme") == true
     }
@@ -33,16 +33,18 @@ package struct BlockDevice: Hashable, Sendable {
 package enum DeviceContent: Sendable, Equatable {
     /// A file system; `type` is libblkid's name for it (`xfs`, `ext4`).
     case fileSystem(type: String, label: String?, uuid: String?)
-    /// Something else that is known: a partition table (`dos`, `gpt`), `LVM2_member`,
-    /// `crypto_LUKS`.
+    /// Another known signature: a partition table (`dos`, `gpt`), `LVM2_member`, `crypto_LUKS`.
     case signature(String)
-    /// Two things or more that claim the device, a file system under a partition table for instance.
+    /// Two or more signatures that claim the device, for example a file system under a partition
+    /// table.
     case several([String])
-    /// A file system whose making was interrupted: no kernel mounts it, and it never held a file.
+    /// A file system whose creation was interrupted: no kernel mounts it, and it never contained a
+    /// file.
     case unfinished(type: String)
-    /// Nothing that libblkid knows, and yet not all zeros where it was read.
+    /// Nothing that libblkid knows, but not all blocks that were read are zero.
     case unknownData
-    /// Every read succeeded, no signature, the first and the last MiB and blocks between are zeros.
+    /// Every read succeeded, there is no signature, and the first MiB, the last MiB and blocks
+    /// between are zero.
     case blank
 }
 
@@ -51,12 +53,12 @@ package enum FileSystemType: String, Sendable, CaseIterable {
     case xfs, ext4
 }
 
-/// How to make a file system.
+/// How to create a file system.
 package struct FormatPlan: Sendable, Equatable {
     package var type: FileSystemType
-    /// For `mkfs.xfs` or `mkfs.ext4`, without the device.
+    /// Arguments of `mkfs.xfs` or `mkfs.ext4`, without the device.
     package var arguments: [String]
-    /// Whether a file system that was left unfinished is written over, beside nothing at all.
+    /// Whether an unfinished file system may be overwritten. Otherwise the device must be blank.
     package var overwritesUnfinished: Bool
 
     package init(
@@ -68,7 +70,7 @@ package struct FormatPlan: Sendable, Equatable {
     }
 }
 
-/// A file system that was made as large as its device. Sizes are in bytes.
+/// How far a file system was grown. Sizes are in bytes.
 package struct Growth: Sendable, Equatable {
     package var from: UInt64
     package var to: UInt64
@@ -82,18 +84,19 @@ package struct Growth: Sendable, Equatable {
 /// What a mount may do to the volume.
 package enum MountAccess: Sendable, Equatable {
     case writable
-    /// Nothing but replay the journal, as mount(8) does with `-o ro`: what was acknowledged is there.
+    /// Only replay the journal, as mount(8) does with `-o ro`, so that all acknowledged data is
+    /// visible.
     case readOnly
-    /// Nothing, not even that, for others may be writing to it.
+    /// Write nothing, not even replay the journal, because others may be writing to it.
     case withoutReplay
 }
 
-/// What became of a mount.
+/// The outcome of a mount.
 package struct MountOutcome: Sendable, Equatable {
-    /// Whether the file system is smaller than its device, or its size could not be seen.
+    /// Whether the file system is smaller than its device, or its size could not be determined.
     package var canGrow: Bool
-    /// Whether its journal holds what was not replayed: the contents may be older than what was
-    /// written.
+    /// Whether its journal was not replayed and is not empty: the contents may be older than what
+    /// was written.
     package var mayBeOutdated: Bool
 
     package init(canGrow: Bool = false, mayBeOutdated: Bool = false) {
@@ -102,14 +105,14 @@ package struct MountOutcome: Sendable, Equatable {
     }
 }
 
-/// A line of /proc/self/mountinfo, the fields that matter here.
+/// A line of /proc/self/mountinfo: the fields that matter here.
 package struct MountedFileSystem: Sendable, Equatable {
     package var mountpoint: String
     package var device: DeviceNumber
     package var type: String
     package var source: String
     package var readOnly: Bool
-    /// Whether its journal holds what was not replayed.
+    /// Whether its journal was not replayed and is not empty.
     package var mayBeOutdated: Bool
 
     package init(
@@ -128,7 +131,8 @@ package struct MountedFileSystem: Sendable, Equatable {
 /// Whether a device is mounted at its mountpoint.
 package enum MountState: Sendable {
     case mounted
-    /// It is, and its file system has shut down after an error: nothing of it can be reached.
+    /// It is mounted, but its file system has shut down after an error: nothing on it can be
+    /// accessed.
     case broken
     case notMounted
 }

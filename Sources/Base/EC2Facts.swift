@@ -13,7 +13,7 @@ package struct VolumeDescription: Sendable, Equatable {
     package var availabilityZone: String
     /// In GiB.
     package var size: Int
-    /// Nil for a volume that was made empty.
+    /// Nil for a volume that was created empty.
     package var snapshotID: String?
     package var volumeType: String
     package var multiAttachEnabled: Bool
@@ -50,9 +50,9 @@ package struct VolumeAttachment: Sendable, Equatable {
     }
 
     package var volume: VolumeID
-    /// Nil where EC2 names no instance, as for a volume that an AWS service (Fargate) holds.
+    /// Nil if EC2 names no instance, as for a volume that an AWS service (Fargate) uses.
     package var instance: InstanceID?
-    /// The name that was asked for, `/dev/sdf`; nil where EC2 gives none.
+    /// The device name that was requested, `/dev/sdf`; nil if EC2 gives none.
     package var device: String?
     package var state: State
     /// Whether EC2 deletes the volume when the instance is terminated.
@@ -82,12 +82,12 @@ package struct InstanceDescription: Sendable, Equatable {
     package var instanceType: String
     package var availabilityZone: String
     package var mappings: [BlockDeviceMapping]
-    /// How many are attached.
+    /// The number of attached network interfaces.
     package var networkInterfaces: Int
-    /// The name that its root volume is attached by, `/dev/xvda`; nil where EC2 gives none.
+    /// The device name of its root volume, `/dev/xvda`; nil if EC2 gives none.
     package var rootDeviceName: String?
-    /// Whether it is stopped, or stopping, by hibernation: its kernel's memory, mounts and unwritten
-    /// pages among it, comes back with its next start.
+    /// Whether it is stopped or stopping by hibernation: its next start restores its kernel's
+    /// memory, including mounts and unwritten pages.
     package var isHibernated: Bool
 
     package init(
@@ -106,17 +106,18 @@ package struct InstanceDescription: Sendable, Equatable {
     }
 }
 
-/// How many volumes an instance of one type takes, as DescribeInstanceTypes says.
+/// How many volumes an instance of one type can have, according to DescribeInstanceTypes.
 ///
-/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsInfo.html. What a type brings along
-/// itself is taken off `volumesMax` already: one network interface, the disks of its instance store,
-/// accelerators. So EC2 answers 27 for a t3.micro, whose limit is 28, and 26 for an m5d.large, which
-/// has one disk (the table in github.com/kubernetes-sigs/aws-ebs-csi-driver, pkg/cloud/limits).
+/// Source: docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsInfo.html. `volumesMax` already
+/// excludes what the type itself uses: one network interface, the disks of its instance store, and
+/// accelerators. So EC2 answers 27 for a t3.micro, whose limit is 28, and 26 for an m5d.large,
+/// which has one disk (the table in github.com/kubernetes-sigs/aws-ebs-csi-driver,
+/// pkg/cloud/limits).
 package struct AttachmentLimit: Sendable, Equatable {
     package var instanceType: String
-    /// The root volume among them.
+    /// Including the root volume.
     package var volumesMax: Int
-    /// Whether each network interface after the first takes a volume's place.
+    /// Whether each network interface after the first reduces the limit by one.
     package var isShared: Bool
     package var instanceStoreDisks: Int
 
@@ -130,7 +131,8 @@ package struct AttachmentLimit: Sendable, Equatable {
     }
 }
 
-/// A name that an instance has a volume attached by, or something else than a volume.
+/// A device name of an instance, and the volume that is attached under it; nil if it is not a
+/// volume.
 package struct BlockDeviceMapping: Sendable, Equatable {
     /// `/dev/sda1`.
     package var deviceName: String
@@ -142,27 +144,28 @@ package struct BlockDeviceMapping: Sendable, Equatable {
     }
 }
 
-/// Why a call to EC2 brought no result.
+/// Why a call to EC2 failed.
 package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
     /// EC2 answered with an error. `code` is the API's error code, `VolumeInUse`.
     case refused(code: String, message: String, requestID: String)
-    /// No answer could be had within the deadline. `mayHaveApplied` says that the request was
-    /// sent, so that it may have taken effect all the same.
+    /// EC2 did not answer within the deadline. `mayHaveApplied` says that the request was sent, so
+    /// it may have taken effect nevertheless.
     case unanswered(reason: String, mayHaveApplied: Bool)
-    /// An answer came that cannot be understood.
+    /// EC2's response cannot be understood.
     case malformed(reason: String)
-    /// The request was not sent: by the time it could have been, the facts that justify it would have
-    /// been too old.
+    /// The request was not sent, because the facts that justify it would have been too old by then.
     case outdated(reason: String)
-    /// There is nothing to sign the request with: the reason names where credentials were sought.
+    /// There are no credentials to sign the request with; the reason says where they were looked
+    /// for.
     case noCredentials(reason: String)
 
-    /// EC2's error code, where EC2 answered with one.
+    /// EC2's error code, if EC2 answered with one.
     package var code: String? {
         if case .refused(let code, _, _) = self { code } else { nil }
     }
 
-    /// Whether EC2 turned the call away for the rate of such calls, without acting upon it.
+    /// Whether EC2 throttled the call, that is, rejected it because of the request rate, without
+    /// executing it.
     ///
     /// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the list of
     /// docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.

@@ -13,7 +13,7 @@ package struct VolumeID: Hashable, Sendable, CustomStringConvertible {
 
     package init?(_ text: Substring) { self.init(String(text)) }
 
-    /// An id that stands in the source: one that is none is a bug, and traps.
+    /// An id in source code: an invalid one is a bug, and traps.
     package init(literal text: StaticString) {
         guard let id = VolumeID("\(text)") else { preconditionFailure("\(text) is no volume id") }
         self = id
@@ -34,7 +34,7 @@ package struct InstanceID: Hashable, Sendable, CustomStringConvertible {
         description = text
     }
 
-    /// An id that stands in the source: one that is none is a bug, and traps.
+    /// An id in source code: an invalid one is a bug, and traps.
     package init(literal text: StaticString) {
         guard let id = InstanceID("\(text)") else {
             preconditionFailure("\(text) is no instance id")

@@ -1,7 +1,7 @@
 /// An operating error as an operator reads it: what was being done, to what, what AWS or the
 /// kernel answered, and what to do next.
 package struct OperationError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// What kind of failure it is, for code that decides by it.
+    /// The kind of failure, for code that depends on it.
     package enum Reason: Sendable, Equatable {
         /// The caller's input: a name, an option, a body.
         case invalidInput
@@ -9,13 +9,13 @@ package struct OperationError: Error, Sendable, Equatable, CustomStringConvertib
         /// The volume cannot be used from here: wrong zone, wrong state, attached elsewhere.
         case unusableVolume
         case limitReached
-        /// EC2 or the metadata service refused, or could not be reached.
+        /// EC2 or the metadata service rejected a call, or could not be reached.
         case cloud
-        /// The device did not come, or is not the volume.
+        /// The device did not appear, or is not the volume.
         case device
-        /// What is on the device is not what may be formatted or mounted.
+        /// What is on the device may be neither formatted nor mounted.
         case content
-        /// The kernel or a helper program refused.
+        /// The kernel or a helper program failed.
         case system
         case deadline
     }
@@ -42,10 +42,10 @@ package struct OperationError: Error, Sendable, Equatable, CustomStringConvertib
     }
 }
 
-/// The standard library's own error tells its type's name. An operator reads what happened, wherever
-/// the error is put into a text.
+/// The standard library describes this error by the name of its type only. An operator should read
+/// what happened, wherever the error becomes part of a text.
 extension CancellationError: @retroactive CustomStringConvertible {
     public var description: String {
-        "it was given up: whoever asked for it has gone, or the plugin is ending"
+        "it was cancelled: the client has disconnected, or the plugin is stopping"
     }
 }

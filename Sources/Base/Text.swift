@@ -2,7 +2,7 @@
 // parser for regular expressions into the static daemon, 1.3 MB.
 
 extension StringProtocol {
-    /// Where `part` occurs first; nil where it does not, or is empty.
+    /// Where `part` occurs first; nil if it does not occur or is empty.
     package func range(ofFirst part: String) -> Range<Index>? {
         guard let first = part.first else { return nil }
         var start = startIndex

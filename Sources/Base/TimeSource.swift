@@ -6,7 +6,7 @@ package struct Instant: Comparable, Hashable, Sendable {
 
     package static func < (a: Instant, b: Instant) -> Bool { a.nanoseconds < b.nanoseconds }
 
-    /// Saturates at both ends.
+    /// Saturates at both ends of the range.
     package static func + (instant: Instant, duration: Duration) -> Instant {
         let delta = duration.nanoseconds
         let (sum, overflow) =

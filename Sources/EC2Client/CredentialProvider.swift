@@ -3,17 +3,17 @@ import Base
 import Logging
 import Ring
 
-/// Keeps credentials fresh: fetches them ahead of their expiry, one fetch at a time, and goes on with
-/// what it has while that still serves.
+/// Keeps credentials fresh: fetches new ones before the old ones expire, one fetch at a time, and
+/// uses the old ones while they are valid.
 ///
-/// Nothing runs while nobody asks: an idle daemon does not wake up for it.
+/// Does nothing unless it is asked, so that an idle daemon does not wake up.
 @RingActor final class CredentialProvider {
     private let source: CredentialSource
     private let clock: CorrectedClock
     private let time: any TimeSource
     private let log: Logger
     private var held: Credentials?
-    /// No sooner is a replacement sought for credentials that still serve.
+    /// Credentials that are still valid are not replaced before this time.
     private var nextRefresh = Instant(nanoseconds: 0)
     private let fetching = SingleFlight<Credentials>()
 
@@ -53,7 +53,8 @@ import Ring
         nextRefresh = time.now + Limit.credentialsRefreshInterval
         do {
             let fresh = try await ask()
-            // Only a change is worth a line: near its expiry the same may come several times.
+            // Only a change is worth a log line: near their expiry the same credentials may be
+            // returned several times.
             if fresh != held {
                 let left = fresh.expiration.map { "\($0 - clock.unixSeconds)" } ?? "never"
                 log.info(
@@ -63,7 +64,7 @@ import Ring
             held = fresh
             return fresh
         } catch {
-            log.warning("credentials not fetched", metadata: ["error": "\(error)"])
+            log.warning("credentials could not be fetched", metadata: ["error": "\(error)"])
             throw EC2Failure.noCredentials(reason: "\(error)")
         }
     }
@@ -80,7 +81,7 @@ import Ring
     }
 }
 
-/// The wall clock, set by what EC2's answers say once they showed it to be wrong.
+/// The wall clock, corrected by the date of EC2's responses once they have shown it to be wrong.
 @RingActor final class CorrectedClock {
     private let time: any TimeSource
     private var correction: Int64 = 0

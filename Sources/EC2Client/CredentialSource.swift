@@ -10,11 +10,11 @@ package enum CredentialSource: Sendable {
     case fixed(Credentials)
     case container(ContainerCredentials)
     case instanceRole(InstanceMetadata)
-    /// Nowhere; `reason` says where they were sought.
+    /// Nowhere; `reason` says where they were looked for.
     case none(reason: String)
 
-    /// Chooses as the SDKs do: keys in the environment, then a container's endpoint, then the
-    /// instance's role. `metadata` is nil where the metadata service is switched off.
+    /// Uses the same order as the SDKs: keys in the environment, then a container's endpoint, then
+    /// the instance's role. `metadata` is nil if the metadata service is disabled.
     package init(
         environment: [String: String], metadata: InstanceMetadata?, transport: any HTTPTransport,
         time: any TimeSource, log: Logger
@@ -54,7 +54,7 @@ package enum CredentialSource: Sendable {
     }
 }
 
-/// The credentials endpoint that ECS and EKS give a container.
+/// The credentials endpoint that ECS and EKS provide for a container.
 ///
 /// Source: docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html.
 package struct ContainerCredentials: Sendable {
@@ -83,7 +83,7 @@ package struct ContainerCredentials: Sendable {
         }
     }
 
-    /// Nil where neither URI is set; the relative one comes first.
+    /// Nil if neither URI is set; the relative one has precedence.
     static func location(relativeURI: String?, fullURI: String?) throws(OperationError) -> (
         Endpoint, target: String
     )? {
@@ -102,7 +102,8 @@ package struct ContainerCredentials: Sendable {
         return location
     }
 
-    /// Without TLS only hosts that no one else can be: loopback and the link-local endpoints.
+    /// Without TLS, only hosts that nobody can impersonate are allowed: loopback and the link-local
+    /// endpoints.
     private static func split(_ uri: String) throws(OperationError) -> (Endpoint, target: String) {
         let afterScheme = uri.utf8.firstIndex(of: UInt8(ascii: ":")).map { uri[$0...].dropFirst(3) }
         let path = (afterScheme ?? "").drop { $0 != "/" }

@@ -7,11 +7,12 @@ import TLS
 
 /// The calls of EC2 that the plugin needs.
 ///
-/// Each is signed afresh for every attempt, and retried as `Retry` says until its deadline. They throw
-/// `EC2Failure`; `CancellationError` when cancelled during a pause.
+/// Each attempt is signed anew; `Retry` decides about retries, until the deadline. The calls throw
+/// `EC2Failure`, or `CancellationError` if they are cancelled during a pause.
 ///
-/// Credentials that are missing or have expired are fetched first, by one fetch for all callers: that
-/// may take `Limit.credentialsTimeMax` whatever a caller's deadline, and nothing is sent after it.
+/// If credentials are missing or have expired, they are fetched first, by one fetch for all
+/// callers. This may take `Limit.credentialsTimeMax`, regardless of a caller's deadline; after the
+/// deadline nothing is sent.
 @RingActor package final class EC2Client {
     private struct Target {
         var endpoint: Endpoint
@@ -29,8 +30,8 @@ import TLS
     private let signer = SigV4(sha256: Digest.sha256) { HMAC.sha256(key: $0, data: $1) }
     private var knownTarget: Target?
     private var budget = RequestBudget()
-    /// Called when a call has ended: with nil where EC2 has answered it, be it by a refusal, else with
-    /// why there was no answer.
+    /// Called when a call has ended: with nil if EC2 has answered, even with an error; otherwise
+    /// with the reason why there was no answer.
     package var whenEnded: @RingActor (EC2Failure?) -> Void = { _ in }
     private lazy var volumeLookups = VolumeLookups(time: time) {
         [weak self] ids, deadline, attemptFailed in
@@ -55,14 +56,14 @@ import TLS
         credentials = CredentialProvider(source: source, clock: clock, time: time, log: log)
     }
 
-    /// Nil where there is no such volume. Lookups of about the same time share a call.
+    /// Nil if there is no such volume. Lookups at about the same time share a call.
     package func describeVolume(_ id: VolumeID, by deadline: Instant) async throws
         -> VolumeDescription?
     {
         try await volumeLookups.volume(id, by: deadline)
     }
 
-    /// Nil where there is no such instance, or is no longer.
+    /// Nil if there is no such instance, or no longer.
     package func describeInstance(_ id: InstanceID, by deadline: Instant) async throws
         -> InstanceDescription?
     {
@@ -72,7 +73,7 @@ import TLS
         }
     }
 
-    /// Nil where EC2 tells no limit of that type.
+    /// Nil if EC2 reports no limit for that type.
     package func attachmentLimit(of instanceType: String, by deadline: Instant) async throws
         -> AttachmentLimit?
     {
@@ -82,8 +83,8 @@ import TLS
         }
     }
 
-    /// Never repeated once EC2 may have applied it: `unanswered(mayHaveApplied: true)` asks the caller
-    /// to look what became of it.
+    /// Never repeated once EC2 may have applied it: after `unanswered(mayHaveApplied: true)` the
+    /// caller must find out what happened.
     package func attach(
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment {
@@ -93,7 +94,7 @@ import TLS
         }
     }
 
-    /// Sent once, and by `latest`: a refusal for the rate of calls is thrown as any other.
+    /// Sent only once, by `latest`: throttling is thrown like any other error.
     package func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
         by deadline: Instant
@@ -129,10 +130,10 @@ import TLS
             default: throw failure
             }
         }
-        throw EC2Failure.malformed(reason: "a dry run of CreateTags was answered as a real one")
+        throw EC2Failure.malformed(reason: "EC2 answered a dry run of CreateTags like a real call")
     }
 
-    /// The tag is removed only where it still has that value.
+    /// The tag is removed only if it still has that value.
     package func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
         by deadline: Instant
@@ -203,7 +204,7 @@ extension EC2Client {
             case .fail(let failure): throw failure
             case .again(let pause):
                 log.warning(
-                    "EC2: trying again",
+                    "EC2 call failed: trying again",
                     metadata: ["after_ms": "\(pause.milliseconds)", "error": "\(failure)"])
                 try await time.sleep(until: time.now + pause)
                 keys = try await credentials.current()
@@ -214,7 +215,7 @@ extension EC2Client {
             case .correctClock(let serverTime):
                 let behind = clock.correct(to: serverTime)
                 log.warning(
-                    "this machine's clock is wrong: signing by EC2's",
+                    "this machine's clock is wrong: signing requests with EC2's time",
                     metadata: ["behind_s": "\(behind)"])
             }
         }
@@ -245,11 +246,13 @@ extension EC2Client {
 
     private func outdated(_ request: EC2Request) -> EC2Failure {
         .outdated(
-            reason: "before \(request.action) could go out, what EC2 had said became too old for it"
+            reason:
+                "the facts that justify \(request.action) became too old before it could be sent"
         )
     }
 
-    /// Waits for its turn by the rate that EC2 allows. Throws at once where that comes too late.
+    /// Waits for the call's turn according to the rate that EC2 allows. Throws at once if that
+    /// would be too late.
     private func awaitBudget(
         of action: String, by deadline: Instant, _ retry: Retry, _ log: Logger
     ) async throws {
@@ -257,8 +260,8 @@ extension EC2Client {
         guard let wait = budget.take(for: action, at: now, patience: deadline - now) else {
             let rate = budget.rate(of: action)
             throw retry.outOfTime(
-                "EC2 limits the rate of \(action) (throttling): this host sends \(rate) a second, and "
-                    + "the next would come after the deadline")
+                "EC2 throttles \(action): this host sends at most \(rate) per second, and "
+                    + "the next call would be sent after the deadline")
         }
         guard wait > .zero else { return }
         log.notice(
@@ -319,8 +322,8 @@ extension EC2Client {
         return HTTPRequest(method: "POST", target: path, headers: headers, body: request.body)
     }
 
-    /// The metadata service is asked for the region where the settings name none, and again on the
-    /// next call when it could not tell.
+    /// If the settings name no region, the metadata service is asked for it; if that fails, it is
+    /// asked again on the next call.
     private func target(by deadline: Instant) async throws -> Target {
         if let knownTarget { return knownTarget }
         do {
@@ -344,7 +347,7 @@ extension EC2Client {
     }
 }
 
-/// For log lines: a few of many.
+/// For log lines: names a few of many volumes.
 private func told(_ ids: [VolumeID]) -> String {
     let named = ids.prefix(Limit.volumesNamedMax).map(\.description).joined(separator: ", ")
     let more = ids.count - Limit.volumesNamedMax

@@ -1,15 +1,15 @@
 package import AWSWire
 package import Base
 
-/// How EC2 is called.
+/// Settings for calls to EC2.
 package struct EC2Settings: Sendable {
-    /// Nil: the region that the metadata service names.
+    /// Nil: the region that the metadata service reports.
     package var region: String?
-    /// Nil: the region's own endpoint.
+    /// Nil: the region's standard endpoint.
     package var endpoint: Endpoint?
     package var useFIPS: Bool
     package var useDualStack: Bool
-    /// The operator's bound on attempts (AWS_MAX_ATTEMPTS); nil for the client's own policy.
+    /// The operator's limit on attempts (AWS_MAX_ATTEMPTS); nil for the client's own policy.
     package var attemptsMax: Int?
     package var userAgent: String
 
@@ -28,7 +28,7 @@ package struct EC2Settings: Sendable {
 }
 
 extension EC2Settings {
-    /// Reads the SDKs' variables, REGION first among those that name the region. Errors name the
+    /// Reads the SDKs' variables; of those for the region, REGION has precedence. Errors name the
     /// variable.
     package init(environment: [String: String]) throws(OperationError) {
         self.init(
@@ -46,12 +46,12 @@ extension EC2Settings {
         }
         if endpoint != nil, useFIPS || useDualStack {
             throw Self.wrong(
-                "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT do not go with an endpoint URL"
+                "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT cannot be combined with an endpoint URL"
             )
         }
         if let text = environment["AWS_MAX_ATTEMPTS"], !text.isEmpty {
             guard let number = Int(text), number > 0 else {
-                throw Self.wrong("AWS_MAX_ATTEMPTS is '\(text)', not a number from 1 on")
+                throw Self.wrong("AWS_MAX_ATTEMPTS is '\(text)', not a number of at least 1")
             }
             attemptsMax = number
         }

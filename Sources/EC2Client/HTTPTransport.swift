@@ -4,15 +4,16 @@ package import HTTPClient
 package import HTTPWire
 package import Ring
 
-/// Sends one request and brings its answer, whatever its status. The HTTP client is one; tests
-/// bring their own.
+/// Sends one request and returns the response, whatever its status. The HTTP client implements it;
+/// tests have their own.
 @RingActor package protocol HTTPTransport: AnyObject, Sendable {
-    /// The request's target has the endpoint's path in it already. Throws at `deadline` at the latest.
+    /// The request's target already includes the endpoint's path. Throws at `deadline` at the
+    /// latest.
     ///
     /// - Parameters:
-    ///   - bodyMax: The largest body that is taken, in bytes.
-    ///   - isRepeatable: Whether the request may be sent twice where a kept connection broke.
-    ///   - latest: Once it has passed, nothing is sent any more.
+    ///   - bodyMax: The maximum size of the body, in bytes.
+    ///   - isRepeatable: Whether the request may be sent twice if a reused connection broke.
+    ///   - latest: After this instant nothing is sent any more.
     func send(
         _ request: HTTPRequest, to endpoint: Endpoint, by deadline: Instant, bodyMax: Int,
         isRepeatable: Bool, sentBy latest: Instant?
@@ -27,7 +28,7 @@ extension HTTPClient: HTTPTransport {
         let scheme = endpoint.isTLS ? Origin.Scheme.https : .http
         guard let origin = Origin(scheme, host: endpoint.host, port: endpoint.port) else {
             throw TransportFailure(
-                reason: "'\(endpoint.host)' is no host's name", mayHaveReached: false)
+                reason: "'\(endpoint.host)' is not a host name", mayHaveReached: false)
         }
         do {
             return try await send(
@@ -40,10 +41,10 @@ extension HTTPClient: HTTPTransport {
     }
 }
 
-/// Why no answer came.
+/// Why there was no response.
 package struct TransportFailure: Error, Sendable, Equatable, CustomStringConvertible {
     package var reason: String
-    /// Whether the server may have got the request, in whole or in part.
+    /// Whether the server may have received the request, in whole or in part.
     package var mayHaveReached: Bool
 
     package init(reason: String, mayHaveReached: Bool) {

@@ -4,7 +4,7 @@ import HTTPWire
 package import Logging
 package import Ring
 
-/// The instance metadata service, by IMDSv2 alone.
+/// The instance metadata service; only IMDSv2 is used.
 ///
 /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html. Errors are
 /// `OperationError` with the reason `.cloud`, and say what can be done about them.
@@ -22,7 +22,7 @@ package import Ring
     private let tokenFetch = SingleFlight<String>()
     private var knownIdentity: InstanceIdentity?
 
-    /// The transport must not go through a proxy: the service answers for whoever asks it.
+    /// The transport must not use a proxy: the service would answer for the proxy's host.
     package nonisolated init(
         endpoint: Endpoint, transport: any HTTPTransport, time: any TimeSource, log: Logger,
         random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
@@ -32,7 +32,7 @@ package import Ring
         self.time = time
     }
 
-    /// Who this instance is. Asked once: it does not change while the instance runs.
+    /// This instance's identity. Fetched once: it does not change while the instance runs.
     package func identity(by deadline: Instant) async throws -> InstanceIdentity {
         if let knownIdentity { return knownIdentity }
         let doing = "read this instance's identity"
@@ -47,7 +47,7 @@ package import Ring
         }
     }
 
-    /// The credentials of the instance profile's role, as they are now.
+    /// The current credentials of the instance profile's role.
     package func credentials(by deadline: Instant) async throws -> Credentials {
         let doing = "get credentials of the instance's role"
         let path = "/latest/meta-data/iam/security-credentials/"
@@ -68,7 +68,7 @@ package import Ring
         }
     }
 
-    /// A token that the service no longer takes is replaced once.
+    /// A token that the service no longer accepts is replaced once.
     private func get(_ path: String, _ doing: String, _ deadline: Instant) async throws
         -> HTTPResponse
     {
@@ -96,7 +96,7 @@ package import Ring
             guard response.status == 200, isToken(text) else { throw unexpected(response, doing) }
             let lifetime = response.headers["X-aws-ec2-metadata-token-ttl-seconds"].flatMap(
                 Int.init)
-            // A minute early, so that a request that is on its way still has a good token.
+            // A minute early, so that a request in transit still has a valid token.
             let seconds = min(max(lifetime ?? Self.tokenLifetime, 60), Self.tokenLifetime) - 60
             token = Token(text: text, expiry: asked + .seconds(seconds))
             return text
@@ -127,11 +127,11 @@ package import Ring
     private func unreachable(_ failure: TransportFailure, _ doing: String) -> OperationError {
         OperationError(
             .cloud, doing: doing,
-            found: "no answer of the metadata service at \(service.endpoint): \(failure)",
+            found: "the metadata service at \(service.endpoint) did not answer: \(failure)",
             advice:
                 "check that it is enabled (--http-endpoint enabled), that the plugin uses the host's "
                 + "network or the hop limit is 2 or more (--http-put-response-hop-limit 2), and that "
-                + "no firewall rule bars it; without it, set REGION, AVAILABILITY_ZONE and INSTANCE_ID"
+                + "no firewall rule blocks it; or set REGION, AVAILABILITY_ZONE and INSTANCE_ID, which replace it"
         )
     }
 
@@ -143,7 +143,8 @@ package import Ring
     }
 }
 
-/// Fit for a header: a page that something else than the service answered is not.
+/// Whether the text can be sent in a header. A web page that something other than the service
+/// returned cannot.
 private func isToken(_ text: String) -> Bool {
     !text.isEmpty && text.utf8.count <= 1024 && text.utf8.allSatisfy { (0x21...0x7E).contains($0) }
 }

@@ -4,9 +4,9 @@ import HTTPWire
 import Logging
 import Ring
 
-/// A service that answers on this host or its link, for nothing but this host: the metadata service,
-/// a container's credentials endpoint. Never reached through a proxy, and asked again a few times
-/// where it stumbles.
+/// A service on this host or its link that serves only this host: the metadata service, or a
+/// container's credentials endpoint. It is never reached through a proxy, and a failed request is
+/// retried a few times.
 struct LocalService: Sendable {
     let endpoint: Endpoint
     let transport: any HTTPTransport
@@ -14,8 +14,8 @@ struct LocalService: Sendable {
     let log: Logger
     let random: @Sendable () -> Double
 
-    /// Brings the first answer that is neither throttling nor a 5xx, or the last one; throws
-    /// `TransportFailure` where the last attempt brought none, or `CancellationError`.
+    /// Returns the first response that is neither throttling nor a 5xx, or the last one. Throws
+    /// `TransportFailure` if the last attempt had no response, or `CancellationError`.
     @RingActor func send(_ request: HTTPRequest, by deadline: Instant) async throws -> HTTPResponse
     {
         var request = request
@@ -28,7 +28,8 @@ struct LocalService: Sendable {
                 return try answer.get()
             }
             log.warning(
-                "trying again", metadata: ["service": "\(endpoint)", "error": "\(told(answer))"])
+                "request to a local service failed: trying again",
+                metadata: ["service": "\(endpoint)", "error": "\(told(answer))"])
             try await time.sleep(until: time.now + pause)
         }
         preconditionFailure("the attempts are bounded")

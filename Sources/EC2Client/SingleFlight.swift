@@ -1,9 +1,9 @@
 import Ring
 
-/// Runs one piece of work at a time: who asks while it runs joins it.
+/// Runs one piece of work at a time: a caller that asks while it runs joins it.
 ///
-/// The work is a task of its own, so that a caller who is cancelled does not take it from the others;
-/// it must bound its own time.
+/// The work is a separate task, so that cancelling one caller does not cancel it for the others; it
+/// must limit its own time.
 @RingActor final class SingleFlight<Value: Sendable> {
     private var running: Task<Value, any Error>?
 

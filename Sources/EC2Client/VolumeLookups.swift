@@ -1,17 +1,16 @@
 import Base
 import Ring
 
-/// Looks volumes up, those that are asked for at about the same time by one call.
+/// Looks up volumes. Lookups that are requested at about the same time share one call.
 ///
-/// A lookup goes out at once where none is under way. Those that come meanwhile wait for its end and
-/// then go together, and are not answered by it: what was on its way when a caller asked may be
-/// older than what that caller did before. A call that takes long is waited for no longer than
-/// `Limit.lookupWaitMax`.
+/// A lookup is sent at once if none is in progress. Lookups that are requested in the meantime wait
+/// until it ends, and are then sent together. Its response does not answer them, because it may be
+/// older than what their callers did before. They wait no longer than `Limit.lookupWaitMax`.
 ///
-/// A caller that is cancelled, or whose deadline passes, leaves the others alone; a call that nobody
-/// waits for any more is cancelled.
+/// A caller that is cancelled or whose deadline passes does not affect the others; a call that
+/// nobody waits for any more is cancelled.
 @RingActor final class VolumeLookups {
-    /// Describes those of the volumes that there are. Tells of each attempt that failed.
+    /// Describes those of the volumes that exist. Reports each failed attempt.
     typealias Ask =
         @RingActor @Sendable (
             _ ids: [VolumeID], _ deadline: Instant, _ attemptFailed: @escaping (EC2Failure) -> Void
@@ -22,7 +21,7 @@ import Ring
         let id: VolumeID
         let deadline: Instant
         let continuation: CheckedContinuation<Outcome, Never>
-        /// The call that it is part of; nil while it waits for one.
+        /// The call that includes it; nil while it waits for one.
         var call: Call?
         var timer: Task<Void, Never>?
     }
@@ -36,7 +35,7 @@ import Ring
     private let time: any TimeSource
     private let ask: Ask
     private var lookups: [UInt64: Lookup] = [:]
-    /// The numbers of those that wait for a call, the first first.
+    /// The numbers of the lookups that wait for a call, in order.
     private var queue: [UInt64] = []
     /// The call whose end the queue waits for.
     private var current: Call?
@@ -47,7 +46,7 @@ import Ring
         self.ask = ask
     }
 
-    /// Nil where there is no such volume.
+    /// Nil if there is no such volume.
     func volume(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription? {
         lastNumber += 1
         let number = lastNumber
@@ -66,14 +65,14 @@ import Ring
         return try outcome.get()
     }
 
-    /// Sends what waits.
+    /// Sends the waiting lookups.
     private func depart() {
         let members = queue.prefix(Limit.volumesPerLookupMax)
         queue.removeFirst(members.count)
         let call = Call()
         call.waiting = members.count
         for number in members { lookups[number]?.call = call }
-        // Any member may wait so long; those that may not have their timers.
+        // The latest deadline: lookups with an earlier one have their own timers.
         let deadline = members.compactMap { lookups[$0]?.deadline }.max()
         let ids = Set(members.compactMap { lookups[$0]?.id })
         guard let deadline else { return }
@@ -114,7 +113,7 @@ import Ring
         lookup.continuation.resume(returning: outcome)
     }
 
-    /// Sees to it that one that waits for another's call waits neither for long nor past its
+    /// Ensures that a lookup that waits for another call waits neither too long nor beyond its
     /// deadline.
     private func watch(_ number: UInt64) {
         guard let deadline = lookups[number]?.deadline else { return }

@@ -1,4 +1,4 @@
-/// An error as the EC2 API answers it.
+/// An error of the EC2 API.
 ///
 /// Codes and their meaning: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
 package struct APIError: Error, Sendable, Equatable {

@@ -3,7 +3,7 @@
 /// Source: docs.aws.amazon.com/ebs/latest/userguide/device_naming.html, HVM; the last two-letter
 /// name that EC2 accepts is xvddx.
 enum DeviceNameRules {
-    /// `name` as a mapping lists it, with `/dev/`; nil where EC2 does not accept it.
+    /// `name` as a mapping lists it, with `/dev/`; nil if EC2 does not accept it.
     static func canonical(_ name: String) -> String? {
         let bare = name.hasPrefix("/dev/") ? name.dropFirst(5) : name[...]
         guard let letters = suffix(bare), isValid(letters, xvd: bare.hasPrefix("xvd")) else {
@@ -18,7 +18,7 @@ enum DeviceNameRules {
         return "xvd" + (suffix(bare) ?? bare)
     }
 
-    /// What follows `sd` or `xvd`.
+    /// The part after `sd` or `xvd`.
     private static func suffix(_ bare: Substring) -> Substring? {
         if bare.hasPrefix("xvd") { return bare.dropFirst(3) }
         if bare.hasPrefix("sd") { return bare.dropFirst(2) }

@@ -1,35 +1,35 @@
-/// Something that goes wrong on purpose.
+/// An injected fault.
 package struct Fault: Sendable, Equatable {
     package enum Kind: Sendable, Equatable {
-        /// An EC2 error, or at IMDS a bare status, instead of the call.
+        /// An EC2 error instead of the call; for IMDS, a bare status.
         case error(APIError)
-        /// The connection ends without an answer; the call was not applied.
+        /// The connection ends without a response; the call was not applied.
         case lostBefore
-        /// The connection ends without an answer; the call was applied.
+        /// The connection ends without a response; the call was applied.
         case lostAfter
-        /// The connection is reset (RST) without an answer; the call was not applied.
+        /// The connection is reset (RST) without a response; the call was not applied.
         case reset
-        /// The answer of an applied call ends in the middle of its body.
+        /// The response to an applied call ends in the middle of its body.
         case truncated
-        /// The answer of an applied call takes this much longer, and its body comes in pieces.
+        /// The response to an applied call takes this much longer, and its body arrives in pieces.
         case slow(milliseconds: Int)
         /// The call takes this much longer on its way to EC2, before it is applied.
         case late(milliseconds: Int)
         /// The call is applied only once the faults are removed.
         case held
-        /// No answer comes and the connection stays; the call was not applied.
+        /// There is no response and the connection stays open; the call was not applied.
         case hang
-        /// The device never appears; the attachment stays `attaching` where `stuck`.
+        /// The device never appears; if `stuck`, the attachment stays `attaching`.
         case deviceNever(stuck: Bool)
-        /// EC2 takes the attachment back this much later, and no device appears: so ends that of an
+        /// EC2 ends the attachment this much later, and no device appears. This happens with an
         /// encrypted volume whose key EC2 may not use.
         case attachmentEnds(milliseconds: Int)
-        /// The device's node and sysfs entry stay, dead, after a detachment, as long as something has
-        /// it mounted.
+        /// After a detachment, the device's node and sysfs entry stay, but dead, as long as
+        /// something has it mounted.
         case deviceStays
         /// The device appears this much later.
         case deviceLate(milliseconds: Int)
-        /// The device is nvme<number>n1, whatever is free below it.
+        /// The device is nvme<number>n1, even if a lower number is free.
         case deviceNumber(Int)
         /// The controller reports this serial number.
         case deviceSerial(String)
@@ -45,9 +45,9 @@ package struct Fault: Sendable, Equatable {
     }
 
     package enum Frequency: Sendable, Equatable {
-        /// The next so many times.
+        /// The next occasions, this many of them.
         case count(Int)
-        /// This share of all times, evenly spread: 0.25 is each fourth time. No randomness.
+        /// This fraction of all occasions, evenly spread: 0.25 is every fourth. Not random.
         case share(Double)
     }
 
@@ -55,7 +55,7 @@ package struct Fault: Sendable, Equatable {
     package var action: String
     package var kind: Kind
     package var frequency: Frequency
-    /// IMDS: only paths that begin so. Device: only this volume.
+    /// For IMDS: only paths with this prefix. For Device: only this volume.
     package var subject: String?
 
     package init(action: String, kind: Kind, frequency: Frequency, subject: String? = nil) {
@@ -66,7 +66,7 @@ package struct Fault: Sendable, Equatable {
     }
 }
 
-/// The faults in force.
+/// The active faults.
 package struct Faults: Sendable {
     private var faults: [(fault: Fault, due: Double)] = []
 
@@ -75,7 +75,7 @@ package struct Faults: Sendable {
     package mutating func add(_ fault: Fault) { faults.append((fault, 0)) }
     package mutating func removeAll() { faults = [] }
 
-    /// The fault for this occasion, if there is one; the first that was added wins.
+    /// The fault for this occasion, if any; the first one that was added wins.
     package mutating func take(_ action: String, subject: String = "") -> Fault.Kind? {
         for index in faults.indices where applies(faults[index].fault, action, subject) {
             switch faults[index].fault.frequency {
@@ -86,7 +86,7 @@ package struct Faults: Sendable {
                 return kind
             case .count: continue
             case .share(let share):
-                // A hair's breadth makes ten tenths one.
+                // A tiny addition, so that ten tenths make one.
                 faults[index].due += share + 1e-9
                 guard faults[index].due >= 1 else { continue }
                 faults[index].due -= 1

@@ -1,4 +1,4 @@
-/// The `Filter.N` parameters of a Describe action: all must hold, each by any of its values.
+/// The `Filter.N` parameters of a Describe action: all must match, each by any of its values.
 struct Filters {
     private var conditions: [(name: String, patterns: [String])] = []
 
@@ -17,8 +17,8 @@ struct Filters {
         }
     }
 
-    /// Whether something with these properties passes; `properties` gives a filter's values, nil
-    /// for a filter that the action does not have.
+    /// Whether something with these properties matches; `properties` returns the values for a
+    /// filter, nil for a filter that the action does not support.
     func accept(
         tags: [String: String], _ properties: (String) -> [String]?
     ) throws(APIError) -> Bool {

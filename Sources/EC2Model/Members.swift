@@ -1,6 +1,6 @@
 import Base
 
-/// How volumes and instances look in answers, and to filters.
+/// The form of volumes and instances in responses and for filters.
 ///
 /// Source of the member names: docs.aws.amazon.com/AWSEC2/latest/APIReference.
 
@@ -29,7 +29,7 @@ extension Attachment {
 }
 
 extension Volume {
-    /// CreateVolume answers without the attachment set.
+    /// The response to CreateVolume has no attachment set.
     func members(withAttachments: Bool = true) -> [XMLNode] {
         var members = [
             XMLNode("volumeId", "\(id)"), XMLNode("size", "\(gibibytes)"),
@@ -90,7 +90,7 @@ extension Region {
         ]
         if !instance.tags.isEmpty { members.append(tagSet(instance.tags)) }
         return members + [
-            // EC2 says xen for Nitro instances too.
+            // EC2 reports xen for Nitro instances too.
             XMLNode("hypervisor", "xen"), XMLNode("ebsOptimized", "true"),
             XMLNode(
                 "hibernationOptions", [XMLNode("configured", "\(instance.canHibernate)")]),
@@ -145,7 +145,7 @@ extension Region {
         }
     }
 
-    /// A mapping knows no `busy` (API_EbsInstanceBlockDevice.html).
+    /// A mapping has no `busy` (API_EbsInstanceBlockDevice.html).
     private func mappingStatus(_ state: Attachment.State) -> String {
         state == .busy ? "detaching" : state.rawValue
     }

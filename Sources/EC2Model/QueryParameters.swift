@@ -4,7 +4,7 @@ package struct QueryParameters: Sendable, Equatable {
 
     package init(_ values: [String: String]) { self.values = values }
 
-    /// Decodes `application/x-www-form-urlencoded`; nil where the encoding is broken.
+    /// Decodes `application/x-www-form-urlencoded`; nil if the encoding is invalid.
     package init?(form: [UInt8]) {
         values = [:]
         for pair in form.split(separator: UInt8(ascii: "&")) {
@@ -33,7 +33,7 @@ package struct QueryParameters: Sendable, Equatable {
         return found.sorted()
     }
 
-    /// Nil where it is absent; an error where it is neither `true` nor `false`.
+    /// Nil if it is absent; throws if it is neither `true` nor `false`.
     func flag(_ name: String) throws(APIError) -> Bool? {
         guard let text = values[name] else { return nil }
         switch text.lowercased() {

@@ -1,6 +1,6 @@
 package import Base
 
-/// A volume as the simulated Region keeps it.
+/// A volume of the simulated Region.
 package struct Volume: Sendable, Equatable {
     package enum State: String, Sendable, CaseIterable {
         case creating, available, inUse = "in-use", deleting
@@ -9,7 +9,7 @@ package struct Volume: Sendable, Equatable {
     package var id: VolumeID
     package var state: State
     package var zone: String
-    /// Of the backing file, in bytes.
+    /// The size of the backing file, in bytes.
     package var bytes: UInt64
     package var snapshotID: String?
     package var type: String
@@ -37,7 +37,7 @@ package struct Volume: Sendable, Equatable {
         self.tags = tags
     }
 
-    /// As EC2 tells it: whole GiB, rounded up.
+    /// As EC2 reports it: whole GiB, rounded up.
     package var gibibytes: UInt64 { (bytes + (1 << 30) - 1) >> 30 }
 
     func index(of instance: InstanceID) -> Int? {
@@ -51,33 +51,33 @@ package struct Attachment: Sendable, Equatable {
         case attaching, attached, detaching, busy
     }
 
-    /// What is known of the device on the instance.
+    /// The state of the device on the instance.
     package enum Device: Sendable, Equatable {
-        /// Not there, and no order is out.
+        /// Absent, without a pending order.
         case absent
-        /// Ordered, or there.
+        /// Ordered, or present.
         case present
-        /// Ordered away.
+        /// Its removal is ordered.
         case leaving
     }
 
     package var instance: InstanceID
-    /// The name that was asked for, `/dev/sdf`.
+    /// The requested name, `/dev/sdf`.
     package var deviceName: String
     package var state: State
     package var device = Device.absent
-    /// The device's path, once it is there.
+    /// The device's path, once it is present.
     package var node: String?
     package var attachedAt: Int64
-    /// Whether the volume goes with its instance.
+    /// Whether the volume is deleted with its instance.
     package var deleteOnTermination = false
     var force = false
-    /// Tells this attachment from a later one of the same volume and instance.
+    /// Distinguishes this attachment from a later one of the same volume and instance.
     var number: Int
     var plug: DeviceOrder.Plug
 }
 
-/// An instance as the simulated Region keeps it.
+/// An instance of the simulated Region.
 package struct Instance: Sendable, Equatable {
     package enum State: String, Sendable, CaseIterable {
         case pending, running, stopping, stopped, shuttingDown = "shutting-down", terminated
@@ -97,7 +97,7 @@ package struct Instance: Sendable, Equatable {
 
     package enum Mode: String, Sendable, CaseIterable { case nitro, xen }
 
-    /// Whether each network interface after the first takes a volume's place, on Nitro.
+    /// Whether each network interface after the first reduces the limit by one, on Nitro.
     package enum LimitType: String, Sendable, CaseIterable { case shared, dedicated }
 
     package var id: InstanceID
@@ -106,19 +106,19 @@ package struct Instance: Sendable, Equatable {
     package var mode: Mode
     package var state: State
     package var launchedAt: Int64
-    /// How many volumes it takes, its root volume among them, with one network interface.
+    /// How many volumes it can have with one network interface, including the root volume.
     package var attachmentsMax: Int
-    /// Nil: DescribeInstanceTypes tells neither this nor the limit, as before September 2025.
+    /// Nil: DescribeInstanceTypes reports neither this nor the limit, as before September 2025.
     package var limitType: LimitType? = .shared
     package var networkInterfaces = 1
-    /// NVMe disks that the type brings along; `attachmentsMax` is what they leave.
+    /// NVMe disks of the instance store; `attachmentsMax` already excludes them.
     package var instanceStoreDisks = 0
-    /// Whether DetachVolume waits, `busy`, until the guest has unmounted the volume, as Xen lets it.
-    /// Nitro takes the device away under what has it mounted.
+    /// Whether DetachVolume waits in the state `busy` until the guest has unmounted the volume, as
+    /// on Xen. Nitro removes the device even while it is mounted.
     package var holdsDetachBack: Bool
-    /// Whether it was launched as one that can hibernate.
+    /// Whether it was launched with hibernation enabled.
     package var canHibernate = false
-    /// Why it is not running, as EC2 gives the code: `Client.UserInitiatedHibernate`.
+    /// Why it is not running, as EC2's code: `Client.UserInitiatedHibernate`.
     package var stateReason: String?
     package var tags: [String: String] = [:]
 
@@ -133,32 +133,33 @@ package struct Instance: Sendable, Equatable {
         self.state = state
         self.launchedAt = launchedAt
         holdsDetachBack = mode == .xen
-        // As DescribeInstanceTypes answers: Nitro's 28 less one network interface; Xen's 40.
+        // As in DescribeInstanceTypes: 28 less one network interface for Nitro; 40 for Xen.
         self.attachmentsMax = attachmentsMax ?? (mode == .nitro ? 27 : 40)
     }
 
     package var rootDeviceName: String { mode == .nitro ? "/dev/xvda" : "/dev/sda1" }
 
-    /// Whether its memory, and with it what it has mounted, outlives its stop.
+    /// Whether its memory, including its mounts, survives its stop.
     var isHibernated: Bool { stateReason == Self.hibernated }
 
     static let hibernated = "Client.UserInitiatedHibernate"
 
-    /// The root volume of an instance that no volume is attached to under the root's name. No Describe
-    /// of volumes lists it.
+    /// The root volume of an instance without an attachment under the root device's name.
+    /// DescribeVolumes does not list it.
     var rootVolumeID: String { "vol-ffff" + id.description.dropFirst(6) }
 }
 
-/// What the model asks of whoever makes the devices. The outcome is told back to the `Region`.
+/// An order of the model to the code that creates the devices, which reports the outcome to the
+/// `Region`.
 package struct DeviceOrder: Sendable, Equatable {
     package struct Plug: Sendable, Equatable {
         /// nvme<number>n1; nil for the next free one.
         package var number: Int?
-        /// What the controller reports.
+        /// The serial number that the controller reports.
         package var serial: String
         /// Xen: the name of the node, `xvdf`; nil on Nitro.
         package var xenNode: String?
-        /// Whether its node and sysfs entry outlive a detachment while something has it mounted.
+        /// Whether its node and sysfs entry survive a detachment while something has it mounted.
         package var stays = false
 
         package init(number: Int? = nil, serial: String, xenNode: String? = nil) {
@@ -170,7 +171,7 @@ package struct DeviceOrder: Sendable, Equatable {
 
     package enum Kind: Sendable, Equatable {
         case plug(Plug)
-        /// Takes the device away, unless something holds it. `force`: also then, and under it.
+        /// Removes the device unless something holds it; with `force`, even then.
         case unplug(force: Bool)
     }
 
@@ -182,20 +183,20 @@ package struct DeviceOrder: Sendable, Equatable {
 
 /// How long things take.
 package struct Latency: Sendable, Equatable {
-    /// A call of the API, from request to answer; half of it passes before it is applied.
+    /// An API call, from request to response; it is applied after half of this time.
     package var api = Duration.zero
     /// From an accepted AttachVolume until the device appears.
     package var device = Duration.zero
-    /// From an accepted AttachVolume until the attachment is `attached`; EC2 couples it to the
-    /// device only loosely, and so do these two figures.
+    /// From an accepted AttachVolume until the attachment is `attached`; EC2 couples this only
+    /// loosely to the device, hence two figures.
     package var attached = Duration.zero
-    /// From an accepted DetachVolume until the device goes.
+    /// From an accepted DetachVolume until the device disappears.
     package var detach = Duration.zero
     /// Until an instance has started, stopped or terminated, and a volume is created or deleted.
     package var change = Duration.zero
-    /// How old DescribeVolumes' answers are: EC2 is only eventually consistent.
+    /// The age of DescribeVolumes' responses: EC2 is only eventually consistent.
     package var consistency = Duration.zero
-    /// How old the tags in them are, where that is longer.
+    /// The age of the tags in them, if that is longer.
     package var tagConsistency = Duration.zero
 
     package init() {}

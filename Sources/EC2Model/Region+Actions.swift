@@ -1,10 +1,10 @@
 package import Base
 
-/// The Query API: an action and its parameters in, the members of the answer out.
+/// The Query API: takes an action and its parameters, returns the members of the response.
 extension Region {
     package static let apiVersion = "2016-11-15"
 
-    /// Counts the call against the account's rate. Comes before `perform`.
+    /// Counts the call against the account's rate. Call it before `perform`.
     package mutating func admit(
         _ action: String, _ parameters: QueryParameters, at now: Instant
     ) throws(APIError) {
@@ -16,7 +16,7 @@ extension Region {
         }
     }
 
-    /// Carries out a call. `newID` makes the id of what the call creates: 17 hex digits.
+    /// Executes a call. `newID` generates the id of what the call creates: 17 hex digits.
     package mutating func perform(
         _ action: String, _ parameters: QueryParameters, at now: Moment, newID: () -> String
     ) throws(APIError) -> [XMLNode] {

@@ -1,6 +1,6 @@
 package import Base
 
-/// The life of an attachment: attaching, attached, detaching or busy, gone.
+/// The life cycle of an attachment: attaching, attached, detaching or busy, gone.
 extension Region {
     func requireAttachable(_ volume: Volume, to instance: Instance) throws(APIError) {
         if volume.state == .inUse {
@@ -23,7 +23,8 @@ extension Region {
         }
     }
 
-    /// The name as mappings list it, if the instance has place for one more under it.
+    /// The name as mappings list it, if the instance has room for one more volume and the name is
+    /// free.
     func freeDeviceName(_ name: String, on instance: Instance) throws(APIError) -> String {
         guard let canonical = DeviceNameRules.canonical(name) else {
             throw .invalidValue(name, for: "device", "\(name) is not a valid EBS device name.")
@@ -68,7 +69,7 @@ extension Region {
         }.sorted { $0.attachment.deviceName < $1.attachment.deviceName }
     }
 
-    /// Attaches a volume that was found to be attachable; the device comes later.
+    /// Attaches a volume that was found to be attachable; the device appears later.
     mutating func beginAttach(
         _ id: VolumeID, to instance: InstanceID, as deviceName: String, at now: Moment
     ) {
@@ -99,8 +100,9 @@ extension Region {
         if let attachedAt { schedule(.attached(id, attachment: number), at: attachedAt) }
     }
 
-    /// Makes a volume one that has been attached before the simulation began. Refused as
-    /// AttachVolume refuses, but for the name of the root device: that makes it the root volume.
+    /// Makes a volume attached since before the simulation began. Fails for the same reasons as
+    /// AttachVolume, except that the name of the root device is allowed: it makes the volume the
+    /// root volume.
     package mutating func setAttached(
         _ id: VolumeID, to instance: InstanceID, as deviceName: String,
         deleteOnTermination: Bool? = nil, at now: Moment
@@ -143,7 +145,7 @@ extension Region {
         return number
     }
 
-    /// Begins, or with `force` hurries, the end of an attachment.
+    /// Begins the end of an attachment, or with `force` accelerates it.
     mutating func beginDetach(
         _ id: VolumeID, _ attachment: Attachment, force: Bool, at now: Moment
     ) {
@@ -214,7 +216,7 @@ extension Region {
         }
     }
 
-    /// The device of an unplug order is held (mounted): EC2 says `busy` and goes on trying.
+    /// The device of an unplug order is held (mounted): EC2 reports `busy` and keeps trying.
     package mutating func held(_ order: DeviceOrder, at now: Moment) {
         if attachment(order.volume, order.attachment)?.state != .busy {
             note("detach-busy", order.volume, order.instance, at: now.instant)

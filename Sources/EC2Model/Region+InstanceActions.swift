@@ -86,7 +86,7 @@ extension Region {
         return [.list("instancesSet", changes)]
     }
 
-    /// Of the attributes only whether a volume goes with its instance.
+    /// The only supported attribute is whether a volume is deleted with its instance.
     mutating func modifyInstanceAttribute(
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {

@@ -1,11 +1,11 @@
 import Base
 
-/// DescribeInstanceTypes, of the types that the instances have.
+/// DescribeInstanceTypes, for the types of the existing instances.
 extension Region {
     func describeInstanceTypes(_ parameters: QueryParameters) throws(APIError) -> [XMLNode] {
         let filters = try Filters(parameters)
         let named = parameters.list("InstanceType")
-        // Where instances of one type differ, the first one stands for the type.
+        // If instances of one type differ, the first one represents the type.
         let byType = Dictionary(
             instances.values.sorted { $0.id.description < $1.id.description }.map { ($0.type, $0) },
             uniquingKeysWith: { first, _ in first })

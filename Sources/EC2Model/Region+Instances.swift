@@ -1,6 +1,6 @@
 import Base
 
-/// Instances, and what becomes of their volumes.
+/// Instances, and what happens to their volumes.
 extension Region {
     /// Adds an instance, or changes one. Its volumes' devices follow its state.
     package mutating func set(_ instance: Instance, at now: Moment) {
@@ -30,10 +30,10 @@ extension Region {
                 changeAttachment(volume, attachment.number, at: now) { $0.force = false }
                 schedule(.plug(volume, attachment: attachment.number), at: now.instant)
             case .stopped where instances[id]?.isHibernated == true:
-                // Its kernel sleeps, and with it what has the device mounted.
+                // Its kernel is suspended, together with whatever has the device mounted.
                 break
             case .stopped, .terminated:
-                // The machine is gone, and with it whoever held the device.
+                // The machine is gone, together with whatever held the device.
                 changeAttachment(volume, attachment.number, at: now) {
                     $0.force = true
                     if state == .terminated { $0.state = .detaching }

@@ -37,7 +37,7 @@ extension Region {
                     if create {
                         tags[key] = value ?? ""
                     } else if value == nil || tags[key] == value {
-                        // With a value given, a tag goes only if it still has that value.
+                        // If a value is given, a tag is removed only if it still has that value.
                         tags[key] = nil
                     }
                 }
@@ -46,7 +46,8 @@ extension Region {
         return [XMLNode("return", "true")]
     }
 
-    /// How many tags a resource bears: docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html.
+    /// How many tags a resource can have:
+    /// docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html.
     private static let tagsMax = 50
 
     private func requireRoom(

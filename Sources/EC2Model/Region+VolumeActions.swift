@@ -142,7 +142,7 @@ extension Region {
         return [XMLNode("return", "true")]
     }
 
-    /// Size, type and Multi-Attach. The edge makes the device follow when it sees a new size.
+    /// Size, type and Multi-Attach. The edge adapts the device when it sees a new size.
     mutating func modifyVolume(
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {
@@ -173,7 +173,7 @@ extension Region {
         return [XMLNode("volumeModification", members)]
     }
 
-    /// Multi-Attach is for io1 and io2, and is turned on or off while nothing has the volume:
+    /// Multi-Attach is for io1 and io2, and can be changed only while the volume is not attached:
     /// docs.aws.amazon.com/ebs/latest/userguide/working-with-multi-attach.html.
     private func requireModifiable(
         _ volume: Volume, to type: String, multiAttach: Bool

@@ -2,9 +2,9 @@ package import Base
 
 /// One account's volumes and instances in one Region: a state machine without I/O.
 ///
-/// Time comes in with every call. What should happen later is kept in a list of timers: call
-/// `advance` when `nextTimer` is reached, and after every other call; carry out the orders that it
-/// returns, and report what came of each.
+/// Every call passes the time. Future events are kept in a list of timers: call `advance` when
+/// `nextTimer` is reached, and after every other call; execute the orders that it returns, and
+/// report the outcome of each.
 package struct Region: Sendable {
     package let name: String
     package let accountID: String
@@ -15,7 +15,7 @@ package struct Region: Sendable {
     package internal(set) var instances: [InstanceID: Instance] = [:]
     package private(set) var events: [Event] = []
 
-    /// How soon a detach is tried again while the device is held.
+    /// The interval between attempts to detach a device that is held.
     package static let busyRetryTime: Duration = .milliseconds(100)
 
     enum Timer: Sendable {
@@ -30,7 +30,7 @@ package struct Region: Sendable {
 
     private var timers: [(due: Instant, timer: Timer)] = []
     private var orders: [DeviceOrder] = []
-    /// What DescribeVolumes still has to show where answers are old; nil: no such volume.
+    /// What DescribeVolumes still shows if responses are old; nil: no such volume.
     private var history: [VolumeID: [(at: Instant, volume: Volume?)]] = [:]
     private var attachmentCount = 0
     private var eventCount = 0
@@ -45,8 +45,8 @@ package struct Region: Sendable {
     /// When the next timer is due.
     package var nextTimer: Instant? { timers.map(\.due).min() }
 
-    /// Lets everything happen that is due at `now`, and gives the orders that came of it and of
-    /// the calls before.
+    /// Executes everything that is due at `now`, and returns the orders that result from it and
+    /// from earlier calls.
     package mutating func advance(to now: Moment) -> [DeviceOrder] {
         while let index = nextIndex(due: now.instant) {
             let timer = timers.remove(at: index).timer
@@ -84,7 +84,7 @@ package struct Region: Sendable {
 
     // MARK: Volumes
 
-    /// Adds a volume as it is.
+    /// Adds a volume unchanged.
     package mutating func add(_ volume: Volume, at now: Moment) {
         setVolume(volume.id, to: volume, at: now)
     }
@@ -126,7 +126,7 @@ package struct Region: Sendable {
     private mutating func setVolume(_ id: VolumeID, to volume: Volume?, at now: Moment) {
         let age = max(latency.consistency, latency.tagConsistency)
         if age > .zero {
-            // The first entry says how it was before the first change that is remembered.
+            // The first entry is the state before the first remembered change.
             var past = history[id] ?? [(Instant(nanoseconds: 0), volumes[id])]
             past.append((now.instant, volume))
             let horizon = now.instant + (.zero - age)
@@ -173,7 +173,7 @@ package struct Region: Sendable {
 
     private static let eventsMax = 20_000
 
-    /// Notes that something happened; the older half goes when there are more than `eventsMax`.
+    /// Records an event; if there are more than `eventsMax`, drops the oldest half.
     package mutating func note(
         _ name: String, _ volume: VolumeID? = nil, _ instance: InstanceID? = nil,
         _ detail: String? = nil, at now: Instant

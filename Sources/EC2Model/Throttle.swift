@@ -1,6 +1,6 @@
 import Base
 
-/// A token bucket: `burst` tokens at most, refilled at `perSecond`.
+/// A token bucket with at most `burst` tokens, refilled at `perSecond`.
 package struct Bucket: Sendable, Equatable {
     package var burst: Double
     package var perSecond: Double
@@ -11,11 +11,11 @@ package struct Bucket: Sendable, Equatable {
     }
 }
 
-/// EC2's limits on the rate of requests, one account in one Region.
+/// EC2's limits on the request rate of one account in one Region.
 ///
 /// Source: docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html.
 package struct Throttle: Sendable {
-    /// False lets everything pass.
+    /// False disables throttling.
     package var isEnabled = true
     private var buckets: [String: Bucket] = [
         Name.nonMutating: Bucket(burst: 100, perSecond: 20),
@@ -28,7 +28,7 @@ package struct Throttle: Sendable {
     ]
     private var levels: [String: (tokens: Double, at: Instant)] = [:]
 
-    /// The buckets that stand for actions without one of their own.
+    /// The default buckets, for actions without their own.
     package enum Name {
         package static let nonMutating = "non-mutating"
         package static let mutating = "mutating"
@@ -43,12 +43,12 @@ package struct Throttle: Sendable {
         levels = levels.filter { !$0.key.hasSuffix("|" + name) }
     }
 
-    /// Takes a token; false where there is none. `unfiltered`: a Describe without filter or page.
+    /// Takes a token; false if there is none. `unfiltered`: a Describe without filter or page.
     mutating func admit(_ action: String, unfiltered: Bool, at now: Instant) -> Bool {
         guard isEnabled else { return true }
         let name = bucketName(action, unfiltered: unfiltered)
         guard let bucket = buckets[name] else { return true }
-        // Each action has a bucket to itself, also where its size is a default.
+        // Each action has its own bucket, even if its size is a default.
         let key = "\(action)|\(name)"
         var tokens = bucket.burst
         if let level = levels[key] {

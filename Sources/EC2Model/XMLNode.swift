@@ -1,4 +1,4 @@
-/// An element of an answer, to be written.
+/// An element of a response to be written.
 package struct XMLNode: Sendable, Equatable {
     package enum Content: Sendable, Equatable {
         case text(String)
@@ -18,12 +18,12 @@ package struct XMLNode: Sendable, Equatable {
         content = .children(children)
     }
 
-    /// A list as EC2 writes it: `<name><item>…</item>…</name>`.
+    /// A list in EC2's form: `<name><item>…</item>…</name>`.
     package static func list(_ name: String, _ items: [[XMLNode]]) -> XMLNode {
         XMLNode(name, items.map { XMLNode("item", $0) })
     }
 
-    /// The element as a document, `namespace` being its default one.
+    /// The element as a document with the default namespace `namespace`.
     package func document(namespace: String? = nil) -> String {
         var text = #"<?xml version="1.0" encoding="UTF-8"?>"# + "\n"
         write(to: &text, attributes: namespace.map { " xmlns=\"\($0)\"" } ?? "")

@@ -3,7 +3,7 @@ import HTTPWire
 import Ring
 import Streams
 
-/// One request on its way: what it is, how far it has come, and how it is carried over a stream.
+/// One request in progress: what it is, how far it has got, and how it is exchanged over a stream.
 @RingActor
 final class Call {
     enum Phase: Sendable {
@@ -11,19 +11,19 @@ final class Call {
         case awaitingHead, receivingBody
     }
 
-    /// What came back.
+    /// The result.
     struct Answer: Sendable {
         var response: HTTPResponse
-        /// Whether the connection can carry another request.
+        /// Whether the connection can be reused for another request.
         var keepsAlive: Bool
     }
 
     let deadline: Instant
     let limits: HTTPClient.TimeLimits
     var phase = Phase.queued
-    /// Whether some of the request was sent, by this attempt or one before.
+    /// Whether some of the request was sent, by this attempt or an earlier one.
     private(set) var hasSent = false
-    /// Whether some of an answer to this attempt came.
+    /// Whether some of a response to this attempt was received.
     private(set) var hasReceived = false
 
     private let method: String
@@ -47,8 +47,8 @@ final class Call {
         parser = ResponseParser(method: request.method, bodyMax: bodyMax)
     }
 
-    /// Sends the request and receives its response. After an error the stream is only good for
-    /// closing. Throws `StreamError`, `HTTPWireError`, or a time limit's `HTTPClientError`.
+    /// Sends the request and receives its response. After an error the stream can only be closed.
+    /// Throws `StreamError`, `HTTPWireError`, or a time limit's `HTTPClientError`.
     func run(over stream: ByteStream) async throws -> Answer {
         parser = ResponseParser(method: method, bodyMax: bodyMax)
         hasReceived = false
@@ -68,13 +68,13 @@ final class Call {
             return response
         }
         guard let response else { preconditionFailure("the loop ends with a response") }
-        // Bytes beyond the response answer nothing: what follows them cannot be trusted.
+        // Bytes beyond the response do not answer any request: nothing after them can be trusted.
         return Answer(response: response, keepsAlive: parser.keepsAlive && input.isEmpty)
     }
 
     private func send(over stream: ByteStream) async throws {
         if let latest, RingActor.ring.now > latest {
-            throw HTTPClientError(.timedOut, "it could not be sent within the time for that")
+            throw HTTPClientError(.timedOut, "it could not be sent in time")
         }
         phase = .sending
         let output = ByteBuffer(capacity: request.count, max: request.count)
@@ -83,7 +83,7 @@ final class Call {
         try await stream.send(output)
     }
 
-    /// Receives once, and returns the response if it is complete then.
+    /// Receives once, and returns the response if that completes it.
     private func receive(
         from stream: ByteStream, _ input: ByteBuffer
     ) async throws -> HTTPResponse? {
@@ -96,7 +96,7 @@ final class Call {
         return step.response
     }
 
-    /// Runs a part of the call that has a time limit of its own.
+    /// Runs a part of the call that has its own time limit.
     func within<T: Sendable>(
         _ limit: Duration, _ body: @escaping @RingActor @Sendable () async throws -> T
     ) async throws -> T {
@@ -119,10 +119,10 @@ extension Call.Phase {
         switch self {
         case .queued: "waiting for a free connection"
         case .loadingTrust: "loading the CA certificates"
-        case .resolving: "looking the host's name up"
+        case .resolving: "resolving the host name"
         case .connecting: "connecting"
         case .tunnelling: "waiting for the proxy's tunnel"
-        case .handshaking: "shaking hands in TLS"
+        case .handshaking: "performing the TLS handshake"
         case .sending: "sending the request"
         case .awaitingHead: "waiting for the answer"
         case .receivingBody: "receiving the answer"

@@ -5,7 +5,8 @@ import Streams
 import SystemPackage
 import TLS
 
-/// Makes connections: the host's name, TCP, a proxy's tunnel, TLS.
+/// Opens connections: resolves the host name, connects TCP, opens a proxy tunnel, performs the TLS
+/// handshake.
 @RingActor
 final class Connector {
     private let resolver: Resolver
@@ -13,7 +14,7 @@ final class Connector {
     private let loadTrust: HTTPClient.TrustLoader
     private var trust: TLSContext?
     private var loading: Task<TLSContext, any Error>?
-    /// What resumes TLS with each origin.
+    /// The TLS session tickets of each origin.
     private var resumptions: [Origin: TLSResumption] = [:]
     private(set) var statistics = HTTPClient.Statistics()
 
@@ -44,14 +45,14 @@ final class Connector {
         }
     }
 
-    /// Keeps what a session learnt for the next one to its origin.
+    /// Keeps the session's ticket for the next session with its origin.
     func remember(_ session: TLSSession?, with origin: Origin) {
         if let resumption = session?.resumption { resumptions[origin] = resumption }
     }
 
     // MARK: Steps
 
-    /// Loads the trusted certificates once; a failure is not kept.
+    /// Loads the trusted certificates once; a failure is not remembered.
     private func loadedTrust(_ call: Call) async throws -> TLSContext {
         if let trust { return trust }
         call.phase = .loadingTrust
@@ -63,8 +64,8 @@ final class Connector {
         return trust ?? context
     }
 
-    /// A TCP connection to the first of the host's addresses that takes one. Each address has its
-    /// share of the time that is left, so that a dead one leaves some for the next.
+    /// Opens a TCP connection to the first of the host's addresses that accepts one. Each address
+    /// gets a share of the remaining time, so that a dead one leaves time for the next.
     private func dial(_ origin: Origin, _ call: Call) async throws -> Socket {
         let ring = RingActor.ring
         let until = min(ring.now + call.limits.connect, call.deadline)
@@ -108,7 +109,7 @@ final class Connector {
             answer = try await tunnel.run(over: ByteStream(socket))
         } catch {
             try Task.checkCancellation()
-            throw HTTPClientError(.proxy, "\(name) made no tunnel: \(error)")
+            throw HTTPClientError(.proxy, "\(name) did not create a tunnel: \(error)")
         }
         guard answer.response.status / 100 == 2 else {
             throw HTTPClientError(
@@ -126,7 +127,7 @@ final class Connector {
         do {
             try await stream.handshake()
         } catch {
-            // Should the ticket be to blame, the next handshake does without.
+            // In case the ticket caused the failure, the next handshake does not use it.
             resumptions[origin] = nil
             throw error
         }

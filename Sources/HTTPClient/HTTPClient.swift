@@ -4,18 +4,18 @@ package import Ring
 import Streams
 package import TLS
 
-/// An HTTP/1.1 client on the ring, which keeps connections for the next request.
+/// An HTTP/1.1 client on the ring that keeps connections open for the next request.
 ///
-/// It has no timers or wake-ups while it is idle: a connection that the server has closed
-/// meanwhile is found out when it would be used again.
+/// It has no timers or wake-ups while it is idle: it notices that the server has closed a
+/// connection only when it would reuse it.
 @RingActor
 package final class HTTPClient {
-    /// Loads what TLS trusts; called when it is first needed, and again after it has failed.
-    /// Reading CA files takes 30 ms: within `Ring.blocking`. A request waits for it beyond its
-    /// deadline if need be.
+    /// Loads the certificates that TLS trusts; called on first use, and again after a failure.
+    /// Reading CA files takes 30 ms, so it must run within `Ring.blocking`. A request waits for it
+    /// even beyond its deadline.
     package typealias TrustLoader = @RingActor @Sendable () async throws -> TLSContext
 
-    /// How long the parts of a request may take; the caller's deadline counts besides.
+    /// How long the parts of a request may take; the caller's deadline applies in addition.
     package struct TimeLimits: Sendable {
         package var connect = Limit.connectTimeMax
         package var handshake = Limit.handshakeTimeMax
@@ -27,9 +27,9 @@ package final class HTTPClient {
         package init() {}
     }
 
-    /// What was done since the client was made.
+    /// Counters since the client was created.
     package struct Statistics: Sendable, Equatable {
-        /// TCP connections that were made.
+        /// TCP connections that were opened.
         package var connections = 0
         /// TLS handshakes that succeeded, and how many of them resumed a session.
         package var handshakes = 0
@@ -42,7 +42,7 @@ package final class HTTPClient {
     @RingActor
     private final class Pool {
         let permits = Semaphore(permits: Limit.connectionsPerHostMax)
-        /// The most recently used is the last one.
+        /// The most recently used one is last.
         private var idle: [(stream: ByteStream, since: Instant)] = []
 
         func keep(_ stream: ByteStream) {
@@ -55,7 +55,7 @@ package final class HTTPClient {
             return idle.popLast()?.stream
         }
 
-        /// What a burst of requests opened goes when the burst is long over.
+        /// Closes what a burst of requests opened once the burst is long over.
         private func closeOld() {
             let now = RingActor.ring.now
             while let (stream, since) = idle.first, now - since > Limit.connectionIdleTimeMax {
@@ -67,7 +67,7 @@ package final class HTTPClient {
 
     private let connector: Connector
     private let limits: TimeLimits
-    /// As many as the settings have endpoints.
+    /// As many as there are endpoints in the settings.
     private var pools: [Origin: Pool] = [:]
 
     package init(
@@ -82,13 +82,13 @@ package final class HTTPClient {
 
     /// Sends a request and returns its response, whatever its status.
     ///
-    /// The request is sent again, once, if it went out on a kept connection that broke before
-    /// anything of an answer came, and `isIdempotent`: doing it twice is as good as once. Else the
-    /// error says whether the server may have received it.
+    /// The request is sent a second time if it was sent on a reused connection that broke before
+    /// any byte of a response was received, and if `isIdempotent`: applying it twice has the same
+    /// effect as once. Otherwise the error says whether the server may have received it.
     ///
     /// - Parameters:
-    ///   - bodyMax: The largest body that is taken, in bytes.
-    ///   - isIdempotent: By default what RFC 9110, section 9.2.2, says of the method.
+    ///   - bodyMax: The maximum size of the body, in bytes.
+    ///   - isIdempotent: By default what RFC 9110, section 9.2.2, says about the method.
     ///   - latest: Once it has passed nothing is sent any more, however long the connection took; the
     ///     error then is `timedOut`.
     package func send(
@@ -125,7 +125,7 @@ package final class HTTPClient {
             do {
                 return try await exchange(call, over: stream, origin, pool)
             } catch {
-                // The server may have closed it just as the request was on its way.
+                // The server may have closed it while the request was in transit.
                 guard canRepeat, !call.hasReceived, isBreakage(error) else { throw error }
             }
         }
@@ -147,7 +147,7 @@ package final class HTTPClient {
         }
     }
 
-    /// The most recently used connection that still stands.
+    /// The most recently used connection that is still open.
     private func idleStream(of pool: Pool) async -> ByteStream? {
         while let stream = pool.takeIdle() {
             if await stream.isQuiet() { return stream }

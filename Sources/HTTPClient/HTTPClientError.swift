@@ -4,32 +4,32 @@ import Streams
 import SystemPackage
 import TLS
 
-/// Why a request brought no response.
+/// Why a request had no response.
 package struct HTTPClientError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Reason: Sendable, Equatable {
-        /// The request cannot be put on the wire.
+        /// The request cannot be serialised.
         case invalidRequest
-        /// The host's name has no address, or nobody could be asked.
+        /// The host name has no address, or no name server answered.
         case unknownHost
         /// No connection: refused, unreachable, or too slow.
         case unreachable
-        /// The proxy did not make the tunnel.
+        /// The proxy did not create the tunnel.
         case proxy
-        /// The certificate or the protocol, or the CA file here.
+        /// The certificate, the protocol, or this machine's CA file.
         case tls
         /// The connection broke before the response was complete.
         case broken
-        /// The answer is no HTTP response, or one that is not taken here.
+        /// The response is not valid HTTP, or not accepted here.
         case malformedResponse
-        /// The answer passes a limit of size.
+        /// The response exceeds a size limit.
         case tooLarge
-        /// A limit of time passed, or the caller's deadline.
+        /// A time limit or the caller's deadline passed.
         case timedOut
         case cancelled
     }
 
     package var reason: Reason
-    /// What was being done and what was found: one line for a person, without credentials.
+    /// What was being done and what was found: one line for a human, without credentials.
     package var found: String
     /// Whether some of the request was sent, so that the server may have acted on it.
     package var mayHaveReachedServer: Bool
@@ -44,7 +44,7 @@ package struct HTTPClientError: Error, Sendable, Equatable, CustomStringConverti
 }
 
 extension HTTPClientError {
-    /// What ended `call`, in the terms of the caller.
+    /// The reason why `call` ended, in the caller's terms.
     @RingActor
     init(_ error: any Error, _ call: Call, _ origin: Origin) {
         let (reason, found) = explanation(of: error, in: call.phase)
@@ -52,7 +52,7 @@ extension HTTPClientError {
     }
 }
 
-/// Whether the connection broke or ended, which says nothing of the request itself.
+/// Whether the connection broke or ended, which says nothing about the request itself.
 func isBreakage(_ error: any Error) -> Bool {
     switch error {
     case StreamError.socket(let errno): errno != .canceled

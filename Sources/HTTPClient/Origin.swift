@@ -1,6 +1,6 @@
 import Ring
 
-/// Where requests go: scheme, host and port. Connections are kept for each origin apart.
+/// Where requests go: scheme, host and port. Connections are kept separately for each origin.
 package struct Origin: Hashable, Sendable, CustomStringConvertible {
     package enum Scheme: String, Sendable {
         case http, https
@@ -22,10 +22,10 @@ package struct Origin: Hashable, Sendable, CustomStringConvertible {
         self.port = port ?? scheme.defaultPort
     }
 
-    /// `host:port`, an IPv6 literal in brackets: what CONNECT takes.
+    /// `host:port` for CONNECT, with an IPv6 literal in brackets.
     package var authority: String { "\(bracketed):\(port)" }
 
-    /// The value of Host: without the port where it is the scheme's own.
+    /// The value of Host: without the port if it is the scheme's default.
     package var hostHeader: String { port == scheme.defaultPort ? bracketed : authority }
 
     package var description: String { "\(scheme.rawValue)://\(hostHeader)" }
@@ -33,7 +33,7 @@ package struct Origin: Hashable, Sendable, CustomStringConvertible {
     private var bracketed: String { host.contains(":") ? "[\(host)]" : host }
 }
 
-/// Splits `host`, `host:port` or `[v6]:port`; nil where the port or the brackets are wrong.
+/// Splits `host`, `host:port` or `[v6]:port`; nil if the port or the brackets are invalid.
 func splitAuthority(_ authority: some StringProtocol) -> (host: String, port: UInt16?)? {
     var host = authority[...]
     var rest = authority[authority.endIndex...]
@@ -54,7 +54,7 @@ func splitAuthority(_ authority: some StringProtocol) -> (host: String, port: UI
 }
 
 /// Letters, digits, `-`, `_` and dots between labels, at most 253 characters (RFC 1035). IPv4
-/// literals pass too.
+/// literals are accepted too.
 private func isHostName(_ host: String) -> Bool {
     guard (1...253).contains(host.utf8.count) else { return false }
     return host.utf8.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)

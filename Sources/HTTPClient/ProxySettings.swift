@@ -1,12 +1,13 @@
 import Base
 import Ring
 
-/// HTTPS_PROXY and NO_PROXY: through which proxy, if any, an origin is reached.
+/// HTTPS_PROXY and NO_PROXY: which proxy, if any, is used for an origin.
 ///
-/// The meaning is that of Go's net/http and of curl, which agree on what is taken here. A proxy is
-/// spoken to in plain HTTP and asked for a tunnel (CONNECT); only https origins go through it.
+/// Interpreted as by Go's net/http and by curl, which agree on everything that is supported here.
+/// The client speaks plain HTTP to a proxy and asks it for a tunnel (CONNECT); only https origins
+/// use it.
 package struct ProxySettings: Sendable {
-    /// A setting that cannot be taken; `description` names its variable and shows no password.
+    /// An invalid setting; `description` names its variable and shows no password.
     package struct Invalid: Error, Sendable, CustomStringConvertible {
         package let description: String
     }
@@ -20,12 +21,12 @@ package struct ProxySettings: Sendable {
     private var proxy: Proxy?
     private var exceptions: [Exception] = []
 
-    /// No proxy for anything.
+    /// No proxy for any origin.
     package static let none = ProxySettings()
 
     private init() {}
 
-    /// Reads HTTPS_PROXY and NO_PROXY, or the same in lower case; empty is as good as not set.
+    /// Reads HTTPS_PROXY and NO_PROXY, or the same in lower case; an empty value counts as not set.
     package init(environment: [String: String]) throws(Invalid) {
         func value(_ name: String) -> String? {
             [name, name.lowercased()].lazy.compactMap { environment[$0] }.first { !$0.isEmpty }
@@ -41,10 +42,10 @@ package struct ProxySettings: Sendable {
         }
     }
 
-    /// Whether requests to `origin` go through the proxy.
+    /// Whether requests to `origin` use the proxy.
     package func isUsed(for origin: Origin) -> Bool { proxy(to: origin) != nil }
 
-    /// The proxy to `origin`. This machine itself is always reached without one.
+    /// The proxy for `origin`. This machine itself never needs one.
     func proxy(to origin: Origin) -> Proxy? {
         guard let proxy, origin.scheme == .https, !isLoopback(origin.host) else { return nil }
         return exceptions.contains { $0.matches(origin) } ? nil : proxy
@@ -52,7 +53,7 @@ package struct ProxySettings: Sendable {
 }
 
 extension ProxySettings.Proxy {
-    /// `http://user:password@host:port`; the scheme may be left out.
+    /// `http://user:password@host:port`; the scheme may be omitted.
     init?(url: String) {
         var rest = url[...]
         if let mark = url.range(ofFirst: "://") {
@@ -75,11 +76,11 @@ extension ProxySettings.Proxy {
 /// One entry of NO_PROXY.
 private enum Exception: Sendable {
     case everything
-    /// A host name and all names below it, or an address; a port narrows it.
+    /// A host name with all names below it, or an address; optionally only for one port.
     case host(String, port: UInt16?)
-    /// Names below a domain only, with its dot: `.example.com`.
+    /// Only the names below a domain, with a leading dot: `.example.com`.
     case subdomains(String, port: UInt16?)
-    /// Addresses whose first `bits` bits are the network's.
+    /// Addresses whose first `bits` bits are those of the network.
     case network([UInt8], bits: Int)
 
     init?(_ entry: String) {
@@ -142,7 +143,7 @@ private func isLoopback(_ host: String) -> Bool {
     return IPv6Address(host) == .loopback
 }
 
-/// RFC 3986, section 2.1; nil where a `%` is not followed by two hexadecimal digits.
+/// RFC 3986, section 2.1; nil if a `%` is not followed by two hexadecimal digits.
 private func percentDecoded(_ text: Substring) -> [UInt8]? {
     var bytes: [UInt8] = []
     var rest = text.utf8

@@ -4,18 +4,19 @@ import Glibc
 package import Ring
 import SystemPackage
 
-/// Finds the addresses of host names by c-ares, on the ring: /etc/hosts first, then the name
-/// servers of /etc/resolv.conf. Both are read for each name, so that changes to them are seen.
+/// Resolves host names with c-ares, on the ring: first from /etc/hosts, then by the name servers of
+/// /etc/resolv.conf. Both files are read for each name, so changes take effect.
 @RingActor
 package final class Resolver {
-    /// A name has no address, or no name server answered.
+    /// The name has no address, or no name server answered.
     package struct Failure: Error, Sendable, CustomStringConvertible {
         package let description: String
     }
 
     private let servers: String?
 
-    /// - Parameter servers: Name servers to ask instead of resolv.conf's, `127.0.0.1:5353,[::1]:53`.
+    /// - Parameter servers: Name servers to use instead of those in resolv.conf,
+    ///   `127.0.0.1:5353,[::1]:53`.
     package init(servers: String? = nil) { self.servers = servers }
 
     /// The addresses to try in turn, best first (RFC 6724); at least one, at most
@@ -27,13 +28,13 @@ package final class Resolver {
         if let address = IPv6Address(host) { return [.ipv6(address, port: port)] }
         let channel = try makeChannel()
         let lookup = Lookup(port: port)
-        // Destroying the channel ends a lookup that is not done: it calls back once more.
+        // Destroying the channel ends an unfinished lookup: c-ares calls back once more.
         defer { withExtendedLifetime(lookup) { ares_destroy(channel) } }
         start(lookup, of: host, on: channel)
         while lookup.status == nil { try await advance(channel) }
         guard !lookup.addresses.isEmpty else {
             let words = lookup.status.map { String(cString: ares_strerror($0)) } ?? ""
-            throw Failure(description: "no address of \(host) is known: \(words)")
+            throw Failure(description: "\(host) cannot be resolved: \(words)")
         }
         return Array(lookup.addresses.prefix(Limit.addressesMax))
     }
@@ -67,8 +68,8 @@ package final class Resolver {
             }, Unmanaged.passUnretained(lookup).toOpaque())
     }
 
-    /// Waits until one of the channel's sockets is ready or one of its queries is late, and lets
-    /// c-ares see to it.
+    /// Waits until one of the channel's sockets is ready or one of its queries has timed out, and
+    /// lets c-ares process it.
     private func advance(_ channel: ares_channel) async throws {
         let ready = try await readySockets(of: channel)
         try Task.checkCancellation()
@@ -83,7 +84,7 @@ package final class Resolver {
 
     private typealias Readiness = (socket: Int32, events: PollEvents)
 
-    /// Empty when the time of a query is over.
+    /// Empty if a query has timed out.
     private func readySockets(of channel: ares_channel) async throws -> [Readiness] {
         let waited = sockets(of: channel)
         let timeout = RingActor.ring.now + timeout(of: channel)
@@ -106,7 +107,7 @@ package final class Resolver {
 
     /// Nil when cancelled.
     private static func poll(_ socket: Int32, _ events: PollEvents) async throws -> Readiness? {
-        // The socket is c-ares's, which closes it only within its own calls.
+        // The socket belongs to c-ares, which closes it only within its own calls.
         let descriptor = Descriptor(owning: socket)
         let result: Result<PollEvents, Errno>
         do throws(Errno) {
@@ -137,11 +138,11 @@ package final class Resolver {
     }
 }
 
-/// How many sockets ares_getsock tells of.
+/// How many sockets ares_getsock reports.
 private let socketsMax = Int(ARES_GETSOCK_MAXNUM)
 private let libraryStatus = ares_library_init(ARES_LIB_INIT_ALL)
 
-/// What c-ares found; it is on the ring's thread that it calls back.
+/// What c-ares found; it calls back on the ring's thread.
 private final class Lookup {
     private let port: UInt16
     private(set) var status: Int32?

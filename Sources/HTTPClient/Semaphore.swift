@@ -1,6 +1,6 @@
 import Ring
 
-/// Permits that tasks take and give back; those that find none wait in order.
+/// Permits that tasks take and return; a task that finds none waits, in order.
 @RingActor
 final class Semaphore {
     private var permits: Int
@@ -9,7 +9,7 @@ final class Semaphore {
 
     init(permits: Int) { self.permits = permits }
 
-    /// Takes a permit, which `signal` gives back. Throws `CancellationError` when the task is
+    /// Takes a permit, which `signal` returns. Throws `CancellationError` if the task is
     /// cancelled while it waits.
     func wait() async throws(CancellationError) {
         if permits > 0 {

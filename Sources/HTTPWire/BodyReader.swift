@@ -1,4 +1,4 @@
-/// Reads a message's body by the framing that its head gave.
+/// Reads a message's body according to the framing in its head.
 enum BodyReader {
     case length(remaining: Int)
     case chunked(ChunkedDecoder)
@@ -7,7 +7,7 @@ enum BodyReader {
 
     static var empty: BodyReader { .length(remaining: 0) }
 
-    /// Whether the body is complete. One that ends with the connection never is by itself.
+    /// Whether the body is complete. Never true for a body that ends with the connection.
     var isDone: Bool {
         switch self {
         case .length(let remaining): remaining == 0
@@ -16,7 +16,7 @@ enum BodyReader {
         }
     }
 
-    /// Appends the body's bytes in `input` to `body`, and returns how many bytes it took.
+    /// Appends the body's bytes in `input` to `body`, and returns how many bytes it consumed.
     mutating func read(
         _ input: Span<UInt8>, into body: inout [UInt8]
     ) throws(HTTPWireError) -> Int {

@@ -1,16 +1,16 @@
-// The character classes of RFC 9110 section 5.6, and the few things done with spans of bytes.
+// The character classes of RFC 9110 section 5.6, and operations on spans of bytes.
 
-/// Whether `byte` is a `tchar`: what methods, field names and the like are made of.
+/// Whether `byte` is a `tchar`, as in methods and field names.
 @inline(__always)
 func isTokenByte(_ byte: UInt8) -> Bool {
-    // A bit for each ASCII character: !#$%&'*+-.0-9 in the low word, A-Z^_`a-z|~ in the high one.
+    // One bit per ASCII character: !#$%&'*+-.0-9 in the low word, A-Z^_`a-z|~ in the high one.
     let low: UInt64 = 0x03FF_6CFA_0000_0000
     let high: UInt64 = 0x57FF_FFFF_C7FF_FFFE
     let word = byte & 0x40 == 0 ? low : high
     return byte < 0x80 && (word &>> UInt64(byte & 0x3F)) & 1 == 1
 }
 
-/// Whether `byte` may stand in a field value: visible ASCII, space, tab, and obs-text.
+/// Whether `byte` is allowed in a field value: visible ASCII, space, tab, and obs-text.
 @inline(__always)
 func isFieldValueByte(_ byte: UInt8) -> Bool { byte >= 0x20 && byte != 0x7F || byte == 0x09 }
 
@@ -20,13 +20,13 @@ func isWhitespace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x09 }
 @inline(__always)
 func isDigit(_ byte: UInt8) -> Bool { byte &- 0x30 < 10 }
 
-/// `byte` in lower case if it is an ASCII capital, else unchanged.
+/// `byte` in lower case if it is an ASCII capital letter, otherwise unchanged.
 @inline(__always)
 func lowercased(_ byte: UInt8) -> UInt8 { byte &- 0x41 < 26 ? byte | 0x20 : byte }
 
 private let lowBits: UInt64 = 0x0101_0101_0101_0101
 
-/// Not 0 if a byte of `word` is 0; the bits above the lowest such byte mean nothing.
+/// Not 0 if a byte of `word` is 0; the bits above the lowest such byte are meaningless.
 @inline(__always)
 private func zeroBytes(_ word: UInt64) -> UInt64 {
     (word &- lowBits) & ~word & (0x80 &* lowBits)
@@ -48,7 +48,7 @@ extension Span<UInt8> {
         return nil
     }
 
-    /// Whether all bytes in `range` may stand in a field value.
+    /// Whether all bytes in `range` are allowed in a field value.
     @inline(__always)
     func isFieldValue(_ range: Range<Int>) -> Bool {
         var index = range.lowerBound
@@ -81,8 +81,8 @@ extension Span<UInt8> {
         return true
     }
 
-    /// Whether the bytes in `range` are `text`, without regard to the case of ASCII letters;
-    /// `text` is given in lower case.
+    /// Whether the bytes in `range` are `text`, ignoring the case of ASCII letters; `text` is given
+    /// in lower case.
     @inline(__always)
     func equals(_ range: Range<Int>, _ text: StaticString) -> Bool {
         guard range.count == text.utf8CodeUnitCount else { return false }

@@ -1,6 +1,6 @@
 import Base
 
-/// Decodes the chunked transfer coding, RFC 9112 section 7.1, from bytes that come bit by bit.
+/// Decodes the chunked transfer coding, RFC 9112 section 7.1, from bytes that arrive piecemeal.
 ///
 /// Chunk extensions and trailers are checked, bounded by `Limit`, and dropped.
 struct ChunkedDecoder: Sendable {
@@ -11,14 +11,15 @@ struct ChunkedDecoder: Sendable {
     }
 
     private var state = State.size
-    /// While reading a size: its value so far; while reading data: what is left of the chunk.
+    /// While reading a size: its value so far; while reading data: the remaining bytes of the
+    /// chunk.
     private var remaining = 0
     private var sizeDigits = 0
     private var extensionBytes = 0
     private var trailerBytes = 0
     private let bodyMax: Int
 
-    /// - Parameter bodyMax: The most bytes that all chunks' data may have together.
+    /// - Parameter bodyMax: The maximum total size of the chunks' data, in bytes.
     init(bodyMax: Int) { self.bodyMax = bodyMax }
 
     /// Whether the last chunk and the trailers have been read.
@@ -26,8 +27,8 @@ struct ChunkedDecoder: Sendable {
         if case .done = state { true } else { false }
     }
 
-    /// Appends the data in `input` to `body`, and returns how many bytes of `input` it took: all of
-    /// them unless the message ends before.
+    /// Appends the data in `input` to `body`, and returns how many bytes of `input` it consumed:
+    /// all of them, unless the message ends earlier.
     mutating func decode(
         _ input: Span<UInt8>, into body: inout [UInt8]
     ) throws(HTTPWireError) -> Int {
@@ -89,7 +90,7 @@ struct ChunkedDecoder: Sendable {
         return .size
     }
 
-    /// After the size: its CR, or white space and a semicolon before extensions.
+    /// After the size: CR, or white space and a semicolon before extensions.
     private mutating func stepExtensions(_ byte: UInt8) throws(HTTPWireError) -> State {
         let inExtensions = if case .extensions = state { true } else { false }
         let atSize = if case .size = state { true } else { false }
@@ -101,10 +102,10 @@ struct ChunkedDecoder: Sendable {
         if inExtensions, isFieldValueByte(byte) { return .extensions }
         if !inExtensions, byte == 0x3B { return .extensions }
         if !inExtensions, isWhitespace(byte) { return .afterSize }
-        throw malformed("a chunk's size is followed by what is no extension")
+        throw malformed("a chunk's size is followed by something other than an extension")
     }
 
-    /// Trailer fields, held to the same form as header fields.
+    /// Trailer fields, which must have the same form as header fields.
     private mutating func stepTrailer(_ byte: UInt8) throws(HTTPWireError) -> State {
         trailerBytes += 1
         guard trailerBytes <= Limit.trailersMax else {

@@ -1,9 +1,9 @@
-/// The header fields of a message, in order, names compared without regard to case.
+/// The header fields of a message, in order; names are compared ignoring case.
 ///
-/// Names and values stand in one byte array, and a `String` is made only for what is asked for:
-/// a request's dozen fields cost two allocations.
+/// Names and values are stored in one byte array, and a `String` is created only for a requested
+/// field: the dozen fields of a request take two allocations.
 package struct HTTPHeaders: Sendable {
-    /// Where a field's name and value stand in `bytes`.
+    /// The positions of a field's name and value in `bytes`.
     private struct Field: Sendable {
         var nameStart: UInt32
         var nameEnd: UInt32
@@ -17,8 +17,8 @@ package struct HTTPHeaders: Sendable {
     private var bytes: [UInt8] = []
     private var fields: [Field] = []
 
-    /// False once a field was added that must not go on the wire: a name that is no token, or a
-    /// value with a control character such as CR, LF or NUL. Such headers are not serialised.
+    /// False once an invalid field was added: one whose name is not a token, or whose value has a
+    /// control character such as CR, LF or NUL. Invalid headers are not serialised.
     package private(set) var isValid = true
 
     package init() {}
@@ -26,7 +26,7 @@ package struct HTTPHeaders: Sendable {
     package var count: Int { fields.count }
     package var isEmpty: Bool { fields.isEmpty }
 
-    /// Adds a field after those there are, also when one of that name is there.
+    /// Appends a field, even if there is already one of that name.
     package mutating func append(_ name: String, _ value: String) {
         let nameStart = bytes.count
         bytes.append(contentsOf: name.utf8)
@@ -70,7 +70,8 @@ package struct HTTPHeaders: Sendable {
         String(decoding: bytes[range], as: UTF8.self)
     }
 
-    /// Adds a field that is known to be valid by where it stands in bytes that `adopt` will bring.
+    /// Adds a field that is known to be valid, by its position in the bytes that `adopt` will
+    /// provide.
     mutating func append(name: Range<Int>, value: Range<Int>) {
         if fields.isEmpty { fields.reserveCapacity(8) }
         fields.append(
@@ -81,7 +82,7 @@ package struct HTTPHeaders: Sendable {
 }
 
 extension HTTPHeaders {
-    /// Takes over the bytes that the ranges given to `append(name:value:)` are of.
+    /// Takes over the bytes that the ranges passed to `append(name:value:)` refer to.
     mutating func adopt(_ head: Span<UInt8>) {
         precondition(bytes.isEmpty)
         bytes.append(head)

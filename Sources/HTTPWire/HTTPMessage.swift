@@ -1,10 +1,10 @@
 /// An HTTP request, as a server receives it or a client sends it.
 ///
-/// Content-Length, Transfer-Encoding and Connection are the wire's: they are made from the body
-/// when a message is serialised, and a received body is already decoded.
+/// Content-Length, Transfer-Encoding and Connection belong to the wire: serialising generates them
+/// from the body, and a received body is already decoded.
 package struct HTTPRequest: Sendable {
     package var method: String
-    /// The request target in origin form, `/path?query`, or `*`; percent-encoding is left as it is.
+    /// The request target in origin form, `/path?query`, or `*`; percent-encoding is kept.
     package var target: String
     package var headers: HTTPHeaders
     package var body: [UInt8]
@@ -18,13 +18,13 @@ package struct HTTPRequest: Sendable {
         self.body = body
     }
 
-    /// The target up to its query.
+    /// The target without its query.
     package var path: Substring { target[..<(queryMark ?? target.endIndex)] }
 
-    /// What follows the first `?` of the target; nil where there is none.
+    /// The part of the target after the first `?`; nil if there is none.
     package var query: Substring? { queryMark.map { target[target.index(after: $0)...] } }
 
-    // By bytes: finding characters costs as much as parsing a whole head.
+    // Searches bytes: searching characters costs as much as parsing a whole head.
     private var queryMark: String.Index? {
         let bytes = target.utf8.span
         let mark = bytes.firstIndex(of: UInt8(ascii: "?"), in: 0..<bytes.count)
@@ -34,7 +34,7 @@ package struct HTTPRequest: Sendable {
 
 /// An HTTP response, as a server sends it or a client receives it.
 ///
-/// Content-Length, Transfer-Encoding, Connection and Date are the wire's, as for `HTTPRequest`.
+/// Content-Length, Transfer-Encoding, Connection and Date belong to the wire, as in `HTTPRequest`.
 package struct HTTPResponse: Sendable {
     package var status: Int
     package var headers: HTTPHeaders

@@ -1,10 +1,11 @@
-/// Why bytes are not an HTTP message that is taken here, or a message cannot go on the wire.
+/// Why bytes are not an acceptable HTTP message, or why a message cannot be serialised.
 ///
-/// The framing of what follows is unknown after such an error: the connection is not used again.
+/// After such an error the framing of further bytes is unknown, so the connection is not used
+/// again.
 package struct HTTPWireError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Kind: Sendable, Equatable {
         case malformed
-        /// The start line alone passes the head's limit.
+        /// The start line alone exceeds the limit of the head.
         case targetTooLong
         case headTooLarge
         case bodyTooLarge
@@ -24,7 +25,7 @@ package struct HTTPWireError: Error, Sendable, Equatable, CustomStringConvertibl
         self.reason = reason
     }
 
-    /// The status that a server answers such a request with.
+    /// The status of a server's response to such a request.
     package var status: Int {
         switch kind {
         case .malformed, .truncated: 400

@@ -1,7 +1,7 @@
-/// Cuts a message's head into lines while its bytes come bit by bit.
+/// Splits a message's head into lines while its bytes arrive piecemeal.
 ///
-/// It holds no bytes: it is shown the head from its start each time, and remembers how far it has
-/// looked, so that a head that comes byte by byte is still read once.
+/// It stores no bytes: the caller passes the head from its start each time, and the reader
+/// remembers how far it has looked, so even a head that arrives byte by byte is scanned only once.
 struct LineReader {
     private let sizeMax: Int
     private var lineStart = 0
@@ -9,15 +9,16 @@ struct LineReader {
 
     init(sizeMax: Int) { self.sizeMax = sizeMax }
 
-    /// The size of the lines that were returned, their ends included.
+    /// The size of the lines that were returned, including line ends.
     var size: Int { lineStart }
 
-    /// Whether the first line has yet to come.
+    /// Whether the first line has not arrived yet.
     var isAtStart: Bool { lineStart == 0 }
 
-    /// The next line's bytes without its CRLF, or nil if its end has not come yet.
+    /// The next line's bytes without its CRLF, or nil if its end has not arrived yet.
     ///
-    /// A line ends with CRLF: a bare LF is refused (RFC 9112 section 2.2 lets a recipient choose).
+    /// A line ends with CRLF: a bare LF is rejected (RFC 9112 section 2.2 leaves the choice to the
+    /// recipient).
     mutating func next(in input: Span<UInt8>) throws(HTTPWireError) -> Range<Int>? {
         let end = min(input.count, sizeMax)
         guard let feed = input.firstIndex(of: 0x0A, in: scanned..<max(scanned, end)) else {
@@ -39,14 +40,14 @@ struct LineReader {
     }
 }
 
-/// The fields of a head, and what they say of the message's framing and connection.
+/// The fields of a head, and what they say about the message's framing and connection.
 struct FieldSection {
     private let fieldsMax: Int
     private(set) var headers = HTTPHeaders()
     private(set) var contentLength: Int?
     private(set) var hostCount = 0
     private(set) var hasTransferEncoding = false
-    /// Whether chunked is the last of the transfer codings, and whether it is the only one.
+    /// Whether chunked is the last transfer coding, and whether it is the only one.
     private(set) var endsChunked = false
     private(set) var codingsCount = 0
     private(set) var closes = false
@@ -55,10 +56,10 @@ struct FieldSection {
 
     init(fieldsMax: Int) { self.fieldsMax = fieldsMax }
 
-    /// Takes the field line that stands in `line`, RFC 9112 section 5.
+    /// Adds the field line in `line`, RFC 9112 section 5.
     ///
-    /// What is no token before the colon is refused: white space there, and a line that continues
-    /// the one before (obs-fold), as it begins with white space.
+    /// Rejects anything but a token before the colon: thus white space there, and a line that
+    /// continues the previous one (obs-fold), because it begins with white space.
     mutating func parse(_ line: Range<Int>, in input: Span<UInt8>) throws(HTTPWireError) {
         guard headers.count < fieldsMax else {
             throw HTTPWireError(.headTooLarge, "more than \(fieldsMax) header fields")
@@ -77,7 +78,7 @@ struct FieldSection {
         try note(name, value, in: input)
     }
 
-    /// Ends the section: `head` holds the bytes that the lines were ranges of.
+    /// Ends the section: `head` contains the bytes that the ranges of the lines refer to.
     mutating func finish(head: Span<UInt8>) { headers.adopt(head) }
 
     private mutating func note(
@@ -107,7 +108,7 @@ struct FieldSection {
         }
     }
 
-    /// A host is empty or is made of what RFC 3986 lets stand in an authority.
+    /// A host is empty or consists of characters that RFC 3986 allows in an authority.
     private func checkHost(
         _ value: Range<Int>, in input: Span<UInt8>
     ) throws(HTTPWireError) {
@@ -118,7 +119,7 @@ struct FieldSection {
         if !isHost { throw HTTPWireError(.malformed, "Host is not a host") }
     }
 
-    /// One or more digits. A number past what an `Int` holds is a valid one, and too large.
+    /// One or more digits. A number that does not fit into an `Int` is valid, but too large.
     private func parseContentLength(
         _ value: Range<Int>, in input: Span<UInt8>
     ) throws(HTTPWireError) -> Int {
@@ -146,13 +147,13 @@ struct FieldSection {
             wasChunked = input.equals($0, "chunked")
             count += 1
         }
-        // Chunked is the last coding and is applied once (RFC 9112 section 6.1).
+        // Chunked must be the last coding and must be applied only once (RFC 9112 section 6.1).
         if isRepeated { throw HTTPWireError(.malformed, "a transfer coding after chunked") }
         endsChunked = wasChunked
         codingsCount += count
     }
 
-    /// The elements of a comma-separated list that are not empty (RFC 9110 section 5.6.1).
+    /// The non-empty elements of a comma-separated list (RFC 9110 section 5.6.1).
     private func forEachElement(
         of value: Range<Int>, in input: Span<UInt8>, _ body: (Range<Int>) -> Void
     ) {

@@ -1,13 +1,13 @@
 import Base
 
-/// Parses a connection's requests, one after the other, from bytes that come bit by bit.
+/// Parses a connection's requests, one after the other, from bytes that arrive piecemeal.
 ///
-/// It keeps no copy of a head that is not complete: those bytes stay with the caller, who shows
-/// them again with what has come since. So an idle connection's parser holds nothing.
+/// It keeps no copy of an incomplete head: the caller keeps the bytes and passes them again
+/// together with new ones. So the parser of an idle connection holds no memory.
 package struct RequestParser: Sendable {
-    /// What one call of `parse` brought.
+    /// The result of one call of `parse`.
     package struct Step {
-        /// How many bytes of the input are done with.
+        /// How many bytes of the input were consumed.
         package var consumed: Int
         /// The request, once it is complete.
         package var request: HTTPRequest?
@@ -26,27 +26,28 @@ package struct RequestParser: Sendable {
     private var request = HTTPRequest(method: "", target: "")
     private var minorVersion = 1
 
-    /// Whether the connection may carry another request after the one that was returned last.
+    /// Whether another request may follow the last returned one on this connection.
     package private(set) var keepsAlive = true
 
     /// Whether the client waits for a 100 (Continue) before it sends the body of the request that
-    /// is being parsed. To be cleared by `sentContinue`.
+    /// is being parsed. Cleared by `sentContinue`.
     package private(set) var awaitsContinue = false
 
-    /// Whether bytes of a request were consumed whose end has yet to come.
+    /// Whether bytes of an incomplete request were consumed.
     package private(set) var isWithinRequest = false
 
     package init(bodyMax: Int = Limit.requestBodyMax) { self.bodyMax = bodyMax }
 
-    /// The method of the request being parsed or returned last, as soon as its first line is read.
+    /// The method of the request that is being parsed or was returned last, once its first line is
+    /// known.
     package private(set) var method = ""
 
     package mutating func sentContinue() { awaitsContinue = false }
 
-    /// Takes what it can of `input`: the bytes that came and are not consumed yet.
+    /// Consumes what it can of `input`, the bytes that have arrived and were not consumed yet.
     ///
     /// After it returned a request, the rest of the input belongs to the next one. After an error
-    /// the connection cannot carry on: the error is answered, and the connection closed.
+    /// the connection cannot continue: the server sends the error and closes it.
     package mutating func parse(_ input: Span<UInt8>) throws(HTTPWireError) -> Step {
         var consumed = 0
         if case .head = state {
@@ -123,7 +124,7 @@ package struct RequestParser: Sendable {
             throw HTTPWireError(.malformed, "the request line has no valid version")
         }
         guard major == 1 else {
-            throw HTTPWireError(.unsupportedVersion, "HTTP/\(major).\(minor) is not spoken here")
+            throw HTTPWireError(.unsupportedVersion, "HTTP/\(major).\(minor) is not supported")
         }
         minorVersion = minor
         method = input.string(line.lowerBound..<methodEnd)
@@ -133,7 +134,7 @@ package struct RequestParser: Sendable {
         request.target = target
     }
 
-    /// How the body is framed, RFC 9112 section 6.3; refuses what makes the framing doubtful.
+    /// How the body is framed, RFC 9112 section 6.3; rejects ambiguous framing.
     private mutating func bodyReader() throws(HTTPWireError) -> BodyReader {
         guard fields.hostCount == 1 || minorVersion == 0 && fields.hostCount == 0 else {
             throw HTTPWireError(.malformed, "there is not exactly one Host")
@@ -151,7 +152,7 @@ package struct RequestParser: Sendable {
             throw HTTPWireError(.malformed, "Transfer-Encoding leaves the body's end in doubt")
         }
         guard fields.codingsCount == 1 else {
-            throw HTTPWireError(.unsupportedCoding, "the only transfer coding here is chunked")
+            throw HTTPWireError(.unsupportedCoding, "the only supported transfer coding is chunked")
         }
         return .chunked(ChunkedDecoder(bodyMax: bodyMax))
     }
@@ -177,8 +178,8 @@ func parseVersion(_ range: Range<Int>, in input: Span<UInt8>) -> (major: Int, mi
 
 /// The target in origin form (RFC 9112 section 3.2); nil if it is not one of the four forms.
 ///
-/// The absolute form is brought to the origin form: this server has one authority. CONNECT's
-/// authority form is left as it is.
+/// The absolute form is converted to the origin form, because this server has only one authority.
+/// CONNECT's authority form is kept.
 private func requestTarget(
     _ range: Range<Int>, method: String, in input: Span<UInt8>
 ) -> String? {

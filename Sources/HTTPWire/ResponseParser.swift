@@ -1,12 +1,12 @@
 import Base
 
-/// Parses one response, the answer to a request of a known method, from bytes that come bit by bit.
+/// Parses one response to a request of a known method, from bytes that arrive piecemeal.
 ///
-/// As `RequestParser`, it leaves an incomplete head with the caller.
+/// Like `RequestParser`, it leaves an incomplete head to the caller.
 package struct ResponseParser: Sendable {
-    /// What one call of `parse` brought.
+    /// The result of one call of `parse`.
     package struct Step {
-        /// How many bytes of the input are done with.
+        /// How many bytes of the input were consumed.
         package var consumed: Int
         /// The response, once it is complete.
         package var response: HTTPResponse?
@@ -29,7 +29,7 @@ package struct ResponseParser: Sendable {
 
     /// - Parameters:
     ///   - method: The method of the request, which decides whether a body follows.
-    ///   - bodyMax: The most bytes of body that are taken.
+    ///   - bodyMax: The maximum size of the body, in bytes.
     package init(method: String, bodyMax: Int) {
         self.method = method
         self.bodyMax = bodyMax
@@ -43,10 +43,10 @@ package struct ResponseParser: Sendable {
     /// Whether the connection can carry another request once the response is complete.
     package private(set) var keepsAlive = false
 
-    /// Takes what it can of `input`: the bytes that came and are not consumed yet.
+    /// Consumes what it can of `input`, the bytes that have arrived and were not consumed yet.
     ///
-    /// Bytes left over after a complete response are no answer to anything: the connection is not
-    /// to be used again.
+    /// Bytes after a complete response do not answer any request: the connection must not be used
+    /// again.
     package mutating func parse(_ input: Span<UInt8>) throws(HTTPWireError) -> Step {
         var consumed = 0
         while case .head = state {
@@ -65,7 +65,8 @@ package struct ResponseParser: Sendable {
         return Step(consumed: consumed, response: response)
     }
 
-    /// Says that the connection has ended; returns the response if that is what ends it.
+    /// Reports that the connection has ended; returns the response if its body ends with the
+    /// connection.
     package mutating func finish() throws(HTTPWireError) -> HTTPResponse {
         guard case .body(.untilClose) = state else {
             throw HTTPWireError(.truncated, "the connection ended within the response")
@@ -96,7 +97,7 @@ package struct ResponseParser: Sendable {
         if response.status / 100 == 1 {
             interimCount += 1
             guard response.status != 101, interimCount <= Limit.interimResponsesMax else {
-                throw HTTPWireError(.malformed, "interim responses that nothing asked for")
+                throw HTTPWireError(.malformed, "unexpected interim responses")
             }
         } else {
             response.headers = fields.headers
@@ -106,7 +107,7 @@ package struct ResponseParser: Sendable {
         fields = FieldSection(fieldsMax: Limit.responseHeadersMax)
     }
 
-    /// `HTTP/1.1 200 OK`; the reason is dropped, and may be missing with its space.
+    /// `HTTP/1.1 200 OK`; the reason is dropped; it may be missing, together with its space.
     private mutating func parseStatusLine(
         _ line: Range<Int>, in input: Span<UInt8>
     ) throws(HTTPWireError) {
@@ -138,7 +139,8 @@ package struct ResponseParser: Sendable {
                 throw HTTPWireError(.malformed, "Transfer-Encoding leaves the body's end in doubt")
             }
             guard fields.codingsCount == 1 else {
-                throw HTTPWireError(.unsupportedCoding, "the only transfer coding here is chunked")
+                throw HTTPWireError(
+                    .unsupportedCoding, "the only supported transfer coding is chunked")
             }
             return .chunked(ChunkedDecoder(bodyMax: bodyMax))
         }

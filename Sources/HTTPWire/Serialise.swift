@@ -1,16 +1,16 @@
 extension HTTPResponse {
-    /// Appends the response as it goes on the wire.
+    /// Appends the serialised response.
     ///
-    /// The body is left out where the answer has none: to HEAD, and with 204 and 304.
+    /// The body is omitted if the response must not have one: to HEAD, and with 204 and 304.
     /// - Parameters:
-    ///   - method: The request's method; nil if the request could not be read that far.
+    ///   - method: The request's method; nil if the request could not be parsed that far.
     ///   - closing: Whether the connection ends with this response.
-    ///   - date: The value of Date; nil leaves it out.
-    /// - Throws: `.malformed` if a header field must not go on the wire; nothing is appended then.
+    ///   - date: The value of Date; nil omits the field.
+    /// - Throws: `.malformed` if a header field is invalid; then nothing is appended.
     package func serialise(
         into output: inout [UInt8], method: String?, closing: Bool, date: String?
     ) throws(HTTPWireError) {
-        precondition((100...999).contains(status), "\(status) is no HTTP status")
+        precondition((100...999).contains(status), "\(status) is not an HTTP status")
         try headers.check()
         appendStatusLine(status, to: &output)
         if let date { output.append("Date: ", date, "\r\n") }
@@ -26,11 +26,11 @@ extension HTTPResponse {
 }
 
 extension HTTPRequest {
-    /// Appends the request as it goes on the wire.
+    /// Appends the serialised request.
     ///
-    /// - Parameter host: The value of Host, unless the headers bring their own.
-    /// - Throws: `.malformed` if the method is no token, the target or the host has white space or
-    ///   is empty, or a header field must not go on the wire; nothing is appended then.
+    /// - Parameter host: The value of Host, unless the headers have their own.
+    /// - Throws: `.malformed` if the method is not a token, the target or the host has white space
+    ///   or is empty, or a header field is invalid; then nothing is appended.
     package func serialise(into output: inout [UInt8], host: String) throws(HTTPWireError) {
         let isVisible = { (byte: UInt8) in byte > 0x20 && byte < 0x7F }
         guard !method.isEmpty, method.utf8.allSatisfy(isTokenByte), !target.isEmpty,
@@ -61,7 +61,7 @@ extension HTTPHeaders {
 
 extension [UInt8] {
     fileprivate mutating func append(_ text: StaticString) {
-        // Safe: a static string's bytes stay where they are.
+        // Safe: the bytes of a static string do not move.
         unsafe append(
             contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
@@ -73,7 +73,7 @@ extension [UInt8] {
         append(end)
     }
 
-    /// The fields but those that the wire makes itself.
+    /// The fields except those that serialising generates.
     fileprivate mutating func append(_ headers: HTTPHeaders) {
         headers.forEachField { name, value in
             if isWireField(name) { return }
@@ -95,7 +95,8 @@ private func isWireField(_ name: ArraySlice<UInt8>) -> Bool {
     }
 }
 
-/// The status line of a status that this project's servers send; others get an empty reason.
+/// The status line, with a reason for each status that this project's servers send; other statuses
+/// get an empty reason.
 private func appendStatusLine(_ status: Int, to output: inout [UInt8]) {
     if status == 200 {
         output.append("HTTP/1.1 200 OK\r\n")

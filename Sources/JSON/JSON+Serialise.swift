@@ -1,5 +1,5 @@
 extension JSONValue {
-    /// The document as compact UTF-8, members in their order.
+    /// The document as compact UTF-8, with the members in their order.
     package func serialised() -> [UInt8] {
         var writer = JSONWriter()
         write(to: &writer)

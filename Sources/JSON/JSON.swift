@@ -11,7 +11,7 @@ package enum JSONValue: Sendable, Equatable {
     case array([JSONValue])
     case object(JSONObject)
 
-    /// The value of an object's member; nil where there is none or this is not an object.
+    /// The value of an object's member; nil if there is none or this is not an object.
     package subscript(_ key: String) -> JSONValue? {
         if case .object(let members) = self { members[key] } else { nil }
     }
@@ -37,7 +37,7 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral,
     }
 }
 
-/// Why a text is no JSON document, and where.
+/// Why a text is not a JSON document, and where.
 package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
     package var message: String
     /// In bytes from the start of the text.
@@ -49,8 +49,8 @@ package struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
 extension JSONValue {
     /// Parses one document of at most `Limit.jsonDepthMax` levels.
     ///
-    /// Refused: a member that stands twice, bytes after the document, text that is not UTF-8, the
-    /// character U+0000. The caller bounds the size.
+    /// Rejects duplicate members, bytes after the document, text that is not UTF-8, and the
+    /// character U+0000. The caller limits the size.
     package static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONValue {
         var failure = json_error_t()
         let flags = Int(JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)

@@ -1,12 +1,12 @@
-/// An object's members, in the order in which they came or were set.
+/// An object's members, in the order in which they were parsed or set.
 ///
-/// They are few: finding one by looking at all costs less than hashing its name.
+/// There are few of them: a linear search costs less than hashing the name.
 package struct JSONObject: Sendable {
     package typealias Member = (name: String, value: JSONValue)
 
     package private(set) var members: [Member]
 
-    /// For members that are known to be different.
+    /// For members that are known to have different names.
     init(unique members: [Member]) { self.members = members }
 
     /// The dictionary's entries, in the order of their keys.
@@ -43,7 +43,7 @@ package struct JSONObject: Sendable {
 }
 
 extension JSONObject: Equatable {
-    /// The order means nothing (RFC 8259, section 4).
+    /// The order has no meaning (RFC 8259, section 4).
     package static func == (left: JSONObject, right: JSONObject) -> Bool {
         left.members.count == right.members.count
             && left.members.allSatisfy { right[$0.name] == $0.value }
@@ -51,9 +51,9 @@ extension JSONObject: Equatable {
 }
 
 extension JSONObject: ExpressibleByDictionaryLiteral {
-    /// A name that stands twice is a bug, and traps in debug builds.
+    /// A duplicate name is a bug, and traps in debug builds.
     package init(dictionaryLiteral elements: (String, JSONValue)...) {
         self.init(unique: elements.map { ($0, $1) })
-        assert(Set(names).count == members.count, "a member stands twice")
+        assert(Set(names).count == members.count, "a member is duplicated")
     }
 }

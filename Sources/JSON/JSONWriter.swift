@@ -1,7 +1,7 @@
-/// Writes one JSON document as compact UTF-8, member after member, without a `JSONValue` of it:
-/// for answers that are made often.
+/// Writes one JSON document as compact UTF-8, member by member, without building a `JSONValue`: for
+/// frequent responses.
 ///
-/// A comma is put wherever the byte before opens nothing.
+/// A comma is inserted unless the previous byte opens an array or object.
 @safe
 package struct JSONWriter: ~Copyable {
     // Safe: the block is this value's alone, and room is reserved before each write.
@@ -61,14 +61,14 @@ package struct JSONWriter: ~Copyable {
 
     // MARK: For JSONValue
 
-    /// A member's name that is not known to be free of what needs an escape.
+    /// A member's name that may need escapes.
     mutating func name(_ name: String) {
         separate()
         quote(name)
         put(":")
     }
 
-    /// A number or a literal, as it is written.
+    /// A number or a literal, verbatim.
     mutating func literal(_ text: String) {
         separate()
         var text = text
@@ -98,7 +98,7 @@ package struct JSONWriter: ~Copyable {
         }
     }
 
-    /// Puts bytes that need no escape between quotation marks.
+    /// Writes bytes that need no escape between quotation marks.
     @inline(__always)
     private mutating func quote(_ bytes: UnsafeBufferPointer<UInt8>) {
         reserve(bytes.count &+ 2)
@@ -159,7 +159,7 @@ package struct JSONWriter: ~Copyable {
     }
 }
 
-/// Whether a byte cannot stand in a string as it is: RFC 8259, section 7.
+/// Whether a byte must be escaped in a string: RFC 8259, section 7.
 private func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
     let raw = UnsafeRawBufferPointer(bytes)
     var index = 0
@@ -169,7 +169,7 @@ private func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
         }
         index &+= 8
     }
-    // The rest in a word of spaces.
+    // The remaining bytes, in a word padded with spaces.
     var rest: UInt64 = 0x2020_2020_2020_2020
     while index < raw.count {
         rest = unsafe rest &<< 8 | UInt64(raw[index])
@@ -178,8 +178,8 @@ private func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
     return needsEscape(rest)
 }
 
-/// Whether a byte of the word needs an escape, found for all at once as in `HTTPWire`: a byte that
-/// is less than n below 0x80 borrows its top bit when n is taken off.
+/// Whether any byte of the word needs an escape, tested for all bytes at once as in `HTTPWire`:
+/// subtracting n from a byte that is less than n borrows into its top bit.
 @inline(__always)
 private func needsEscape(_ word: UInt64) -> Bool {
     let ones: UInt64 = 0x0101_0101_0101_0101

@@ -1,4 +1,4 @@
 import CJansson
 
-/// As the library that is linked tells it: `2.14`.
+/// As reported by the linked library: `2.14`.
 package var janssonVersion: String { unsafe String(cString: jansson_version_str()) }

@@ -3,11 +3,11 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// A small file that is replaced as a whole: a reader, also one after a crash, finds the old or the
-/// new contents, never a part.
+/// A small file that is replaced as a whole: a reader finds the old or the new contents, never a
+/// part, even after a crash.
 ///
-/// Written to a file beside it, synced, renamed over it, and the folder synced, on a worker thread of
-/// those that are for the state.
+/// The new contents are written to a temporary file, which is synced and renamed over the old one;
+/// then the folder is synced. This happens on a worker thread reserved for the state.
 package struct AtomicFile: Sendable {
     package let path: String
     private let sizeMax: Int
@@ -18,7 +18,7 @@ package struct AtomicFile: Sendable {
         self.sizeMax = sizeMax
     }
 
-    /// The contents; nil where there is no such file.
+    /// The contents; nil if there is no such file.
     @RingActor
     package func read() async throws -> [UInt8]? {
         try await RingActor.ring.blocking(for: .state, doing: "read \(path)") {
@@ -45,8 +45,9 @@ package struct AtomicFile: Sendable {
         }
     }
 
-    /// Returns when the contents are on the disk; without `syncing`, when they outlive the process,
-    /// while a crash of the machine may leave any part of them. Makes the folder where there is none.
+    /// Returns when the contents are on disk. Without `syncing`, returns when they survive the
+    /// process; a crash of the machine may leave any part of them. Creates the folder if there is
+    /// none.
     @RingActor
     package func replace(with bytes: [UInt8], syncing: Bool = true) async throws {
         try await RingActor.ring.blocking(for: .state, doing: "replace \(path)") {
@@ -62,7 +63,7 @@ package struct AtomicFile: Sendable {
         }
     }
 
-    /// Keeps the file aside under another name, which is returned.
+    /// Renames the file, so that it is kept but not used. Returns the new name.
     @RingActor
     package func setAside() async throws -> String {
         try await RingActor.ring.blocking(for: .state, doing: "keep \(path) aside") {
@@ -73,7 +74,7 @@ package struct AtomicFile: Sendable {
         }
     }
 
-    /// Keeps these contents beside the file, which stays. Returns where.
+    /// Saves these contents next to the file, which is not changed. Returns the path.
     @RingActor
     package func keepCopy(
         of bytes: [UInt8], named suffix: String = "unreadable"

@@ -1,10 +1,10 @@
 import Base
 
-/// What was built, as the variables that would set it: `NAME=VALUE`, a line each, in a file of the
-/// plugin's root file system. Empty where there is no such file, as outside of a plugin.
+/// What was built, as environment variables: one `NAME=VALUE` per line, in a file of the plugin's
+/// root file system. Empty if there is no such file, as outside of a plugin.
 ///
-/// The plugin's configuration could set them too, but `docker plugin upgrade` keeps the values of
-/// the version before.
+/// The plugin's configuration could also set them, but `docker plugin upgrade` keeps the values of
+/// the previous version.
 package func buildFacts(
     in path: String = "/etc/polarity-ecs-ebs-plugin/build"
 ) -> [String: String] {

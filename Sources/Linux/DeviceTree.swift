@@ -1,11 +1,11 @@
 import Base
 import SystemPackage
 
-/// Where the block devices of this instance are looked up: their nodes and what sysfs says of them.
+/// Looks up the block devices of this instance: their nodes, and what sysfs says about them.
 ///
 /// A Nitro instance shows a volume as an NVMe namespace whose controller's serial number is the
-/// volume's id; the node's number tells nothing, it follows the order of arrival. A Xen instance
-/// shows it under the name that AttachVolume was given, `/dev/sdf` as `xvdf` or `sdf`.
+/// volume's id; the number of the node says nothing, because it follows the order of arrival. A Xen
+/// instance shows it under the name that AttachVolume requested, `/dev/sdf` as `xvdf` or `sdf`.
 /// Sources: docs.aws.amazon.com/ebs/latest/userguide/identify-nvme-ebs-device.html and
 /// docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html.
 struct DeviceTree: Sendable {
@@ -16,10 +16,10 @@ struct DeviceTree: Sendable {
     struct Disk: Sendable, Equatable {
         /// `nvme1n1`.
         var name: String
-        /// Nil where it cannot be read.
+        /// Nil if it cannot be read.
         var serial: String?
-        /// What tells that the kernel has given the namespace up, which whoever holds it keeps from
-        /// vanishing; nil while it works.
+        /// The sign that the kernel has given up the namespace, which remains visible as long as
+        /// something holds it; nil while it works.
         var death: String?
     }
 
@@ -29,14 +29,14 @@ struct DeviceTree: Sendable {
         var trouble: String?
     }
 
-    /// Whether a volume's device is there.
+    /// Whether a volume's device is here.
     enum Sighting: Equatable {
         case present(BlockDevice)
-        /// It is not, or not yet; the text says what is there in its place.
+        /// It is not here, or not yet; the text says what is here instead.
         case absent(String)
-        /// It is not seen, but a disk whose serial number cannot be read may be it.
+        /// It was not found, but a disk whose serial number cannot be read may be it.
         case unclear(String)
-        /// Two devices that work claim to be the volume: neither is to be trusted.
+        /// Two working devices claim to be the volume: neither can be trusted.
         case ambiguous(String)
     }
 
@@ -50,7 +50,7 @@ struct DeviceTree: Sendable {
         }
     }
 
-    /// Finds `volume` among `census`, or on Xen by the name it is attached as.
+    /// Finds `volume` in `census`, or on Xen by the name that it is attached as.
     func sighting(of volume: VolumeID, attachedAs name: String?, in census: Census) -> Sighting {
         let bearers = census.disks.filter { $0.serial == volume.nvmeSerial && $0.death == nil }
         if bearers.count > 1 {
@@ -58,7 +58,7 @@ struct DeviceTree: Sendable {
             return .ambiguous("\(names) both have the serial number \(volume.nvmeSerial)")
         }
         if let bearer = bearers.first { return nvmeSighting(bearer) }
-        // Where volumes show as NVMe devices, a disk of that name is none of them.
+        // If volumes appear as NVMe devices, a disk of that name is not a volume.
         let isNitro = census.disks.contains { $0.serial?.hasPrefix("vol") == true }
         if !isNitro, let name, let device = xenDevice(attachedAs: name) { return .present(device) }
         let unread = census.disks.filter { $0.serial == nil && $0.death == nil }.map(\.name)
@@ -70,7 +70,8 @@ struct DeviceTree: Sendable {
         return .absent(absence(of: volume, attachedAs: name, in: census))
     }
 
-    /// Whether `device` is there still and is still `volume`'s. What cannot be read is not gone.
+    /// Whether `device` still exists and still belongs to `volume`. A device that cannot be read
+    /// does not count as gone.
     func isPresent(_ device: BlockDevice, of volume: VolumeID) -> Bool {
         do throws(Errno) {
             let node = try Node(device.path, following: false)
@@ -88,7 +89,7 @@ struct DeviceTree: Sendable {
         return serial == volume.nvmeSerial && number == device.number && death(of: diskName) == nil
     }
 
-    /// The partition of that number of `disk`, which is `volume`'s.
+    /// The partition with that number on `disk`, the device of `volume`.
     func partition(_ number: Int, of disk: BlockDevice, volume: VolumeID) -> Sighting {
         guard isPresent(disk, of: volume) else {
             return .absent("\(disk.path) is no longer the device of \(volume)")
@@ -110,10 +111,10 @@ struct DeviceTree: Sendable {
     }
 
     /// The serial number of the controller of an NVMe namespace or one of its partitions, without
-    /// the padding; nil where it cannot be read.
+    /// padding; nil if it cannot be read.
     func serial(of name: String) -> String? { attribute("\(diskName(of: name))/device/serial") }
 
-    /// Nil where the namespace has gone since it was listed.
+    /// Nil if the namespace has disappeared since it was listed.
     private func disk(_ name: String) -> Disk? {
         let disk = Disk(name: name, serial: serial(of: name), death: death(of: name))
         guard disk.serial == nil else { return disk }
@@ -123,11 +124,13 @@ struct DeviceTree: Sendable {
         return disk
     }
 
-    /// What tells that the kernel has given a namespace up, as after a volume was detached while it
-    /// was mounted: an entry that stays for whoever holds it, beside which the volume may come again.
+    /// The sign that the kernel has given up a namespace, for example after a volume was detached
+    /// while mounted. The entry remains as long as something holds it, and the volume may appear
+    /// again next to it.
     ///
-    /// Source: drivers/nvme/host: nvme_ns_remove and nvme_mark_namespaces_dead set the capacity to 0,
-    /// nvme_sysfs_show_state tells the controller's state. One that resets or connects comes back.
+    /// Source: drivers/nvme/host: nvme_ns_remove and nvme_mark_namespaces_dead set the capacity to
+    /// 0, nvme_sysfs_show_state reports the controller's state. A controller that is resetting or
+    /// connecting comes back.
     private func death(of name: String) -> String? {
         if attribute("\(name)/size") == "0" { return "its size is 0" }
         guard let state = attribute("\(name)/device/state"),
@@ -171,8 +174,8 @@ struct DeviceTree: Sendable {
         }
     }
 
-    /// Links are not followed: Nitro images have a link of that name, made by a udev rule, and a
-    /// stale one leads to another volume.
+    /// Links are not followed: on Nitro images a udev rule creates a link of that name, and a stale
+    /// link leads to another volume.
     private func xenDevice(attachedAs name: String) -> BlockDevice? {
         for name in xenNames(for: name) {
             let path = "\(devPath)/\(name)"
@@ -204,7 +207,7 @@ struct DeviceTree: Sendable {
     }
 }
 
-/// `nvme1n1`: a whole namespace, no partition and no controller.
+/// `nvme1n1`: a whole namespace, not a partition or controller.
 func isNVMe(_ name: String) -> Bool {
     guard name.hasPrefix("nvme") else { return false }
     let numbers = name.dropFirst(4).split(separator: "n", omittingEmptySubsequences: false)
@@ -212,7 +215,8 @@ func isNVMe(_ name: String) -> Bool {
         && numbers.allSatisfy { !$0.isEmpty && $0.utf8.allSatisfy(isDigit) }
 }
 
-/// `nvme1n1` of its partition `nvme1n1p2`, `xvdf` of `xvdf2`; another name as it is.
+/// The disk of a partition: `nvme1n1` for `nvme1n1p2`, `xvdf` for `xvdf2`. Other names are returned
+/// unchanged.
 ///
 /// Source: disk_name in the kernel's block/partitions/core.c.
 func diskName(of name: String) -> String {
@@ -227,8 +231,8 @@ func partitionName(_ number: Int, of disk: String) -> String {
     isNVMe(disk) ? "\(disk)p\(number)" : "\(disk)\(number)"
 }
 
-/// What the kernel may name a volume on Xen that was attached as `name`: `/dev/sdf` becomes `xvdf`
-/// or stays `sdf`; `/dev/xvdba` stays. Empty where `name` is not a disk's name.
+/// The possible kernel names of a volume that was attached as `name` on Xen: `/dev/sdf` becomes
+/// `xvdf` or stays `sdf`; `/dev/xvdba` stays. Empty if `name` is not a disk's name.
 func xenNames(for name: String) -> [String] {
     let bare = name.hasPrefix("/dev/") ? String(name.dropFirst(5)) : name
     let isPlain = bare.utf8.allSatisfy {

@@ -2,26 +2,25 @@ package import Base
 package import Ring
 import SystemPackage
 
-/// Finds the devices of volumes, and waits for them to come and go.
+/// Finds the devices of volumes, and waits until they appear or disappear.
 ///
-/// A device is known by what it is, not by where it is: see `DeviceTree`. Waiting costs nothing but
-/// notices of changes in the directory of nodes (inotify), shared by all who wait; while nobody
-/// does, nothing is watched.
+/// A device is identified by its contents, not by its path: see `DeviceTree`. All waiting callers
+/// share one inotify watch of the device folder; while nobody waits, nothing is watched.
 @RingActor
 package final class DeviceWatch: Sendable {
     private let tree: DeviceTree
     private let inotify: Inotify
-    /// What sysfs showed when it was last looked at, and how often that was.
+    /// What sysfs showed when it was last read, and how often it was read.
     private var census = DeviceTree.Census()
     private(set) var changes = 0
-    /// How many `arrival` and `departure` are under way.
+    /// How many calls of `arrival` and `departure` are in progress.
     private(set) var watchers = 0
     private var sleepers: [Int: CheckedContinuation<Void, any Error>] = [:]
     private var nextSleeper = 0
-    /// Reads notices while there are watchers that sleep.
+    /// Reads inotify events while there are sleeping watchers.
     private var listener: Task<Void, Never>?
 
-    /// `devPath` is where the nodes are, `sysPath` where sysfs is mounted.
+    /// `devPath` is the folder of the device nodes, `sysPath` the mountpoint of sysfs.
     package init(devPath: String = "/dev", sysPath: String = "/sys") throws {
         tree = DeviceTree(devPath: devPath, sysPath: sysPath)
         inotify = try explaining(
@@ -30,24 +29,24 @@ package final class DeviceWatch: Sendable {
         ) { () throws(Errno) in try Inotify(path: devPath) }
     }
 
-    /// Looks once. `name` is what the volume is attached as, `/dev/sdf`; without it a Xen device
+    /// Looks once. `name` is the device name of the attachment, `/dev/sdf`; without it a Xen device
     /// is not found.
     package func find(
         _ volume: VolumeID, attachedAs name: String?
     ) async throws -> BlockDevice? {
         let census = tree.census()
         if let trouble = census.trouble {
-            // What cannot be seen is not proved to be away.
+            // A device that cannot be seen is not proved to be gone.
             throw OperationError(.device, doing: "find the device of \(volume)", found: trouble)
         }
         switch tree.sighting(of: volume, attachedAs: name, in: census) {
         case .present(let device): return device
         case .absent: return nil
         case .unclear(let found):
-            // Whoever detaches the volume or drops its lease has to know that nobody holds it.
+            // Code that detaches the volume or drops its lease must know that nobody holds it.
             throw OperationError(
                 .device, doing: "find the device of \(volume)", found: found,
-                advice: "try again; if it persists, 'dmesg' on the instance tells what is wrong "
+                advice: "try again; if it persists, 'dmesg' on the instance shows what is wrong "
                     + "with that disk")
         case .ambiguous(let found):
             throw OperationError(
@@ -56,8 +55,8 @@ package final class DeviceWatch: Sendable {
         }
     }
 
-    /// Returns when the device of `volume`, attached as `name`, is there, at once if it is already.
-    /// Throws `CancellationError` when the task is cancelled.
+    /// Returns when the device of `volume`, attached as `name`, is here; at once if it already is.
+    /// Throws `CancellationError` if the task is cancelled.
     package func arrival(
         of volume: VolumeID, attachedAs name: String, by deadline: Instant
     ) async throws -> BlockDevice {
@@ -78,20 +77,20 @@ package final class DeviceWatch: Sendable {
             case .present(let device): return device
             case .absent(let found), .unclear(let found), .ambiguous(let found):
                 throw OperationError(
-                    .deadline, doing: doing, found: "it did not come in time: \(found)",
-                    advice: "see in EC2 whether the attachment is stuck in 'attaching'; detaching "
-                        + "it and attaching it under another name helps then")
+                    .deadline, doing: doing, found: "it did not appear in time: \(found)",
+                    advice: "check in EC2 whether the attachment is stuck in 'attaching'; if so, "
+                        + "detach the volume and attach it under another name")
             }
         }
     }
 
-    /// Returns when `device` is gone or no longer `volume`'s, at once if it is already. With a far
-    /// deadline this notices the loss of a device that is in use. Throws `CancellationError` when
-    /// the task is cancelled.
+    /// Returns when `device` is gone or no longer belongs to `volume`; at once if that is already
+    /// so. With a distant deadline this detects the loss of a device that is in use. Throws
+    /// `CancellationError` if the task is cancelled.
     package func departure(
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws {
-        let doing = "see \(device.path) of \(volume) go"
+        let doing = "wait until \(device.path) of \(volume) is gone"
         let tree = tree
         do {
             try await RingActor.ring.withDeadline(deadline) {
@@ -101,14 +100,15 @@ package final class DeviceWatch: Sendable {
             }
         } catch is DeadlineExceeded {
             throw OperationError(
-                .deadline, doing: doing, found: "it is still there",
-                advice: "a volume that is in use detaches only when it is unmounted; see its "
+                .deadline, doing: doing, found: "the device is still here",
+                advice:
+                    "a volume that is in use is detached only once it is unmounted; look at its "
                     + "attachment in EC2")
         }
     }
 
-    /// Returns when the partition of that number of `device` is there, at once if it is already:
-    /// the kernel shows a disk before its partitions. 1 is the first.
+    /// Returns when the partition with that number on `device` is here; at once if it already is.
+    /// The kernel shows a disk before its partitions. 1 is the first.
     package func partition(
         _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws -> BlockDevice {
@@ -150,19 +150,19 @@ package final class DeviceWatch: Sendable {
         while true {
             let seen = changes
             if let result = look(census) { return result }
-            // Armed already unless the directory was replaced; then what came meanwhile is in no
-            // notice.
+            // The watch is already armed unless the folder was replaced; in that case, changes in
+            // between caused no event.
             if try arm(doing: doing) { refresh() }
             try await change(after: seen)
         }
     }
 
-    /// Returns whether the watch was not armed before. A census made after this misses nothing.
+    /// Returns whether the watch was not armed before. A census taken after this misses nothing.
     @discardableResult
     private func arm(doing: String) throws(OperationError) -> Bool {
         try explaining(
             "inotify_add_watch on \(tree.devPath)", .system, doing: doing,
-            advice: "see that it is a directory, and raise the sysctl fs.inotify.max_user_watches"
+            advice: "check that it is a directory, and raise the sysctl fs.inotify.max_user_watches"
         ) { () throws(Errno) in try inotify.arm() }
     }
 
@@ -172,7 +172,7 @@ package final class DeviceWatch: Sendable {
         inotify.disarm()
     }
 
-    /// Takes a new census and lets all who wait look at it.
+    /// Takes a new census, and lets all waiting callers examine it.
     private func refresh() {
         census = tree.census()
         changes += 1
@@ -206,7 +206,7 @@ package final class DeviceWatch: Sendable {
         }
     }
 
-    /// Reads notices until it is cancelled.
+    /// Reads inotify events until it is cancelled.
     private func listen() async {
         while !Task.isCancelled {
             do {

@@ -1,6 +1,6 @@
 import Base
 
-/// What an ext2, ext3 or ext4 says of itself.
+/// The superblock of an ext2, ext3 or ext4.
 ///
 /// Source: struct ext4_super_block in the kernel's fs/ext4/ext4.h, whose numbers are little-endian.
 struct ExtSuperblock: Equatable {
@@ -17,10 +17,10 @@ struct ExtSuperblock: Equatable {
     private var compatibleFeatures: UInt32
     var incompatibleFeatures: UInt32
     var readOnlyFeatures: UInt32
-    /// s_journal_inum: 0 where the journal is on another device.
+    /// s_journal_inum: 0 if the journal is on another device.
     private var journalInode: UInt32
 
-    /// Nil where the bytes are no such superblock.
+    /// Nil if the bytes are not such a superblock.
     init?(_ bytes: [UInt8]) {
         precondition(bytes.count == Self.size)
         func number<T: FixedWidthInteger>(_ type: T.Type, _ offset: Int) -> T {
@@ -41,15 +41,15 @@ struct ExtSuperblock: Equatable {
         if incompatibleFeatures & 0x80 != 0 { blocks |= UInt64(number(UInt32.self, 0x150)) << 32 }
     }
 
-    /// EXT4_FEATURE_INCOMPAT_RECOVER: its journal holds what is not in its place yet.
+    /// EXT4_FEATURE_INCOMPAT_RECOVER: the journal must be replayed.
     var needsRecovery: Bool { incompatibleFeatures & 0x4 != 0 }
 
     /// Whether it has a journal (EXT4_FEATURE_COMPAT_HAS_JOURNAL) on another device.
     var hasExternalJournal: Bool { compatibleFeatures & 0x4 != 0 && journalInode == 0 }
 
-    /// Whether the kernel warns of damage when it mounts it: without a journal it was not unmounted
-    /// (EXT4_VALID_FS is missing), or errors were found in it (EXT4_ERROR_FS). That a check is due
-    /// by the count of mounts or by date is no sign of damage.
+    /// Whether the kernel warns of damage when it mounts the file system: it has no journal and was
+    /// not unmounted (EXT4_VALID_FS is missing), or errors were found in it (EXT4_ERROR_FS). A
+    /// check that is due by mount count or date is not a sign of damage.
     ///
     /// Source: ext4_setup_super in the kernel's fs/ext4/super.c.
     var isDamaged: Bool { state & 1 == 0 || state & 2 != 0 }
@@ -60,8 +60,9 @@ extension ProvenDevice {
         let bytes = try bytes(at: ExtSuperblock.offset, count: ExtSuperblock.size)
         guard let superblock = ExtSuperblock(bytes) else {
             throw OperationError(
-                .content, doing: doing, found: "its superblock is no ext2's, ext3's or ext4's",
-                advice: "nothing was changed; see what 'dumpe2fs -h' says of it")
+                .content, doing: doing,
+                found: "its superblock is not that of an ext2, ext3 or ext4",
+                advice: "nothing was changed; look at the output of 'dumpe2fs -h'")
         }
         return superblock
     }

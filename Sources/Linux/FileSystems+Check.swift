@@ -4,12 +4,12 @@ import Ring
 import SystemPackage
 
 extension FileSystems {
-    /// Mends an ext2, ext3 or ext4 that the kernel would mount with a warning of damage, or whose
-    /// journal is to be replayed, for that may show errors which it holds; returns what e2fsck said.
-    /// Nil where there is nothing to mend, where it is mounted in any mount namespace, or is another
-    /// file system: an xfs is mended by the kernel, which replays its log.
+    /// Repairs an ext2, ext3 or ext4 that the kernel would mount with a warning of damage, or whose
+    /// journal must be replayed, because the journal may contain recorded errors. Returns the
+    /// output of e2fsck. Returns nil if there is nothing to repair, if any mount namespace has it
+    /// mounted, or if it is another file system: the kernel repairs an xfs by replaying its log.
     ///
-    /// A check goes on when the deadline has passed. The next call joins it, or hears how it ended.
+    /// A check continues after the deadline. The next call joins it, or gets its result.
     package func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String? {
@@ -22,7 +22,7 @@ extension FileSystems {
         earlier?.stop()
         let need = try await need(of: device, volume, doing: doing)
         if let earlier, earlier.device == device, let end = earlier.end {
-            // A failure is told as long as nobody has mended it by hand.
+            // The failure is reported until somebody has repaired the file system by hand.
             if need == nil { return try? end.get() }
             if case .failure = end { return try end.get() }
         }
@@ -40,9 +40,9 @@ extension FileSystems {
         } catch is DeadlineExceeded {
             throw OperationError(
                 .deadline, doing: check.doing,
-                found: "\(check.command) \(check.progress) and goes on",
-                advice: "mount the volume again later: that joins the check, which does not begin "
-                    + "anew; it ends early only if the plugin is stopped")
+                found: "\(check.command) \(check.progress) and continues",
+                advice: "mount the volume again later: the mount then joins this check instead of "
+                    + "starting another; only stopping the plugin ends it early")
         }
         if checks[volume] === check { checks[volume] = nil }
         return try check.end?.get()
@@ -59,20 +59,20 @@ extension FileSystems {
     }
 }
 
-/// A run of e2fsck that outlives the Mount that began it.
+/// A run of e2fsck, which can outlive the Mount that started it.
 @RingActor
 final class FileSystemCheck: Sendable {
-    /// What has to be done before mounting.
+    /// What must be done before mounting.
     struct Need: Sendable {
         fileprivate var volume: VolumeID
         fileprivate var held: HeldDevice
-        /// Only the journal; whether there is damage is seen after that.
+        /// Only replay the journal; after that it is known whether there is damage.
         fileprivate var isReplay: Bool
     }
 
     nonisolated let device: BlockDevice
     nonisolated let doing: String
-    /// As an operator would type it.
+    /// The command as an operator would type it.
     nonisolated let command: String
     private(set) var end: Result<String, any Error>?
     private var task: Task<Void, Never>?
@@ -94,16 +94,16 @@ final class FileSystemCheck: Sendable {
         }
     }
 
-    /// How far it is: `is in pass 1 of 5, at 37 % of it, after 95 s`.
+    /// The progress: `is in pass 1 of 5, at 37 % of it, after 95 s`.
     var progress: String {
         let seconds = (RingActor.ring.now - start).components.seconds
         return (lastLine.map { "is \($0)" } ?? "is under way") + ", after \(seconds) s"
     }
 
-    /// Ends it, if it is still under way.
+    /// Ends the check if it is still running.
     func stop() { task?.cancel() }
 
-    /// Throws `CancellationError` when the calling task is cancelled.
+    /// Throws `CancellationError` if the calling task is cancelled.
     func waitForEnd() async throws {
         guard end == nil else { return }
         nextSleeper += 1
@@ -139,7 +139,7 @@ final class FileSystemCheck: Sendable {
         let proven = try ProvenDevice.open(device, of: volume, in: tree, doing: doing)
         let superblock = try proven.extSuperblock()
         guard superblock.isDamaged || superblock.needsRecovery else { return nil }
-        // While it is mounted it looks as if it had not been unmounted.
+        // A mounted file system looks like one that was not unmounted.
         let isMounted = try explaining("open", .device, doing: doing) { () throws(Errno) in
             try isClaimed(device)
         }
@@ -152,8 +152,8 @@ final class FileSystemCheck: Sendable {
     private func run(
         _ need: Need, _ program: String, in tree: DeviceTree
     ) async throws -> String {
-        // With -p alone it also checks a file system without damage whose check is due by the count
-        // of mounts or by date, all of it: on a large one that takes hours.
+        // With -p alone, e2fsck also completely checks an undamaged file system whose check is due
+        // by mount count or date; on a large one this takes hours.
         guard need.isReplay else { return try await run(program, ["-p"], on: need) }
         let replay = try await run(program, ["-p", "-E", "journal_only"], on: need)
         let (device, doing) = (device, doing)
@@ -169,7 +169,7 @@ final class FileSystemCheck: Sendable {
     private func run(
         _ path: String, _ arguments: [String], on need: Need
     ) async throws -> String {
-        // Its progress goes to the standard output, a line each.
+        // e2fsck writes its progress to standard output, line by line.
         let program = Program(path: path, arguments: arguments + ["-C", "1"])
         let result = try await program.run(
             on: need.held, of: need.volume, doing: doing,
@@ -185,12 +185,13 @@ final class FileSystemCheck: Sendable {
         throw OperationError(
             .content, doing: doing,
             found: "\(program.text(on: device)) \(result.ending): \(result.output)",
-            advice: "the file system is not mounted as it is; take a snapshot of the volume, then "
+            advice:
+                "the file system is not mounted in this state; take a snapshot of the volume, then "
                 + "run 'e2fsck' on it by hand")
     }
 }
 
-/// A line that e2fsck writes with -C: the pass, how far it is, what it goes up to, and the device.
+/// A line that e2fsck writes with -C: the pass, the position, the maximum position, and the device.
 ///
 /// Source: e2fsck_update_progress in e2fsck/unix.c of e2fsprogs.
 struct E2fsckProgress: Equatable, CustomStringConvertible {

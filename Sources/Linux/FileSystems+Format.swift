@@ -5,11 +5,11 @@ import Synchronization
 import SystemPackage
 
 extension FileSystems {
-    /// Makes a file system on a device that is proved to be the volume, held by nothing, and blank,
-    /// or bearing an unfinished file system if the plan says so.
+    /// Creates a file system on a device that is proved to be the volume, to be held by nothing,
+    /// and to be blank; if the plan allows it, an unfinished file system may also be overwritten.
     /// Probe again afterwards.
     ///
-    /// When the deadline cuts it short, mkfs is killed and the device is no longer blank.
+    /// At the deadline mkfs is killed; then the device is no longer blank.
     package func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws {
@@ -20,7 +20,7 @@ extension FileSystems {
             try openBlank(
                 device, of: volume, in: tree, orUnfinished: plan.overwritesUnfinished, doing: doing)
         }
-        // Without -f or -F it refuses by itself what it recognises.
+        // Without -f or -F, mkfs itself rejects everything that it recognises.
         let force = plan.overwritesUnfinished ? [plan.type == .xfs ? "-f" : "-F"] : []
         let program = Program(
             path: "\(toolPath)/mkfs.\(plan.type)", arguments: force + plan.arguments)
@@ -32,12 +32,13 @@ extension FileSystems {
         throw OperationError(
             .system, doing: doing,
             found: "\(program.text(on: device)) \(result.ending): \(result.output)",
-            advice: "the volume may hold a part of a file system and is not formatted again then")
+            advice:
+                "the volume may now contain a partial file system, and is then not formatted again")
     }
 }
 
-/// An open device that outlives the worker's call. While it is open, the kernel gives the device's
-/// number to no other device.
+/// An open device that outlives the call on the worker. While it is open, the kernel gives the
+/// device's number to no other device.
 final class HeldDevice: Sendable {
     let device: BlockDevice
     let number: Int32
@@ -49,7 +50,7 @@ final class HeldDevice: Sendable {
         self.descriptor = Mutex(consume descriptor)
     }
 
-    /// On a worker: the last one to close a device waits until what was written to it is on it.
+    /// Runs on a worker: the last close of a device waits until all data has been written to it.
     func close(for volume: VolumeID) async {
         await RingActor.ring.blocking(for: .volume(volume), doing: "close \(device.path)") {
             self.descriptor.withLock { $0 = nil }
@@ -57,8 +58,8 @@ final class HeldDevice: Sendable {
     }
 }
 
-/// Proves on an exclusive open that the volume is blank and held by nothing, and returns the device
-/// opened anew, but not exclusively, which would bar mkfs.
+/// Opens the device exclusively, and proves that it is blank and held by nothing. Returns the
+/// device opened again, but not exclusively, because that would lock out mkfs.
 private func openBlank(
     _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, orUnfinished: Bool,
     doing: String
@@ -72,12 +73,12 @@ private func openBlank(
     guard content == .blank || orUnfinished && content == .unfinished(type: "xfs") else {
         throw OperationError(
             .content, doing: doing, found: "the device is not blank: it has \(content.text)",
-            advice: "nothing was written to it; if its data are not wanted, wipe the volume")
+            advice: "nothing was written to it; if you do not need its data, wipe the volume")
     }
     return HeldDevice(shared.descriptor, device)
 }
 
-/// A program that works on a device.
+/// A program that operates on a device.
 struct Program {
     var path: String
     var arguments: [String]
@@ -86,12 +87,12 @@ struct Program {
         ([path] + arguments + [device.path]).joined(separator: " ")
     }
 
-    /// Runs it to its end on the device that is held, whatever its path has come to stand for
-    /// meanwhile, and gives the device up. The result's output is one line, and names the device by
-    /// its path.
+    /// Runs the program to its end on the device that is held open, even if its path now refers to
+    /// something else, and closes the device. The result's output is one line, and names the device
+    /// by its path.
     ///
-    /// Returns only when nothing of the program acts on the device any more. Where the device hangs
-    /// that may be long after the deadline, at which it is killed.
+    /// Returns only when the program no longer acts on the device. At the deadline it is killed; if
+    /// the device hangs, it may end long after that.
     @RingActor
     func run(
         on held: HeldDevice, of volume: VolumeID, doing: String, by deadline: Instant,
@@ -124,17 +125,17 @@ struct Program {
         } catch let error as Errno {
             throw OperationError(
                 .system, doing: doing,
-                found: "\(text) does not start: \(refusal(of: "exec", error))")
+                found: "\(text) could not be started: \(refusal(of: "exec", error))")
         } catch is DeadlineExceeded {
             throw OperationError(
-                .deadline, doing: doing, found: "\(text) had not ended in time and was killed",
+                .deadline, doing: doing, found: "\(text) did not end in time and was killed",
                 advice: adviceIfLate)
         } catch let error as ChildOutlivesKill {
             await error.end()
             throw OperationError(
                 .deadline, doing: doing,
-                found: "\(text) had not ended in time, was killed, and hung until now, for the "
-                    + "device did not answer",
+                found: "\(text) did not end in time, was killed, and hung until now because the "
+                    + "device did not respond",
                 advice: adviceIfLate)
         }
     }
@@ -150,7 +151,7 @@ extension ChildResult {
 }
 
 extension DeviceContent {
-    /// As the object of "it has".
+    /// The object of "it has".
     fileprivate var text: String {
         switch self {
         case .fileSystem(let type, let label, _):

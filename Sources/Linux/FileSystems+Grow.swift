@@ -5,8 +5,8 @@ import Ring
 import SystemPackage
 
 extension FileSystems {
-    /// Makes a mounted file system of `type` as large as its device; nil where it already is, or
-    /// where the kernel finds that what is left over is too little to be of use.
+    /// Grows a mounted file system of `type` to the size of its device. Returns nil if it already
+    /// has that size, or if the kernel considers the remaining space too small to be usable.
     package func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
     ) async throws -> Growth? {
@@ -27,8 +27,8 @@ extension FileSystems {
         }
     }
 
-    /// Sets what is not nil of the root directory of the file system that is mounted at
-    /// `mountpoint`; it is on the disk when this returns.
+    /// Sets those attributes that are not nil on the root directory of the file system that is
+    /// mounted at `mountpoint`. They are on disk when this returns.
     package func setOwnership(
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
     ) async throws {
@@ -39,7 +39,7 @@ extension FileSystems {
             try explaining("fchown", .system, doing: doing) { () throws(Errno) in
                 if fchown(root.rawValue, uid ?? .max, gid ?? .max) != 0 { throw lastErrno }
             }
-            // After fchown, which takes the bits for set-user-id and set-group-id away.
+            // After fchown, which clears the set-user-id and set-group-id bits.
             try explaining("fchmod", .system, doing: doing) { () throws(Errno) in
                 if let mode, fchmod(root.rawValue, mode) != 0 { throw lastErrno }
             }
@@ -58,8 +58,8 @@ private func openRoot(of mountpoint: String, doing: String) throws(OperationErro
     }
 }
 
-/// Whether a mounted file system is smaller than its device. What cannot be seen is for `grow` to
-/// explain.
+/// Whether a mounted file system is smaller than its device. If this cannot be determined, `grow`
+/// will report why.
 func canGrow(_ device: borrowing ProvenDevice, type: String, at mountpoint: String) -> Bool {
     do throws(OperationError) {
         let root = try openRoot(of: mountpoint, doing: device.doing)
@@ -92,7 +92,7 @@ private struct FileSystemSize {
         self.blockSize = UInt64(blockSize)
     }
 
-    /// How many blocks the device has; nil where the file system has as many.
+    /// The device's size in blocks; nil if the file system already has as many.
     func blocks(toFill device: borrowing ProvenDevice) throws(OperationError) -> UInt64? {
         let wanted = try device.size() / blockSize
         return blocks < wanted ? wanted : nil
@@ -123,6 +123,6 @@ private func growMounted(
 
 private func extAdvice(_ code: Int32) -> String? {
     guard code == EPERM else { return nil }
-    return "it takes CAP_SYS_RESOURCE, and a file system without known errors; 'resize2fs' on the "
-        + "instance does it too"
+    return "this needs CAP_SYS_RESOURCE and a file system without known errors; 'resize2fs' on the "
+        + "instance also works"
 }

@@ -4,18 +4,19 @@ import Glibc
 package import Ring
 import SystemPackage
 
-/// File systems of volumes: what is on a device, making one, mounting and unmounting it.
+/// File systems of volumes: probing, creating, mounting and unmounting them.
 ///
-/// Every call that touches a device proves first, on the open device, that it is the volume, and
-/// runs on a worker thread, since all of it may wait for the device. Calls for one device must not
-/// overlap: the proof that nothing holds it claims it for a moment. Linux 4.11.
+/// Every call that touches a device first proves, on the open device, that it is the volume. It
+/// runs on a worker thread, because any operation may wait for the device. Calls for one device
+/// must not overlap: the proof that nothing holds the device claims it for a moment. Needs Linux
+/// 4.11.
 @RingActor
 package final class FileSystems: Sendable {
     let tree: DeviceTree
     let toolPath: String
-    /// The checks that are under way, or whose end no Mount has heard of yet.
+    /// The checks that are running, or whose result no Mount has received yet.
     var checks: [VolumeID: FileSystemCheck] = [:]
-    /// Where devices are mounted that accepted no writes before.
+    /// The mountpoints of devices that did not accept writes before they were mounted.
     private var closedToWrites: Set<String> = []
 
     /// `toolPath` is the folder of mkfs.xfs, mkfs.ext4 and e2fsck.
@@ -26,7 +27,7 @@ package final class FileSystems: Sendable {
         self.toolPath = toolPath
     }
 
-    /// What is on `device`. A read that fails is an error, never a blank device.
+    /// What is on `device`. A failed read is an error, never a blank device.
     package func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
         let doing = "probe \(volume) on \(device.path)"
         let tree = tree
@@ -37,16 +38,15 @@ package final class FileSystems: Sendable {
     }
 
     /// Mounts the `type` file system of a device that is proved to be the volume, and proves that
-    /// it is this device's that is mounted. The directory is made, mode 0755, where it is missing;
-    /// its parent must be there, and its path free of links. Refused where the mountpoint or the device is mounted already.
-    /// `options` are as mount(8) has them; `nouuid` is added for xfs.
+    /// this device was mounted. Creates the directory (mode 0755) if it is missing; its parent must
+    /// exist, and its path must not contain links. Fails if the mountpoint or the device is already
+    /// mounted. `options` are those of mount(8); `nouuid` is added for xfs.
     ///
-    /// Without a replay the kernel is told to refuse all writes to the device while it is mounted:
-    /// an ext4 that is mounted read-only, even with `norecovery`, still writes what it frees and the
-    /// errors that it finds. A device that accepts no writes by itself is mounted the same way.
+    /// To mount without a replay, the kernel is told to reject all writes to the device while it is
+    /// mounted: an ext4 that is mounted read-only, even with `norecovery`, still frees orphaned
+    /// files and records errors. A device that itself accepts no writes is mounted in the same way.
     ///
-    /// The outcome says whether `grow` has something to do; it would take another thread's time to
-    /// learn.
+    /// The outcome says whether `grow` has something to do, which saves another call on a worker.
     @discardableResult
     package func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
@@ -75,9 +75,8 @@ package final class FileSystems: Sendable {
         return outcome
     }
 
-    /// Unmounts, never lazily, and removes the directory where it is empty. Where nothing is
-    /// mounted there is nothing to do, and that is no error. A busy mount is one that names who
-    /// uses it, and leaves all as it was.
+    /// Unmounts, never lazily, and removes the directory if it is empty. It is not an error if
+    /// nothing is mounted. If the mount is busy, nothing changes, and the error names who uses it.
     package func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         let doing = "unmount \(volume) from \(mountpoint)"
         let staysClosed = closedToWrites.contains(mountpoint)
@@ -89,8 +88,8 @@ package final class FileSystems: Sendable {
         closedToWrites.remove(mountpoint)
     }
 
-    /// Whether it is this device's file system that is at `mountpoint`, in this mount namespace. The
-    /// mountpoint's last part may be the volume's id.
+    /// Whether this device's file system is mounted at `mountpoint` in this mount namespace. The
+    /// last component of the mountpoint may be the volume's id.
     package func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState {
         let doing = "look at what is mounted at \(mountpoint)"
         let volume = VolumeID(baseName(of: mountpoint))
@@ -119,28 +118,30 @@ package final class FileSystems: Sendable {
         }
     }
 
-    /// Whose workers a call takes that names the device alone. On Xen that does not tell the volume.
+    /// Whose workers a call uses that names only the device. On Xen the device does not identify
+    /// the volume.
     private func owner(of device: BlockDevice) -> BlockingOwner {
         let serial = tree.serial(of: baseName(of: device.path))
         let volume = serial.flatMap { VolumeID("vol-" + $0.dropFirst(3)) }
         return volume.map { .volume($0) } ?? .device(device.number)
     }
 
-    /// What has been under way on the volume's device for longest: a system call, or a program.
+    /// The system call or program that has been running on the volume's device for longest.
     package func workUnderWay(on volume: VolumeID) -> WorkUnderWay? {
         RingActor.ring.workUnderWay(for: .volume(volume))
     }
 
-    /// Who uses the file system of `device`, as far as /proc shows it, one text each; for messages.
-    /// Empty proves nothing: processes of other PID namespaces may not be seen.
+    /// Who uses the file system of `device`, as far as /proc shows it: one text per user, for
+    /// messages. An empty result proves nothing, because processes of other PID namespaces may not
+    /// be visible.
     package func holders(of device: BlockDevice) async -> [String] {
         await RingActor.ring.blocking(
             for: owner(of: device), doing: "find who uses \(device.path)"
         ) { Holders.find(of: device.number) }
     }
 
-    /// All that is mounted in this process's mount namespace, bind mounts too, in the kernel's
-    /// order: of two on one mountpoint, the later one is on top.
+    /// All mounts in this process's mount namespace, including bind mounts, in the kernel's order:
+    /// of two on one mountpoint, the later one is on top.
     package func mounted() async throws -> [MountedFileSystem] {
         let doing = "list what is mounted"
         return try await RingActor.ring.blocking(doing: doing) { () throws(OperationError) in
@@ -173,8 +174,8 @@ private func mountedWithoutWrites(
         try isClaimed(device.device)
     }
     guard !isHeld else {
-        // By a mount of another namespace, which may be writing: its writes are not to fail. The
-        // kernel shares a file system that is mounted read-only, and refuses a writable one.
+        // A mount in another namespace holds it and may be writing; its writes must not fail. The
+        // kernel shares a file system that is mounted read-only, and rejects a writable one.
         var outcome = try mountedPlainly(device, type, at: mountpoint, options.withoutReplay)
         outcome.mayBeOutdated = true
         return outcome
@@ -188,8 +189,8 @@ private func mountedWithoutWrites(
     }
 }
 
-/// Has the kernel accept writes again to the device of a file system that was mounted read-only,
-/// also by an earlier run of the daemon. What has gone meanwhile needs it no more.
+/// Makes the kernel accept writes again to the device of a file system that was mounted read-only,
+/// possibly by an earlier run of the daemon. A device that has disappeared needs nothing.
 private func allowWrites(to mounted: MountInfoLine) {
     guard let descriptor = try? openDevice(mounted.source, exclusive: false),
         (try? Node(descriptor: descriptor.rawValue))?.blockDevice == mounted.device

@@ -3,12 +3,12 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// A folder that is this process's alone, as long as this lives: a lock on the file `lock` in it.
+/// Exclusive use of a folder for the lifetime of this object, by a lock on the file `lock` in it.
 package final class FolderLock: Sendable {
     private let lock: FileLock
 
-    /// Makes the folder, mode 0700, where there is none; its parent must be there. Throws where
-    /// another process has it, with what that one said of itself as its `holder`. Blocks.
+    /// Creates the folder (mode 0700) if there is none; its parent must exist. If another process
+    /// uses the folder, throws an error with that process's `holder` text. Blocks.
     package init(_ folder: String, holder: String) throws(OperationError) {
         let doing = "use the state folder \(folder)"
         let path = folder + "/lock"
@@ -19,17 +19,17 @@ package final class FolderLock: Sendable {
             guard error == .wouldBlock else {
                 throw OperationError(
                     .system, doing: doing, found: "\(error)",
-                    advice: "see that the folder above it is there and writable")
+                    advice: "check that the folder above it exists and is writable")
             }
             let said = (try? contents(of: path, limit: Limit.lockHolderMax)) ?? []
             throw OperationError(
                 .system, doing: doing,
-                found: "another daemon has it: \(String(decoding: said, as: UTF8.self))",
-                advice: "end that one first; if it is a plugin, 'docker plugin ls' lists it, and "
+                found: "another daemon uses it: \(String(decoding: said, as: UTF8.self))",
+                advice: "stop that one first; if it is a plugin, 'docker plugin ls' lists it, and "
                     + "'docker plugin disable --force' with its name ends it and leaves containers "
                     + "running")
         }
-        // Without room on the disk the lock holds all the same.
+        // If the disk is full, the lock is still held.
         try? lock.write(holder)
     }
 }

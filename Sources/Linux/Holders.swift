@@ -4,8 +4,8 @@ import SystemPackage
 
 /// Who keeps a device's file system in use, as far as /proc shows it.
 ///
-/// In a PID namespace of its own, a plugin's default, only that namespace's processes are seen: so
-/// an empty answer does not prove that nobody holds it.
+/// By default a plugin has its own PID namespace and sees only the processes in it, so an empty
+/// result does not prove that nobody holds the file system.
 struct Holders {
     private let number: DeviceNumber
     private var found: [String] = []
@@ -16,8 +16,8 @@ struct Holders {
 
     private var isDone: Bool { found.count >= Limit.holdersNamedMax || nodesLeft <= 0 }
 
-    /// One text for each holder, at most `Limit.holdersNamedMax`:
-    /// `nginx (process 1234) has the file /mnt/vol-…/log open`.
+    /// One text per holder, at most `Limit.holdersNamedMax`: `nginx (process 1234) has the file
+    /// /mnt/vol-…/log open`.
     static func find(of number: DeviceNumber) -> [String] {
         var holders = Holders(of: number)
         let processes = ((try? names(in: "/proc")) ?? []).compactMap { Int32($0) }
@@ -28,12 +28,12 @@ struct Holders {
         return holders.found
     }
 
-    /// `find` as the end of a sentence.
+    /// The result of `find`, as the end of a sentence.
     static func text(of number: DeviceNumber) -> String {
         let holders = find(of: number)
         if holders.isEmpty {
-            return "no holder can be seen from here; on the instance, "
-                + "'grep -l \"\(number) \" /proc/*/mountinfo' and 'fuser -vm' name them"
+            return "no user of it is visible to the plugin; on the instance, "
+                + "'grep -l \"\(number) \" /proc/*/mountinfo' and 'fuser -vm' show them"
         }
         return "held by: " + holders.joined(separator: "; ")
     }
@@ -56,8 +56,8 @@ struct Holders {
         }
     }
 
-    /// Each mount namespace is looked at once, in the first process that is seen in it. This one's
-    /// own mounts are in MountTable.
+    /// Examines each mount namespace once, through the first process that is found in it.
+    /// MountTable has the mounts of this process's own namespace.
     private mutating func lookAtMounts(of process: Int32) {
         let namespace = target(of: "/proc/\(process)/ns/mnt")
         guard namespace != target(of: "/proc/self/ns/mnt"),

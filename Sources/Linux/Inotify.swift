@@ -3,11 +3,11 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// Notices of changes to the nodes of one directory.
+/// Events about changes to the nodes in one directory.
 @RingActor
 final class Inotify {
-    /// Udev changes a node's mode after it is made, and some managers make it under another name
-    /// and move it.
+    /// Udev changes a node's mode after creating it, and some device managers create it under
+    /// another name and rename it.
     private static let mask =
         UInt32(IN_CREATE) | UInt32(IN_ATTRIB) | UInt32(IN_MOVED_TO) | UInt32(IN_MOVED_FROM)
         | UInt32(IN_DELETE) | UInt32(IN_ONLYDIR)
@@ -16,7 +16,7 @@ final class Inotify {
     private let descriptor: Descriptor
     private var watch: Int32?
 
-    /// Made idle.
+    /// Initially idle.
     init(path: String) throws(Errno) {
         let descriptor = inotify_init1(Int32(IN_NONBLOCK) | Int32(IN_CLOEXEC))
         guard descriptor >= 0 else { throw lastErrno }
@@ -24,7 +24,7 @@ final class Inotify {
         self.descriptor = Descriptor(owning: descriptor)
     }
 
-    /// From here on no change goes unnoticed. Returns whether it was not armed before.
+    /// From now on no change goes unnoticed. Returns whether the watch was not armed before.
     func arm() throws(Errno) -> Bool {
         guard watch == nil else { return false }
         let added = inotify_add_watch(descriptor.rawValue, path, Self.mask)
@@ -40,16 +40,17 @@ final class Inotify {
         _ = take()
     }
 
-    /// Suspends until there are notices. Throws `Errno.canceled` when the task is cancelled.
+    /// Suspends until there are events. Throws `Errno.canceled` if the task is cancelled.
     func wait() async throws(Errno) {
         _ = try await RingActor.ring.poll(descriptor, .input)
     }
 
-    /// Takes the notices that there are; returns whether there were any. Which ones does not
-    /// matter: a full queue (IN_Q_OVERFLOW) is a change as well. When the directory itself goes
-    /// (IN_IGNORED), the watch is no longer armed.
+    /// Reads the pending events; returns whether there were any. Their kind does not matter: a full
+    /// queue (IN_Q_OVERFLOW) is a change as well. If the directory itself disappears (IN_IGNORED),
+    /// the watch is no longer armed.
     ///
-    /// The read does not wait; a read by the ring takes five times as long, by a kernel worker.
+    /// The read does not wait. A read through the ring would take five times as long, because a
+    /// kernel worker performs it.
     func take() -> Bool {
         var changed = false
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 8) { buffer in
@@ -66,7 +67,7 @@ final class Inotify {
         return changed
     }
 
-    /// The records of one read: a header, then as many bytes of name as it says.
+    /// The records of one read: each is a header and the number of name bytes that it states.
     private struct Events: Sequence, IteratorProtocol {
         private var rest: Slice<UnsafeRawBufferPointer>
 

@@ -3,16 +3,16 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// A file that grows by pieces, each of which is on the disk before the next is written.
+/// A file that grows in pieces, each of which is on disk before the next is written.
 ///
-/// After a crash the last piece may be there in part: whoever reads it finds that out.
+/// After a crash the last piece may be incomplete; the reader must detect this.
 package struct JournalFile: Sendable {
     package let path: String
 
     package init(path: String) { self.path = path }
 
-    /// Returns when the bytes are on the disk, from `offset` on, in place of all that was there. Where it
-    /// throws, what was there before `offset` is whole, and what is there behind is of no use.
+    /// Returns when the bytes are on disk from `offset` on, replacing everything after it. If it
+    /// throws, the contents before `offset` are intact, and those after it are useless.
     @RingActor
     package func append(_ bytes: [UInt8], at offset: Int) async throws {
         try await RingActor.ring.blocking(for: .state, doing: "write \(path)") {
@@ -21,7 +21,7 @@ package struct JournalFile: Sendable {
             guard descriptor >= 0 else { throw stateFailure("write \(path)", "open") }
             defer { close(descriptor) }
             do throws(OperationError) {
-                // Behind it there may be the rest of a piece that was not written to its end.
+                // After the offset there may be the rest of an incompletely written piece.
                 try truncate(descriptor, to: offset)
                 try write(bytes, to: descriptor, at: offset)
                 if fdatasync(descriptor) != 0 { throw stateFailure("sync \(path)", "fdatasync") }
@@ -51,7 +51,7 @@ package struct JournalFile: Sendable {
     }
 }
 
-/// Makes the names in a file's folder durable.
+/// Makes the directory entries in a file's folder durable.
 func syncFolder(of path: String) throws(OperationError) {
     let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
     let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -63,5 +63,5 @@ func syncFolder(of path: String) throws(OperationError) {
 func stateFailure(_ doing: String, _ call: String) -> OperationError {
     OperationError(
         .system, doing: doing, found: refusal(of: call, Errno(rawValue: errno)),
-        advice: "see that its file system is writable and has room")
+        advice: "check that its file system is writable and has free space")
 }

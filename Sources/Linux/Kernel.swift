@@ -3,15 +3,15 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// What the kernel said to a call, as an operator can look it up:
-/// `open: No such file or directory (ENOENT)`.
+/// The kernel's error for a call, in a form that an operator can look up: `open: No such file or
+/// directory (ENOENT)`.
 func refusal(of call: String, _ error: Errno) -> String {
     let text = String(cString: strerror(error.rawValue))
     guard let name = CLinux_errno_name(error.rawValue) else { return "\(call): \(text)" }
     return "\(call): \(text) (\(String(cString: name)))"
 }
 
-/// Runs calls that fail with an errno, and makes an operator's error of it.
+/// Runs calls that fail with an errno, and converts it to an error for the operator.
 func explaining<T: ~Copyable>(
     _ call: String, _ reason: OperationError.Reason, doing: String, advice: String? = nil,
     _ body: () throws(Errno) -> T
@@ -24,10 +24,10 @@ func explaining<T: ~Copyable>(
     }
 }
 
-/// The last call's errno. Read it before anything else is called.
+/// The errno of the last call. Must be read before any other call.
 var lastErrno: Errno { Errno(rawValue: errno) }
 
-/// A file's kind and numbers, read without ever waiting for a remote file system.
+/// A file's type and device numbers, read without ever waiting for a remote file system.
 struct Node {
     private let answer: CLinux_node
 
@@ -55,15 +55,15 @@ struct Node {
         DeviceNumber(major: answer.device_major, minor: answer.device_minor)
     }
 
-    /// The number of the block device that the node stands for; nil where it stands for none.
+    /// The number of the block device that the node represents; nil if it is not a block device.
     var blockDevice: DeviceNumber? {
         guard CLinux_is_block_device(answer.mode) else { return nil }
         return DeviceNumber(major: answer.number_major, minor: answer.number_minor)
     }
 }
 
-/// The whole of a kernel's file (/proc, /sys), which has no size before it is read. Throws EFBIG
-/// where it is longer than `limit` bytes.
+/// The contents of a kernel file (/proc, /sys), whose size is unknown before it is read. Throws
+/// EFBIG if it is longer than `limit` bytes.
 func contents(of path: String, limit: Int) throws(Errno) -> [UInt8] {
     let file = open(path, O_RDONLY | O_CLOEXEC)
     guard file >= 0 else { throw lastErrno }

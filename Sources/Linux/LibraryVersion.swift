@@ -1,6 +1,6 @@
 import CBlkid
 
-/// As the library that is linked tells it: `2.38.1`.
+/// As reported by the linked library: `2.38.1`.
 package var libblkidVersion: String {
     var version: UnsafePointer<CChar>?
     blkid_get_library_version(&version, nil)

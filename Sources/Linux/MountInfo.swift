@@ -4,7 +4,7 @@ import Base
 /// fs/proc_namespace.c for the escapes.
 struct MountInfoLine: Equatable {
     var device: DeviceNumber
-    /// The directory of the file system that is mounted here: `/`, or the bind mount's origin.
+    /// The directory of the file system that is mounted here: `/`, or the source of a bind mount.
     var root: String
     var mountpoint: String
     var options: String
@@ -12,18 +12,19 @@ struct MountInfoLine: Equatable {
     var source: String
     var superOptions: String
 
-    /// Read-only as seen from here: the mount or the file system is.
+    /// Whether the mount or its file system is read-only.
     var readOnly: Bool {
         [options, superOptions].contains { $0.split(separator: ",").contains("ro") }
     }
 
-    /// Whether the journal was not replayed, which is asked for only where it holds something. The
-    /// kernel names that option norecovery for xfs, noload or norecovery for ext4.
+    /// Whether the journal was not replayed; the daemon requests this only if the journal is not
+    /// empty. The kernel shows the option as norecovery for xfs, and as noload or norecovery for
+    /// ext4.
     var skipsReplay: Bool {
         superOptions.split(separator: ",").contains { $0 == "norecovery" || $0 == "noload" }
     }
 
-    /// Nil where the line is not what the kernel writes.
+    /// Nil if the kernel would not write such a line.
     init?(_ line: some Collection<UInt8>) {
         let fields = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false)
         // Six fields, any number of propagation fields, a dash, three fields.
@@ -42,7 +43,7 @@ struct MountInfoLine: Equatable {
     }
 
     /// The lines in the kernel's order: of two mounts on one mountpoint, the later one is on top.
-    /// Nil where any line is not what the kernel writes.
+    /// Nil if the kernel would not write one of the lines.
     static func parse(_ text: [UInt8]) -> [MountInfoLine]? {
         var lines: [MountInfoLine] = []
         for text in text.split(separator: UInt8(ascii: "\n")) {
@@ -54,7 +55,7 @@ struct MountInfoLine: Equatable {
 }
 
 extension DeviceNumber {
-    /// From `259:3`, as sysfs and mountinfo write it.
+    /// Parses `259:3`, the format of sysfs and mountinfo.
     init?(_ text: some StringProtocol) {
         let numbers = text.split(separator: ":", omittingEmptySubsequences: false)
         guard numbers.count == 2, let major = UInt32(numbers[0]), let minor = UInt32(numbers[1])

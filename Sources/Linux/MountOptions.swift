@@ -1,17 +1,17 @@
 import Glibc
 
-/// What mount(2) is told: its flags, and the text for the file system itself.
+/// The arguments of mount(2): the flags, and the text for the file system.
 struct MountOptions: Equatable {
     var flags: UInt = 0
     var data = ""
 
-    /// Takes options as mount(8) names them; which ones a volume may be given is decided elsewhere.
-    /// Only what was asked for is set, no nosuid and no nodev of our own: a container's volume behaves
-    /// as a directory of its image does, as with Docker's local driver, and its device nodes are barred
-    /// by the container's own device rules.
+    /// Converts options with their names in mount(8); VolumeCore decides which ones a volume may have.
+    /// Adds neither nosuid nor nodev: as with
+    /// Docker's local driver, a volume behaves like a directory of the container's image, and the
+    /// container's own device rules block its device nodes.
     ///
     /// `nouuid` is added for xfs: a volume made from a snapshot has the UUID of its origin, and the
-    /// kernel refuses a UUID that is mounted already.
+    /// kernel rejects a UUID that is already mounted.
     init(type: String, readOnly: Bool, options: [String]) {
         var texts: [String] = []
         for option in options {
@@ -24,7 +24,7 @@ struct MountOptions: Equatable {
 
     var isReadOnly: Bool { flags & UInt(MS_RDONLY) != 0 }
 
-    /// The same, but that the kernel leaves the journal as it is; xfs(5) and ext4(5).
+    /// The same, but the kernel does not replay the journal; xfs(5) and ext4(5).
     var withoutReplay: MountOptions {
         var options = self
         options.data = (data.isEmpty ? "" : data + ",") + "norecovery"

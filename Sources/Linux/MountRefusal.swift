@@ -3,8 +3,8 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// Why the kernel does not mount a file system, as far as its superblock tells: mount(2) says
-/// EINVAL or EIO for nearly everything.
+/// Why the kernel does not mount a file system, as far as its superblock shows: mount(2) returns
+/// EINVAL or EIO for almost everything.
 struct MountRefusal {
     /// A reason, and what can be done about it.
     struct Finding: Equatable {
@@ -12,7 +12,7 @@ struct MountRefusal {
         var advice: String
     }
 
-    /// What the file system and the kernel are, apart from the superblock.
+    /// The facts other than the superblock.
     struct Circumstances {
         var deviceSize: UInt64
         var pageSize: UInt64
@@ -22,8 +22,8 @@ struct MountRefusal {
         var deviceAcceptsNoWrites: Bool
     }
 
-    /// A feature that a kernel has to know, and the first version of Linux that does; nil where none
-    /// does.
+    /// A feature that the kernel must support, and the first version of Linux that does; nil if
+    /// none does.
     private struct Feature {
         var bit: UInt32
         var name: String
@@ -58,7 +58,7 @@ struct MountRefusal {
                     advice: "load its module on the instance with 'modprobe \(type)'")
             ]
         }
-        // That it is busy says nothing about what is on it.
+        // "Busy" says nothing about the contents.
         guard error != .resourceBusy else { return [] }
         do throws(OperationError) {
             let circumstances = Circumstances(
@@ -81,14 +81,15 @@ struct MountRefusal {
             findings.append(
                 Finding(
                     found: "its log is on another device",
-                    advice: "only an xfs with an internal log is mounted: copy its data to a new "
+                    advice: "only an xfs with an internal log is supported: copy its data to a new "
                         + "volume"))
         }
         if xfs.realtimeBlocks > 0 {
             findings.append(
                 Finding(
-                    found: "a part of its data is on a realtime device",
-                    advice: "only an xfs on one device is mounted: copy its data to a new volume"))
+                    found: "part of its data is on a realtime device",
+                    advice: "only an xfs on one device is supported: copy its data to a new volume")
+            )
         }
         if xfs.version < 5 {
             findings.append(
@@ -100,7 +101,7 @@ struct MountRefusal {
         if xfs.needsRepair {
             findings.append(
                 Finding(
-                    found: "it is marked as one that xfs_repair has to mend first",
+                    found: "it is marked as needing xfs_repair",
                     advice: "take a snapshot of the volume, then run 'xfs_repair' on it by hand"))
         }
         findings += unknown(xfs.incompatibleFeatures, of: xfsIncompatible, "incompatible", now)
@@ -138,8 +139,9 @@ struct MountRefusal {
                 Finding(
                     found: "its file system is \(bytes) bytes long, and the device only "
                         + "\(now.deviceSize)",
-                    advice: "enlarge the volume to \(gibibytes) GiB, as the one that it is a copy "
-                        + "of"))
+                    advice:
+                        "enlarge the volume to \(gibibytes) GiB, the size of the volume that it "
+                        + "was copied from"))
         }
         if blockSize > now.pageSize, version(now.kernelRelease) < largeBlocksSince {
             findings.append(
@@ -147,20 +149,21 @@ struct MountRefusal {
                     found: "its blocks, of \(blockSize) bytes, are larger than this machine's "
                         + "pages, of \(now.pageSize)",
                     advice:
-                        "that takes Linux \(largeBlocksSince.0).\(largeBlocksSince.1), and this "
-                        + "is \(now.kernelRelease)"))
+                        "this needs Linux \(largeBlocksSince.0).\(largeBlocksSince.1) or later, and the "
+                        + "instance runs \(now.kernelRelease)"))
         }
         if now.isWritable, now.deviceAcceptsNoWrites {
             findings.append(
                 Finding(
                     found: "the device accepts no writes",
-                    advice: "see 'lsblk -o NAME,RO'; where somebody set it so, 'blockdev --setrw' "
-                        + "allows them again; or create the volume with -o read-only=true"))
+                    advice:
+                        "look at 'lsblk -o NAME,RO'; if somebody disabled writes, 'blockdev --setrw' "
+                        + "enables them again; or create the volume with -o read-only=true"))
         }
         return findings
     }
 
-    /// The features among `bits` that this kernel does not know.
+    /// The features among `bits` that this kernel does not support.
     private static func unknown(
         _ bits: UInt32, of features: [Feature], _ kind: String, _ now: Circumstances
     ) -> [Finding] {
@@ -175,16 +178,16 @@ struct MountRefusal {
             names.append("0x\(String(bits & ~known, radix: 16)), unknown here")
         }
         guard !names.isEmpty else { return [] }
-        let effect = kind == "read-only" ? " that bar a kernel without them from writing" : ""
+        let effect = kind == "read-only" ? " that prevent a kernel without them from writing" : ""
         return [
             Finding(
                 found: "it has \(kind) features\(effect): \(names.joined(separator: ", "))",
-                advice: "this is Linux \(now.kernelRelease): mount it with a newer one"
-                    + (kind == "read-only" ? ", or with -o read-only=true" : ""))
+                advice: "the instance runs Linux \(now.kernelRelease): use a newer kernel"
+                    + (kind == "read-only" ? ", or create the volume with -o read-only=true" : ""))
         ]
     }
 
-    /// XFS_SB_FEAT_INCOMPAT_… of fs/xfs/libxfs/xfs_format.h. NEEDSREPAIR is told by itself.
+    /// XFS_SB_FEAT_INCOMPAT_… of fs/xfs/libxfs/xfs_format.h. NEEDSREPAIR is reported separately.
     private static let xfsIncompatible = [
         Feature(bit: 0x1, name: "ftype", since: (3, 10)),
         Feature(bit: 0x2, name: "sparse inodes", since: (4, 2)),

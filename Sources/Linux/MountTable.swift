@@ -1,13 +1,13 @@
 import Base
 import SystemPackage
 
-/// What is mounted in this process's mount namespace.
+/// The mounts in this process's mount namespace.
 struct MountTable {
     var lines: [MountInfoLine]
 
     init(lines: [MountInfoLine]) { self.lines = lines }
 
-    /// May wait for mounts that are under way: for worker threads.
+    /// May wait for mounts in progress, so it must run on a worker thread.
     init(doing: String) throws(OperationError) {
         let path = "/proc/self/mountinfo"
         let text = try explaining(
@@ -17,7 +17,7 @@ struct MountTable {
         }
         guard let lines = MountInfoLine.parse(text) else {
             throw OperationError(
-                .system, doing: doing, found: "\(path) has a line that is not as proc(5) says")
+                .system, doing: doing, found: "\(path) has a line that does not follow proc(5)")
         }
         self.lines = lines
     }

@@ -49,7 +49,7 @@ struct MountTarget: ~Copyable {
         }
         guard actual == path else {
             throw OperationError(
-                .system, doing: doing, found: "by links that path is \(actual)",
+                .system, doing: doing, found: "that path leads through links to \(actual)",
                 advice: "mount it at a path without links, and without '//' or '..'")
         }
     }

@@ -4,11 +4,10 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// Mounts a proven device's file system, and proves that it is this one that is mounted. Blocks.
+/// Mounts the file system of a proven device, and proves that this file system was mounted. Blocks.
 ///
-/// Afterwards either all is done, or nothing is left mounted and no directory left behind. Returns
-/// whether the journal holds what was not replayed, which only happens on a device that accepts no
-/// writes.
+/// Either succeeds, or leaves nothing mounted and no new directory. Returns whether the journal was
+/// not replayed although it is not empty, which happens only on a device that accepts no writes.
 func mountProven(
     _ device: borrowing ProvenDevice, type: String, at mountpoint: String, options: MountOptions
 ) throws(OperationError) -> Bool {
@@ -17,7 +16,8 @@ func mountProven(
     guard type != "btrfs" else {
         throw OperationError(
             .content, doing: doing,
-            found: "the device has a btrfs, whose mount cannot be proved to be of this device",
+            found:
+                "the device has a btrfs, and a mount of btrfs cannot be proved to be of this device",
             advice: "copy its data to a volume with xfs or ext4")
     }
     try refuseUsed(device, mountpoint)
@@ -33,9 +33,9 @@ func mountProven(
     }
 }
 
-/// Returns whether the journal had to be replayed and was not.
+/// Returns whether the journal should have been replayed and was not.
 ///
-/// On a device that accepts no writes the kernel answers EROFS just where there is something to
+/// On a device that accepts no writes, the kernel returns EROFS only if there is something to
 /// replay: xlog_recover in fs/xfs/xfs_log_recover.c, ext4_load_journal in fs/ext4/super.c.
 private func mountOrSkipReplay(
     _ device: borrowing ProvenDevice, type: String, at target: borrowing MountTarget,
@@ -76,11 +76,11 @@ private func refuseUsed(
     }
 }
 
-/// Returns whether the directory was made. Its parents must be there.
+/// Returns whether the directory was created. Its parent must exist.
 private func makeMountpoint(_ path: String, doing: String) throws(OperationError) -> Bool {
     try explaining(
         "mkdir \(path)", .system, doing: doing,
-        advice: "see that its parent is a directory on a writable file system"
+        advice: "check that its parent is a directory on a writable file system"
     ) { () throws(Errno) in
         if mkdir(path, 0o755) == 0 {
             // mkdir applies the umask.
@@ -102,8 +102,8 @@ private func proveMounted(
         throw OperationError(
             .device, doing: device.doing,
             found: "what was mounted cannot be read: \(refusal(of: "statx", error))",
-            advice: "where its file system has shut down ('dmesg' has the reason), stop every "
-                + "container that still has the volume, and mount it again")
+            advice: "if its file system has shut down ('dmesg' has the reason), stop every "
+                + "container that still uses the volume, and mount it again")
     }
     guard home != device.device.number else { return }
     takeBack(device, from: mountpoint)
@@ -123,9 +123,9 @@ private func takeBack(_ device: borrowing ProvenDevice, from mountpoint: String)
     }
 }
 
-/// Unmounts what is on top at `mountpoint`, never lazily and never by force, and removes the
-/// directory where it is empty. Returns what was unmounted, nil where nothing was. Blocks while data
-/// is written.
+/// Unmounts the topmost mount at `mountpoint`, never lazily and never by force, and removes the
+/// directory if it is empty. Returns what was unmounted; nil if nothing was. Blocks while data is
+/// written.
 @discardableResult
 func unmountTop(at mountpoint: String, doing: String) throws(OperationError) -> MountInfoLine? {
     let table = try MountTable(doing: doing)
@@ -138,20 +138,20 @@ func unmountTop(at mountpoint: String, doing: String) throws(OperationError) -> 
         if let beneath = try MountTable(doing: doing).top(at: mountpoint) {
             throw OperationError(
                 .system, doing: doing,
-                found: "beneath it, \(beneath.source) (device \(beneath.device)) is mounted too",
+                found: "\(beneath.source) (device \(beneath.device)) is also mounted, beneath it",
                 advice: "unmount it with 'umount \(mountpoint)'")
         }
     }
-    // Where it is not empty, someone wrote there while nothing was mounted, and that is theirs to
-    // remove. A copy of the mount that another namespace still has at this very directory, as one
-    // that shows all of the host's file system, is detached by this (Linux 3.18, rmdir(2)); one at
-    // a directory of the container's own stays, and holds the device.
+    // If it is not empty, somebody wrote to it while nothing was mounted, and must remove that. If
+    // another namespace still has a copy of the mount at this very directory, for example because
+    // it shows the host's whole file system, this detaches the copy (Linux 3.18, rmdir(2)). A copy
+    // at another directory stays, and holds the device.
     if rmdir(mountpoint) != 0, lastErrno == .resourceBusy {
         throw OperationError(
             .system, doing: doing,
             found: refusal(of: "rmdir", .resourceBusy)
-                + ", so something is mounted there that /proc/self/mountinfo shows elsewhere",
-            advice: "see 'findmnt', and unmount it with 'umount'")
+                + ", so something is mounted there that /proc/self/mountinfo shows at another path",
+            advice: "find it with 'findmnt', and unmount it with 'umount'")
     }
     return mounted
 }
@@ -160,7 +160,7 @@ private func unmountRefused(
     _ error: Errno, _ mounted: MountInfoLine, in table: MountTable, doing: String
 ) -> OperationError {
     var found = refusal(of: "umount2", error)
-    var advice = "'dmesg' on the instance may tell more"
+    var advice = "'dmesg' on the instance may have details"
     if error == .resourceBusy {
         let below = table.mounts(below: mounted.mountpoint).map(\.mountpoint)
         if below.isEmpty {

@@ -2,8 +2,8 @@ import Base
 import CLinux
 import SystemPackage
 
-/// What an NVMe controller says of itself (Identify Controller), which no node, link or cached
-/// attribute can change.
+/// What an NVMe controller reports about itself (Identify Controller); no node, link or cached
+/// attribute can change this.
 ///
 /// Sources: NVM Express Base Specification, Identify Controller data structure; for what EBS puts
 /// there, github.com/amazonlinux/amazon-ec2-utils, ebsnvme-id.
@@ -15,7 +15,7 @@ struct NVMeController: Equatable {
     var vendor: UInt16
     var serial: String
     var model: String
-    /// The device name that AttachVolume was given, with or without `/dev/`; may be empty.
+    /// The device name that AttachVolume requested, with or without `/dev/`; may be empty.
     var requestedName: String
 
     init(_ answer: [UInt8]) {
@@ -26,8 +26,8 @@ struct NVMeController: Equatable {
         requestedName = Self.text(answer[3072..<3104])
     }
 
-    /// Asks the controller of an open NVMe device. Nil where the device takes no NVMe commands,
-    /// as a loop device that stands for one.
+    /// Queries the controller of an open NVMe device. Nil if the device does not accept NVMe
+    /// commands, for example because it is a loop device in a test.
     init?(asking device: Int32) throws(Errno) {
         var answer = [UInt8](repeating: 0, count: Self.answerSize)
         let code = answer.withUnsafeMutableBufferPointer {
@@ -35,7 +35,7 @@ struct NVMeController: Equatable {
         }
         let unsupported: [Errno] = [.inappropriateIOCTLForDevice, .invalidArgument]
         if unsupported.contains(Errno(rawValue: code)) { return nil }
-        // A negative code is the NVMe status of a controller that answers but refuses.
+        // A negative code is the NVMe status of a controller that rejects the command.
         guard code >= 0 else { throw .ioError }
         guard code == 0 else { throw Errno(rawValue: code) }
         self.init(answer)

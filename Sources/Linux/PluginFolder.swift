@@ -4,13 +4,15 @@ import Base
 /// the plugin's root file system, what the plugin mounts, and the engine's record of it.
 /// Source: moby's plugin/manager.go and plugin/manager_linux.go.
 package struct PluginFolder: Equatable, Sendable {
-    /// 64 hexadecimal digits. The engine's commands take it, or its beginning, for the name.
+    /// 64 hexadecimal digits. The engine's commands accept it, or its beginning, instead of the
+    /// name.
     package let id: String
-    /// Where a mount may show the engine's record to this process, the likeliest first.
+    /// The paths at which a mount may show the engine's record to this process, the likeliest
+    /// first.
     let records: [String]
 
-    /// The folder whose `propagated-mount` this process has at `mountpoint`; nil where it has none,
-    /// as it is no managed plugin. May wait for mounts that are under way.
+    /// The folder whose `propagated-mount` is mounted at `mountpoint`; nil if this process is not a
+    /// managed plugin. May wait for mounts in progress.
     package init?(mountedAt mountpoint: String) {
         guard let table = try? MountTable(doing: "find the plugin's folder") else { return nil }
         self.init(mountedAt: mountpoint, in: table)
@@ -26,8 +28,8 @@ package struct PluginFolder: Equatable, Sendable {
         guard id.utf8.count == 64, id.utf8.allSatisfy("0123456789abcdef".utf8.contains) else {
             return nil
         }
-        // The host's path of the folder is not known here: a data root can be anywhere. But both
-        // are told as paths in the one file system.
+        // The folder's path on the host is not known here, because Docker's data root can be
+        // anywhere. But mountinfo shows both as paths within the same file system.
         records = table.mounts(of: mount.device).reversed().compactMap { line in
             let root = line.root == "/" ? "" : line.root
             guard folder.hasPrefix(root + "/") else { return nil }
@@ -35,8 +37,8 @@ package struct PluginFolder: Equatable, Sendable {
         }
     }
 
-    /// The engine's records that are seen at these places, at most `Limit.pluginRecordMax` long each:
-    /// only one that tells `id` is this plugin's. Blocks.
+    /// The engine's records that exist at these paths, each of at most `Limit.pluginRecordMax`
+    /// bytes. Only a record with `id` belongs to this plugin. Blocks.
     package func readRecords() -> [[UInt8]] {
         records.compactMap { try? contents(of: $0, limit: Limit.pluginRecordMax) }
     }

@@ -5,10 +5,10 @@ import Ring
 import SystemPackage
 
 extension ProvenDevice {
-    /// What is on the device: all that `blkid -p` sees, for a file system alone is not enough to be
-    /// mounted where a partition table or a second one claims the same blocks. A device that cannot
-    /// be read is an error, never blank: libblkid goes on past some read errors, so the parts where
-    /// signatures lie are also read here.
+    /// What is on the device: everything that `blkid -p` finds, because a file system must not be
+    /// mounted if a partition table or a second file system claims the same blocks. A device that
+    /// cannot be read is an error, never blank: libblkid ignores some read errors, so the areas
+    /// with signatures are also read here.
     func content() throws(OperationError) -> DeviceContent {
         let size = try size()
         fetchAhead(size)
@@ -24,9 +24,9 @@ extension ProvenDevice {
         }
     }
 
-    /// Has the kernel read at once what the probe looks at: it would wait for one block after the
-    /// other, and for the network each time. Which blocks those are is libblkid's own affair; this
-    /// follows version 2.38, and what is missing here is merely read later.
+    /// Prefetches the blocks that the probe reads, which would otherwise be read one by one over
+    /// the network. Which blocks these are depends on libblkid; this list is for version 2.38, and
+    /// missing blocks are only read later.
     private func fetchAhead(_ size: UInt64) {
         let end = Int(clamping: size)
         let (edge, block) = (Limit.probeEdge, Limit.probeBlock)
@@ -39,7 +39,7 @@ extension ProvenDevice {
         }
     }
 
-    /// Throws where the blocks that bear most signatures cannot be read.
+    /// Throws if the blocks with most signatures cannot be read.
     private func readEnds(_ size: UInt64) throws(OperationError) {
         let block = min(size, UInt64(Limit.probeBlock))
         for offset in [0, size - block, size - min(size, 64 << 10)] {
@@ -47,12 +47,12 @@ extension ProvenDevice {
         }
     }
 
-    /// What libblkid finds nothing on: blank, or damaged, or of a kind that nobody knows.
+    /// libblkid finds nothing: the device is blank, damaged, or has unknown contents.
     private func unrecognised() throws(OperationError) -> DeviceContent {
         let edgesAreZero = try edgesAreZero()
         let isZero = edgesAreZero ? try samplesAreZero() : false
         if isZero { return .blank }
-        // With wrong checksums too: they name what was there.
+        // Includes superblocks with wrong checksums, which show what was there.
         let probe = try BlkidProbe(self)
         switch try probe.run(damaged: true, doing: doing) {
         case .nothing: return .unknownData
@@ -61,10 +61,10 @@ extension ProvenDevice {
         }
     }
 
-    /// Whether it bears a bcachefs, which libblkid knows only since version 2.39.
+    /// Whether there is a bcachefs, which libblkid supports only since version 2.39.
     ///
     /// Source: struct bch_sb, BCH_SB_SECTOR, BCHFS_MAGIC and BCACHE_MAGIC in the kernel's
-    /// fs/bcachefs/bcachefs_format.h; a bcache itself, of that magic too, is libblkid's to tell.
+    /// fs/bcachefs/bcachefs_format.h; libblkid itself detects bcache, which has the same magic.
     private func bearsBcachefs() throws(OperationError) -> Bool {
         let magic = try bytes(at: 8 * 512 + 24, count: 16)
         return magic == [
@@ -73,8 +73,8 @@ extension ProvenDevice {
         ]
     }
 
-    /// mkfs.xfs sets sb_inprogress until all else is written, and the kernel mounts no such file
-    /// system.
+    /// mkfs.xfs keeps sb_inprogress set until everything else is written; the kernel does not mount
+    /// such a file system.
     private func unlessUnfinished(_ content: DeviceContent) throws(OperationError) -> DeviceContent
     {
         guard case .fileSystem(type: "xfs", _, _) = content, try xfsSuperblock().isInProgress else {
@@ -83,7 +83,7 @@ extension ProvenDevice {
         return .unfinished(type: "xfs")
     }
 
-    /// Throws where fewer are there.
+    /// Throws if there are fewer.
     func bytes(at offset: UInt64, count: Int) throws(OperationError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         let found = bytes.withUnsafeMutableBytes {
@@ -93,7 +93,7 @@ extension ProvenDevice {
         return bytes
     }
 
-    /// Whether the first and the last MiB are zeros. Throws where any of it cannot be read.
+    /// Whether the first and the last MiB are zero. Throws if any part cannot be read.
     private func edgesAreZero() throws(OperationError) -> Bool {
         let size = try size()
         let edge = UInt64(Limit.blankProofEdge)
@@ -103,8 +103,9 @@ extension ProvenDevice {
         return head && end
     }
 
-    /// Whether blocks all over the device are zeros. A file system whose beginning was wiped by
-    /// mistake has something between: its copies of the superblock, an ext4's at 128 MiB, and data.
+    /// Whether sample blocks spread over the device are zero. A file system whose beginning was
+    /// wiped by mistake still has data in between: copies of the superblock (ext4: at 128 MiB), and
+    /// files.
     private func samplesAreZero() throws(OperationError) -> Bool {
         let size = try size()
         let block = UInt64(Limit.probeBlock)
@@ -114,7 +115,7 @@ extension ProvenDevice {
         let offsets = stride(from: distance, to: size, by: Int(distance)) + [128 << 20]
         let blocks = offsets.filter { $0 + block <= size }.map { $0..<$0 + block }
         for range in blocks {
-            // All at once: one after the other each would wait for the network.
+            // Prefetches all blocks at once; one by one, each would wait for the network.
             posix_fadvise(
                 descriptor.rawValue, off_t(range.lowerBound), off_t(block), POSIX_FADV_WILLNEED)
         }
@@ -166,7 +167,7 @@ private struct BlkidProbe: ~Copyable {
     enum Outcome {
         case nothing
         case one
-        /// More than one thing claims the device.
+        /// More than one signature claims the device.
         case several
     }
 
@@ -186,7 +187,7 @@ private struct BlkidProbe: ~Copyable {
 
     deinit { blkid_free_probe(handle) }
 
-    /// With `damaged`, what has a wrong checksum counts too.
+    /// With `damaged`, superblocks with a wrong checksum count too.
     func run(damaged: Bool = false, doing: String) throws(OperationError) -> Outcome {
         var flags = BLKID_SUBLKS_TYPE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_UUID | BLKID_SUBLKS_USAGE
         if damaged { flags |= BLKID_SUBLKS_BADCSUM }
@@ -204,7 +205,7 @@ private struct BlkidProbe: ~Copyable {
         }
     }
 
-    /// What a run with the outcome `one` found: one superblock, one partition table, or both.
+    /// The findings of a run with the outcome `one`: one superblock, one partition table, or both.
     func content() -> DeviceContent {
         let (type, usage, label, uuid) = (
             value("TYPE"), value("USAGE"), value("LABEL"), value("UUID")
@@ -214,14 +215,14 @@ private struct BlkidProbe: ~Copyable {
         if let type, usage == "filesystem", !isDamaged, isAlone {
             return .fileSystem(type: type, label: label, uuid: uuid)
         }
-        // libblkid looks no further once it has a RAID's or an encryption's signature.
+        // libblkid stops at the signature of a RAID or of encryption.
         let all = everything()
         if all.count > 1 { return .several(all) }
         let name = all.first ?? "a signature that libblkid does not name"
         return .signature(isDamaged ? "\(name) with a damaged superblock (wrong checksum)" : name)
     }
 
-    /// The names of all that claims the device.
+    /// The names of everything that claims the device.
     func everything() -> [String] {
         var found: [String] = []
         blkid_reset_probe(handle)

@@ -7,13 +7,13 @@ import SystemPackage
 /// A volume's device, or a partition of it, held open, whose identity was proved on the open
 /// descriptor.
 ///
-/// While it is open the kernel gives its number to no other device, so that what is done by its
-/// path or number until it is closed is done to this volume or to none. Every call on it may block:
-/// it is for worker threads.
+/// While it is open, the kernel does not give its number to another device, so an operation by its
+/// path or number affects this volume or none. Every call may block, so it must run on a worker
+/// thread.
 struct ProvenDevice: ~Copyable {
     let descriptor: Descriptor
     let device: BlockDevice
-    /// What the device was opened for, for errors: `probe vol-… on /dev/nvme1n1`.
+    /// What the device is used for, for errors: `probe vol-… on /dev/nvme1n1`.
     let doing: String
 
     private init(_ descriptor: consuming Descriptor, _ device: BlockDevice, doing: String) {
@@ -22,17 +22,18 @@ struct ProvenDevice: ~Copyable {
         self.doing = doing
     }
 
-    /// Opens and proves. Fails closed: what cannot be read or does not agree is not the volume.
-    /// With `exclusive`, it is also proved that no mount of any namespace, no swap and no RAID
-    /// holds the device.
+    /// Opens the device and proves its identity. Fails closed: if something cannot be read or does
+    /// not match, the device is not the volume. With `exclusive`, also proves that no mount in any
+    /// namespace, no swap and no RAID holds the device.
     static func open(
         _ device: BlockDevice, of volume: VolumeID, in tree: DeviceTree, exclusive: Bool = false,
         doing: String
     ) throws(OperationError) -> ProvenDevice {
         let descriptor = try explaining(
             "open", .device, doing: doing,
-            advice: "'busy' means that a mount, perhaps of another namespace, holds it; a node "
-                + "that is missing means that the volume was detached"
+            advice:
+                "'busy' means that a mount, perhaps in another namespace, holds it; a missing node "
+                + "means that the volume was detached"
         ) { () throws(Errno) in
             try openDevice(device.path, exclusive: exclusive)
         }
@@ -47,8 +48,8 @@ struct ProvenDevice: ~Copyable {
         return proven
     }
 
-    /// A Xen device carries nothing of the volume: its name, by which it was found, and its number
-    /// are all there is.
+    /// A Xen device contains no information about the volume: only its name, by which it was found,
+    /// and its number can be checked.
     private func proveXen(_ name: String, in tree: DeviceTree) throws(OperationError) {
         let disk = diskName(of: name)
         guard xenNames(for: disk).contains(disk) else {
@@ -95,7 +96,8 @@ struct ProvenDevice: ~Copyable {
 
     private func mismatch(_ found: String) -> OperationError {
         OperationError(
-            .device, doing: doing, found: "the device is not proved to be the volume: \(found)",
+            .device, doing: doing,
+            found: "the device could not be proved to be the volume: \(found)",
             advice: "nothing was done to it; try again, and if it persists compare "
                 + "'lsblk -o NAME,SERIAL,MAJ:MIN' on the instance with the volume's attachment")
     }
@@ -110,7 +112,8 @@ struct ProvenDevice: ~Copyable {
         guard bytes > 0 else {
             throw OperationError(
                 .device, doing: doing, found: "the device is 0 bytes long",
-                advice: "it may just have been detached; look at the volume's attachment")
+                advice: "it may have been detached just now; look at the volume's attachment in EC2"
+            )
         }
         return bytes
     }
@@ -121,10 +124,10 @@ struct ProvenDevice: ~Copyable {
         return CLinux_device_is_read_only(descriptor.rawValue, &isReadOnly) == 0 && isReadOnly
     }
 
-    /// Has the kernel refuse all writes to the device, or allow them again.
+    /// Makes the kernel reject all writes to the device, or allow them again.
     func refuseWrites(_ refuse: Bool) throws(OperationError) {
         try explaining(
-            "ioctl BLKROSET", .device, doing: doing, advice: "it takes CAP_SYS_ADMIN"
+            "ioctl BLKROSET", .device, doing: doing, advice: "this needs CAP_SYS_ADMIN"
         ) { () throws(Errno) in
             let code = CLinux_set_device_read_only(descriptor.rawValue, refuse)
             if code != 0 { throw Errno(rawValue: code) }
@@ -132,8 +135,8 @@ struct ProvenDevice: ~Copyable {
     }
 }
 
-/// Opens a node for reading without waiting for the device. With `exclusive` it fails with EBUSY
-/// where a mount of any namespace, swap or RAID holds the device.
+/// Opens a node for reading without waiting for the device. With `exclusive`, fails with EBUSY if a
+/// mount in any namespace, swap or RAID holds the device.
 func openDevice(_ path: String, exclusive: Bool) throws(Errno) -> Descriptor {
     let flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (exclusive ? O_EXCL : 0)
     let descriptor = Glibc.open(path, flags)
@@ -141,10 +144,10 @@ func openDevice(_ path: String, exclusive: Bool) throws(Errno) -> Descriptor {
     return Descriptor(owning: descriptor)
 }
 
-/// Whether a mount of any namespace, swap or RAID holds the device.
+/// Whether a mount in any namespace, swap or RAID holds the device.
 func isClaimed(_ device: BlockDevice) throws(Errno) -> Bool {
     do throws(Errno) {
-        // Declared before the descriptor, so done after it is closed.
+        // Declared before the descriptor, so it runs after that is closed.
         defer { ChildProcess.awaitStarts() }
         let descriptor = try openDevice(device.path, exclusive: true)
         let actual = try Node(descriptor: descriptor.rawValue).blockDevice

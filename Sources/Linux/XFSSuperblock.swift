@@ -1,11 +1,11 @@
 import Base
 
-/// What an xfs says of itself.
+/// The superblock of an xfs.
 ///
 /// Source: struct xfs_dsb in the kernel's fs/xfs/libxfs/xfs_format.h, whose numbers are big-endian.
 struct XFSSuperblock: Equatable {
     static let offset: UInt64 = 0
-    /// The smallest sector that an xfs can have.
+    /// The smallest possible sector of an xfs.
     static let size = 512
 
     /// In bytes; sb_blocksize.
@@ -14,7 +14,7 @@ struct XFSSuperblock: Equatable {
     var blocks: UInt64
     /// sb_rblocks: those of a realtime device.
     var realtimeBlocks: UInt64
-    /// sb_logstart: 0 where the log is on another device.
+    /// sb_logstart: 0 if the log is on another device.
     private var logStart: UInt64
     /// sb_versionnum, its low four bits.
     var version: UInt16
@@ -25,7 +25,7 @@ struct XFSSuperblock: Equatable {
     /// sb_features_incompat, of version 5.
     var incompatibleFeatures: UInt32
 
-    /// Nil where the bytes are no such superblock.
+    /// Nil if the bytes are not such a superblock.
     init?(_ bytes: [UInt8]) {
         precondition(bytes.count == Self.size)
         guard bytes.prefix(4).elementsEqual("XFSB".utf8) else { return nil }
@@ -47,7 +47,7 @@ struct XFSSuperblock: Equatable {
 
     var hasExternalLog: Bool { logStart == 0 }
 
-    /// XFS_SB_FEAT_INCOMPAT_NEEDSREPAIR: xfs_repair has to look at it first.
+    /// XFS_SB_FEAT_INCOMPAT_NEEDSREPAIR: xfs_repair must run first.
     var needsRepair: Bool { incompatibleFeatures & 0x10 != 0 }
 }
 
@@ -56,8 +56,8 @@ extension ProvenDevice {
         let bytes = try bytes(at: XFSSuperblock.offset, count: XFSSuperblock.size)
         guard let superblock = XFSSuperblock(bytes) else {
             throw OperationError(
-                .content, doing: doing, found: "its superblock is no xfs's",
-                advice: "nothing was changed; see what 'xfs_db -r -c sb -c print' says of it")
+                .content, doing: doing, found: "its superblock is not that of an xfs",
+                advice: "nothing was changed; look at the output of 'xfs_db -r -c sb -c print'")
         }
         return superblock
     }

@@ -1,14 +1,14 @@
 package import Base
 package import VolumeCore
 
-/// EC2, as the volumes of one zone and the instances see it: states that change some time after a
-/// call, calls that take time, and faults on demand.
+/// EC2 for the volumes of one zone and the instances: states that change some time after a call,
+/// calls that take time, and faults on demand.
 package final class SimulatedCloud: @unchecked Sendable {
     package struct Latency: Sendable {
         package var call: Duration = .milliseconds(20)
         package var device: Duration = .seconds(1)
         package var detach: Duration = .seconds(2)
-        /// From a device's going until EC2 says that its volume is free.
+        /// The time from the disappearance of a device until EC2 says that its volume is free.
         package var free: Duration = .zero
     }
 
@@ -16,9 +16,9 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var volumes: [VolumeID: VolumeDescription] = [:]
     /// What is on each volume.
     package var content: [VolumeID: DeviceContent] = [:]
-    /// The calls that were made, oldest first: `AttachVolume vol-… /dev/sdf`.
+    /// The calls so far, oldest first: `AttachVolume vol-… /dev/sdf`.
     package private(set) var calls: [String] = []
-    /// Taken from the front: what the next calls of an action fail with instead of being done.
+    /// The errors of an action's next calls, which are then not executed; taken from the front.
     package var refusals: [String: [EC2Failure]] = [:]
     package var tagsForbidden = false
     /// What EC2 says of an instance besides its state.
@@ -26,19 +26,19 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var hibernated: Set<InstanceID> = []
     /// Instances that EC2 does not know, or not yet.
     package var unknownInstances: Set<InstanceID> = []
-    /// How long calls of an action wait here before they go out, as for the request budget.
+    /// How long calls of an action wait before they are sent, as for the request budget.
     package var sendDelays: [String: Duration] = [:]
-    /// Actions whose next answer is lost after the call was applied.
+    /// Actions whose next response is lost after the call was applied.
     package var lostAnswers: Set<String> = []
     /// Volumes whose device never comes.
     package var lostDevices: Set<VolumeID> = []
-    /// What DescribeVolumes tells instead of what is.
+    /// What DescribeVolumes returns instead of the truth.
     package var staleDescriptions: [VolumeID: VolumeDescription] = [:]
-    /// Volumes that an instance gives up by force alone.
+    /// Volumes that an instance releases only by force.
     package var stuckDetachments: Set<VolumeID> = []
     /// The states of instances that do not run.
     package var instanceStates: [InstanceID: InstanceDescription.State] = [:]
-    /// How many volumes the host takes.
+    /// How many volumes the host can have.
     package var attachmentLimit: AttachmentLimit?
     /// Volumes that something else has attached to the host.
     package var otherVolumes: [VolumeID] = []
@@ -50,7 +50,7 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var isXen = false
 
     package var host: Host
-    /// What a call for the host fails with.
+    /// The error of a call for the host.
     package var hostError: OperationError?
     /// How long a call for the host takes.
     package var hostTime: Duration = .zero
@@ -83,19 +83,19 @@ package final class SimulatedCloud: @unchecked Sendable {
 
     package func device(of id: VolumeID) -> BlockDevice? { present[id] }
 
-    /// The device of an attached volume goes, and EC2 does not know.
+    /// The device of an attached volume disappears, and EC2 does not know.
     package func loseDevice(of id: VolumeID) { present[id] = nil }
 
-    /// The device of a volume that is attached to the host comes, again or late.
+    /// The device of a volume that is attached to the host appears, again or late.
     package func bringDevice(of id: VolumeID) { deviceComes(id) }
 
-    /// The device that the host takes for the volume: on Xen, whichever bears the name.
+    /// The device that the host considers the volume: on Xen, whichever has the name.
     func device(of id: VolumeID, attachedAs name: String?) -> BlockDevice? {
         guard isXen else { return present[id] }
         return present.values.first { $0.path == name.map { Self.node(of: $0) } }
     }
 
-    /// The volume that the device is, whatever the host takes it for.
+    /// The volume of the device, whatever the host considers it to be.
     func volume(of device: BlockDevice) -> VolumeID? { present.first { $0.value == device }?.key }
 
     /// The calls of one action.

@@ -1,8 +1,8 @@
 package import Base
 
 /// Runs jobs one after another on the thread that calls `run`, under a clock that jumps: when no
-/// job is left, time goes on to the next sleeper. So a day of waits takes no time, and the same
-/// program takes the same steps every time.
+/// job is left, time advances to the next sleeper. So waiting for a day takes no time, and the same
+/// program always takes the same steps.
 package final class SimulatedExecutor: SerialExecutor, TaskExecutor, @unchecked Sendable {
     // Everything is touched by the one thread that runs the simulation.
     private var jobs: [UnownedJob] = []
@@ -28,8 +28,7 @@ package final class SimulatedExecutor: SerialExecutor, TaskExecutor, @unchecked 
     package func checkIsolated() {}
     package func isIsolatingCurrentContext() -> Bool? { true }
 
-    /// Runs until `body` has returned. Traps when it can never return, for nothing is left that
-    /// could go on.
+    /// Runs until `body` has returned. Traps if it can never return because nothing is left to run.
     package func run<T: Sendable>(
         _ body: @escaping @Sendable () async throws -> T
     ) throws -> T {

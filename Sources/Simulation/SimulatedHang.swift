@@ -1,13 +1,13 @@
 import Base
 
-/// What does not answer for a while, as an impaired volume: who touches it waits until `recover`.
-/// Touched by the one thread that runs the simulation.
+/// Something that does not respond for a while, such as an impaired volume: whoever touches it
+/// waits until `recover`. Touched by the one thread that runs the simulation.
 package final class SimulatedHang: @unchecked Sendable {
     private let time: SimulatedExecutor
     private var waiters: [CheckedContinuation<Void, Never>] = []
-    /// What hangs is what begins with this; nothing where it is nil.
+    /// Operations with this prefix hang; none if nil.
     private var prefix: String?
-    /// What has waited for longest.
+    /// The operation that has waited for longest.
     private var first: (doing: String, since: Instant)?
 
     package init(time: SimulatedExecutor) { self.time = time }

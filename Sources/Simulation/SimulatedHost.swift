@@ -2,25 +2,26 @@ import Agent
 package import Base
 package import VolumeCore
 
-/// The host's kernel: devices that come and go with the cloud's attachments, and mounts.
+/// The host's kernel: devices that follow the cloud's attachments, and mounts.
 package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendable {
     package private(set) var mounts: [String: MountedFileSystem] = [:]
     /// Volumes that were mounted, oldest first.
     package private(set) var everMounted: [VolumeID] = []
     /// Volumes that were formatted, oldest first.
     package private(set) var formatted: [VolumeID] = []
-    /// Where unmounting was asked for, oldest first.
+    /// The mountpoints of unmount requests, oldest first.
     package private(set) var unmountsAsked: [String] = []
-    /// Taken by the next calls: unmount fails as for a busy file system.
+    /// Consumed by the next calls: unmount fails as for a busy file system.
     package var busyUnmounts = 0
     /// Devices that something else holds open.
     package var held: Set<VolumeID> = []
     /// Mountpoints whose file system has shut down.
     package var broken: Set<String> = []
     package var mountTime: Duration = .milliseconds(5)
-    /// Taken by the next looks at a mount: how long they take to tell what was when they began.
+    /// Consumed by the next looks at a mount: how long they take to report the state at their
+    /// beginning.
     package var lookTimes: [Duration] = []
-    /// Taken by the next waits for a device to go: what they fail with.
+    /// Consumed by the next waits for the disappearance of a device: their error.
     package var departureErrors: [any Error] = []
     package var unmountTime: Duration = .zero
     /// Whether there is a device that may be any volume's.
@@ -32,20 +33,21 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     package var ungrown: Set<VolumeID> = []
     /// Volumes whose ext file system asks for a repair.
     package var unclean: Set<VolumeID> = []
-    /// Volumes whose journal is to be replayed.
+    /// Volumes whose journal must be replayed.
     package var unreplayed: Set<VolumeID> = []
-    /// What each volume's last mount was allowed.
+    /// The access of each volume's last mount.
     package private(set) var accesses: [VolumeID: MountAccess] = [:]
-    /// How often a mounted file system was looked at, or more, for whether it can grow.
+    /// How often it was checked whether a mounted file system can grow.
     package private(set) var growthsAsked = 0
-    /// What was done to file systems beside formatting and mounting: `repair ext4`, `own 1000:-`.
+    /// Operations on file systems other than formatting and mounting: `repair ext4`, `own 1000:-`.
     package private(set) var deeds: [String] = []
-    /// Taken by the next call: growing fails.
+    /// Consumed by the next call: growing fails.
     package var failGrowth = false
-    /// Taken by the next call: owner and permissions cannot be set.
+    /// Consumed by the next call: owner and permissions cannot be set.
     package var failOwnership = false
 
-    /// Nodes of a Xen host that are of no volume in the cloud, by the device names they would serve.
+    /// Nodes of a Xen host that do not belong to a volume in the cloud, by the device names that
+    /// they occupy.
     package var foreignNodes: [String: BlockDevice] = [:]
 
     private var hangs: [VolumeID: SimulatedHang] = [:]
@@ -55,7 +57,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
 
     package init(cloud: SimulatedCloud) { self.cloud = cloud }
 
-    /// Whether the volume's device answers.
+    /// Whether the volume's device responds.
     package func hang(of volume: VolumeID) -> SimulatedHang {
         if let hang = hangs[volume] { return hang }
         let hang = SimulatedHang(time: time)
@@ -99,7 +101,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
         if !departureErrors.isEmpty { throw departureErrors.removeFirst() }
         let begin = time.now
         while (try? check(device, volume)) != nil {
-            // Whoever watches for hours need not know to the millisecond.
+            // A watch over hours need not be accurate to the millisecond.
             let isLong = time.now - begin > .seconds(10)
             try await tick(
                 by: deadline, "\(volume) to go", for: .milliseconds(isLong ? 100 : 1))
@@ -241,25 +243,25 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     }
 }
 
-/// A state file that is memory.
+/// A state file in memory.
 package final class SimulatedState: StatePort, @unchecked Sendable {
     package var records: [VolumeRecord] = []
-    /// Records besides that nobody has looked into.
+    /// Further records that nobody has parsed.
     package var resting: [RestingRecord] = []
     package var owner: StateOwner?
-    /// Whose counts the records have; the records' owner's where nil.
+    /// The owner of the counts; nil: the owner of the records.
     private var countsOwner: StateOwner?
     package private(set) var saves = 0
-    /// How many saves were tried, those that failed included.
+    /// How many saves were tried, including failed ones.
     package private(set) var attempts = 0
     private var isSaving = false
     /// Whether the state is in the form that every version reads.
     package private(set) var isConcluded = false
-    /// What a save fails with.
+    /// The error of a save.
     package var saveError: (any Error)?
-    /// Whether the disk that it lies on answers; nil for one that always does.
+    /// Whether its disk responds; nil for a disk that always does.
     package var hang: SimulatedHang?
-    /// Whether a save that fails has been written all the same.
+    /// Whether a save that fails has been written nevertheless.
     package var writesBeforeItFails = false
     package private(set) var copies: [String] = []
 
@@ -272,7 +274,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
         if let counted = countsOwner ?? owner, counted.boot != boot {
             for index in records.indices { records[index].mounts = MountCounts() }
         }
-        // As from a file: what is at rest is not looked into.
+        // As from a file: resting records are not parsed.
         let isAtRest = { (record: VolumeRecord) in
             record.isAtRest && record.names.count == 1 && record.names[0].flaw == nil
         }
@@ -314,7 +316,7 @@ package final class SimulatedState: StatePort, @unchecked Sendable {
 }
 
 extension [VolumeRecord] {
-    /// As a state file would: the counts lie in another.
+    /// Like a state file: the counts are in another file.
     mutating func apply(_ changes: [SavedChange]) {
         for change in changes {
             let place = firstIndex { $0.id == change.id }

@@ -2,7 +2,7 @@ package import Ring
 package import SystemPackage
 package import TLS
 
-/// Why a stream cannot be used any more.
+/// Why a stream can no longer be used.
 package enum StreamError: Error, Sendable, Equatable, CustomStringConvertible {
     case socket(Errno)
     case tls(TLSError)
@@ -15,22 +15,23 @@ package enum StreamError: Error, Sendable, Equatable, CustomStringConvertible {
     }
 }
 
-/// A connection's two directions of bytes: a socket, with or without TLS on it.
+/// A bidirectional byte stream: a socket, with or without TLS.
 ///
-/// Owns the socket. One task receives and one sends; under TLS only one of them at a time. Each
-/// operation is cancelled with its task: `.socket(.canceled)`; the stream is then good for closing.
+/// Owns the socket. One task receives and one sends; under TLS only one of them at a time.
+/// Cancelling the task cancels the operation with `.socket(.canceled)`; then the stream can only be
+/// closed.
 @RingActor
 package final class ByteStream {
     private let socket: Socket
     private let secure: SecureLayer?
 
-    /// A stream of the socket's own bytes.
+    /// A stream of the socket's bytes without TLS.
     package init(_ socket: Socket) {
         self.socket = socket
         secure = nil
     }
 
-    /// A stream under TLS; `handshake` comes before anything else.
+    /// A stream with TLS; call `handshake` before anything else.
     package init(_ socket: Socket, _ session: TLSSession) {
         self.socket = socket
         secure = SecureLayer(socket, session)
@@ -39,11 +40,11 @@ package final class ByteStream {
     /// The TLS session; nil without TLS.
     package var session: TLSSession? { secure?.session }
 
-    /// Completes TLS's handshake; does nothing without TLS.
+    /// Completes the TLS handshake; does nothing without TLS.
     package func handshake() async throws(StreamError) { try await secure?.handshake() }
 
     /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end
-    /// of the stream. Throws `.socket(.noBufferSpace)` when the buffer holds its maximum.
+    /// of the stream. Throws `.socket(.noBufferSpace)` when the buffer has reached its maximum.
     package func receive(into buffer: ByteBuffer) async throws(StreamError) -> Int {
         if let secure { return try await secure.receive(into: buffer) }
         do throws(Errno) { return try await socket.receive(into: buffer) } catch {
@@ -51,13 +52,13 @@ package final class ByteStream {
         }
     }
 
-    /// Sends all readable bytes, and consumes them as they go.
+    /// Sends all readable bytes, and consumes them as they are sent.
     package func send(_ buffer: ByteBuffer) async throws(StreamError) {
         if let secure { return try await secure.send(buffer) }
         do throws(Errno) { try await socket.send(buffer) } catch { throw .socket(error) }
     }
 
-    /// Sends what can be sent without waiting, and returns how many bytes that was. Under TLS it is
+    /// Sends what can be sent without waiting, and returns the number of bytes. With TLS it sends
     /// none: use `send`.
     package func sendNow(_ bytes: UnsafeRawBufferPointer) throws(StreamError) -> Int {
         guard secure == nil else { return 0 }
@@ -75,24 +76,25 @@ package final class ByteStream {
         do throws(Errno) { try await socket.endOfPeerSending() } catch { throw .socket(error) }
     }
 
-    /// Whether the connection stands, and nothing has come that was not received. Tells it without
-    /// waiting for the peer; records of TLS's own (tickets) are taken in and do not count.
+    /// Whether the connection is open and has no unread data. Does not wait for the peer. TLS's own
+    /// records (tickets) are processed and do not count.
     package func isQuiet() async -> Bool {
         if let secure { return await secure.isQuiet() }
         return !socket.hasInput
     }
 
-    /// Says that nothing more will be sent (under TLS with a close_notify, if that can be sent
-    /// without waiting). Receiving goes on.
+    /// Announces that nothing more will be sent (with TLS by a close_notify, if that can be sent
+    /// without waiting). Receiving remains possible.
     package func endSending() {
         secure?.sayClose()
         socket.endSending()
     }
 
-    /// Takes in no more than what has arrived: then comes the end of the stream.
+    /// Receives nothing beyond what has already arrived: after that the stream ends.
     package func endReceiving() { socket.endReceiving() }
 
-    /// Closes the connection now; under TLS with a close_notify if that can be sent without waiting.
+    /// Closes the connection now; with TLS after a close_notify if that can be sent without
+    /// waiting.
     package func close() {
         secure?.sayClose()
         socket.close()

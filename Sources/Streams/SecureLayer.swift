@@ -8,7 +8,7 @@ import TLS
 final class SecureLayer {
     let session: TLSSession
     private let socket: Socket
-    /// Ciphertext on its way between socket and session. Each is empty between operations.
+    /// Ciphertext in transit between socket and session. Both are empty between operations.
     private let incoming = ByteBuffer(
         capacity: Limit.ciphertextReceiveMax, max: Limit.ciphertextReceiveMax)
     private let outgoing = ByteBuffer(
@@ -48,7 +48,7 @@ final class SecureLayer {
     }
 
     func send(_ buffer: ByteBuffer) async throws(StreamError) {
-        // A record at a time, so that little ciphertext is held.
+        // One record at a time, to buffer little ciphertext.
         while !buffer.isEmpty {
             let piece = UnsafeRawBufferPointer(rebasing: buffer.readable.prefix(Limit.tlsRecordMax))
             try step { () throws(TLSError) in try session.write(piece) }
@@ -82,7 +82,8 @@ final class SecureLayer {
         sendNow()
     }
 
-    /// Runs a step of the session. If it fails, the peer is told why, if that needs no waiting.
+    /// Runs a step of the session. If it fails, tells the peer why, if that can be sent without
+    /// waiting.
     private func step<T>(_ body: () throws(TLSError) -> T) throws(StreamError) -> T {
         do throws(TLSError) { return try body() } catch {
             sendNow()
@@ -118,7 +119,7 @@ final class SecureLayer {
         }
     }
 
-    /// Moves what the session has for the peer into `outgoing`; false if that is nothing.
+    /// Moves the session's bytes for the peer into `outgoing`; false if there are none.
     private func takeCiphertext() -> Bool {
         let waiting = min(session.ciphertextCount, Limit.ciphertextSendMax)
         guard waiting > 0 else { return false }

@@ -1,12 +1,13 @@
 import COpenSSL
 
-/// What the sessions of one client or one server share: trust, certificate, policy.
+/// The settings that the sessions of one client or server share: trust, certificate, policy.
 ///
 /// TLS 1.2 and 1.3; for 1.2 only ECDHE with AEAD ciphers (RFC 9325, section 4.2). OpenSSL's
 /// configuration file is not read, so behaviour does not depend on the machine.
 ///
-/// Making a client's context reads and parses its files, 30 ms for a distribution's whole bundle:
-/// not on the ring. A finished context is never changed, and may be used on any thread.
+/// Creating a client's context reads and parses its files. For a distribution's complete bundle
+/// this takes 30 ms, so it must not run on the ring. A finished context never changes, and any
+/// thread may use it.
 package final class TLSContext: @unchecked Sendable {
     package enum Role: Sendable { case client, server }
 
@@ -24,18 +25,19 @@ package final class TLSContext: @unchecked Sendable {
         precondition(
             SSL_CTX_set_cipher_list(pointer, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1, "cipher list")
         COpenSSL_refuse_renegotiation(pointer)
-        // An idle connection then holds some 10 KB instead of 40.
+        // An idle connection then uses about 10 KB instead of 40.
         COpenSSL_release_idle_buffers(pointer)
     }
 
     deinit { SSL_CTX_free(pointer) }
 
-    /// A client that trusts the certificates in `caFile`, PEM.
+    /// A client that trusts the certificates in `caFile` (PEM).
     package static func client(caFile: String) throws(TLSError) -> TLSContext {
         try client(caFiles: [caFile])
     }
 
-    /// A client that trusts the certificates in all of `caFiles`, PEM. Each must hold at least one.
+    /// A client that trusts the certificates in all of `caFiles` (PEM). Each file must contain at
+    /// least one.
     package static func client(caFiles: [String]) throws(TLSError) -> TLSContext {
         precondition(!caFiles.isEmpty, "a client that trusts nobody")
         let context = try TLSContext(.client, method: TLS_client_method())
@@ -49,10 +51,10 @@ package final class TLSContext: @unchecked Sendable {
     }
 
     /// A server with the certificate chain (leaf first) and the unencrypted private key in these
-    /// PEM files. It asks its clients for no certificate, and offers session tickets.
+    /// PEM files. It does not ask clients for a certificate, and offers session tickets.
     package static func server(certificate: String, key: String) throws(TLSError) -> TLSContext {
         let context = try TLSContext(.server, method: TLS_server_method())
-        // Without this OpenSSL asks for a key's passphrase on the terminal.
+        // Without this, OpenSSL asks for the passphrase of a key on the terminal.
         SSL_CTX_set_default_passwd_cb(context.pointer) { _, _, _, _ in 0 }
         guard SSL_CTX_use_certificate_chain_file(context.pointer, certificate) == 1 else {
             throw TLSError(.files, "no certificate from \(certificate): \(drainErrorQueue())")

@@ -5,17 +5,16 @@ package struct TLSError: Error, Sendable, Equatable, CustomStringConvertible {
     package enum Reason: Sendable, Equatable {
         /// A certificate or key file cannot be used.
         case files
-        /// The peer's certificate was refused here: chain, validity, or name.
+        /// This side rejected the peer's certificate: chain, validity, or name.
         case untrustedPeer
         /// The peer broke the protocol, sent an alert, or shares no version or cipher.
         case protocolFailure
-        /// The transport ended before the peer said that it would send no more: what was
-        /// received may be cut short.
+        /// The transport ended before the peer's close_notify: the received data may be incomplete.
         case truncated
     }
 
     package var reason: Reason
-    /// What was found, for a person: one line.
+    /// What was found, for a human: one line.
     package var found: String
 
     package init(_ reason: Reason, _ found: String) {
@@ -26,7 +25,7 @@ package struct TLSError: Error, Sendable, Equatable, CustomStringConvertible {
     package var description: String { "TLS: \(found)" }
 }
 
-/// Empties this thread's error queue into one line, the oldest entry first.
+/// Drains this thread's error queue into one line, the oldest entry first.
 func drainErrorQueue() -> String {
     var entries: [String] = []
     while true {

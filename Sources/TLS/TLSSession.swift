@@ -1,24 +1,24 @@
 import COpenSSL
 
-/// One TLS connection without its transport: ciphertext goes in and out by hand.
+/// One TLS connection without its transport: the owner moves the ciphertext in and out.
 ///
-/// The owner moves bytes: what the peer sent goes into `feed`, and after every call here that may
-/// produce ciphertext (`handshake`, `read`, `write`, `close`, also when it throws: then it is
-/// the alert) `takeCiphertext` is drained to the peer. Owns no descriptor. Not thread-safe. After
-/// an error the session is only good for draining.
+/// The owner passes what the peer sent to `feed`. After every call that may produce ciphertext
+/// (`handshake`, `read`, `write`, `close`, also if it throws, in which case there is an alert), the
+/// owner drains `takeCiphertext` to the peer. Owns no descriptor. Not thread-safe. After an error
+/// the session can only be drained.
 package final class TLSSession {
-    /// What `read` found.
+    /// The result of `read`.
     package enum ReadResult: Sendable, Equatable {
-        /// So many bytes of plaintext, at least one.
+        /// The number of plaintext bytes, at least one.
         case bytes(Int)
         /// A whole record has not arrived: `feed` more.
         case needsCiphertext
-        /// The peer said that it sends no more (close_notify). Nothing was cut.
+        /// The peer has announced that it sends no more (close_notify). No data was lost.
         case closed
     }
 
-    /// The peer's latest ticket, at first the one that was passed in; nil for a server. TLS 1.3
-    /// servers send theirs after the handshake: look again once an answer has been read.
+    /// The peer's latest ticket, initially the one that was passed in; nil for a server. TLS 1.3
+    /// servers send tickets after the handshake, so check again after reading a response.
     package private(set) var resumption: TLSResumption?
 
     private let context: TLSContext
@@ -30,8 +30,8 @@ package final class TLSSession {
     private var transportEnded = false
     fileprivate var refusedCertificate: String?
 
-    /// A client's side, to a server that must prove to be `host`: a name (asked for by SNI), or an
-    /// IP address literal without brackets (which SNI does not know, RFC 6066, section 3).
+    /// The client side. The server must prove to be `host`: a name (sent by SNI), or an IP address
+    /// literal without brackets (which SNI does not support, RFC 6066, section 3).
     ///
     /// `resumption` must be nil or come from a session with the same context and host: resuming
     /// skips verification.
@@ -39,7 +39,7 @@ package final class TLSSession {
         _ context: TLSContext, host: String, resuming resumption: TLSResumption? = nil
     ) throws(TLSError) -> TLSSession {
         precondition(context.role == .client)
-        precondition(!host.utf8.contains(0), "a NUL in a host name")
+        precondition(!host.utf8.contains(0), "a host name contains NUL")
         let session = try TLSSession(context, host: host)
         try session.expect(host)
         if let resumption {
@@ -51,7 +51,7 @@ package final class TLSSession {
         return session
     }
 
-    /// A server's side.
+    /// The server side.
     package static func server(_ context: TLSContext) throws(TLSError) -> TLSSession {
         precondition(context.role == .server)
         let session = try TLSSession(context, host: nil)
@@ -73,12 +73,12 @@ package final class TLSSession {
         self.ssl = ssl
         self.incoming = incoming
         self.outgoing = outgoing
-        // For the callbacks, which run only inside calls on `ssl`, so while self is alive.
+        // For the callbacks, which only run inside calls on `ssl`, that is, while self is alive.
         SSL_set_ex_data(ssl, 0, Unmanaged.passUnretained(self).toOpaque())
     }
 
     deinit {
-        // Without this SSL_free takes the connection as broken and marks its session as not
+        // Without this, SSL_free considers the connection broken and marks its session as not
         // resumable (ssl_clear_bad_session).
         SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
         SSL_free(ssl)
@@ -92,13 +92,13 @@ package final class TLSSession {
         SSL_set_hostflags(
             ssl, UInt32(X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT))
         guard SSL_set1_host(ssl, host) == 1, COpenSSL_set_server_name(ssl, host) == 1 else {
-            throw TLSError(.untrustedPeer, "\(host) is no host name: \(drainErrorQueue())")
+            throw TLSError(.untrustedPeer, "\(host) is not a host name: \(drainErrorQueue())")
         }
     }
 
     // MARK: Ciphertext
 
-    /// Takes in what the transport received, all of it.
+    /// Accepts all bytes that the transport received.
     package func feed(_ ciphertext: UnsafeRawBufferPointer) {
         precondition(!transportEnded)
         if ciphertext.isEmpty { return }
@@ -106,14 +106,14 @@ package final class TLSSession {
         precondition(Int(count) == ciphertext.count, "a memory BIO takes all or memory is out")
     }
 
-    /// Says that the transport received its last byte. `handshake` and `read` then throw
-    /// `truncated` where they would ask for more.
+    /// Reports that the transport received its last byte. From then on, `handshake` and `read`
+    /// throw `truncated` instead of asking for more.
     package func feedEnd() { transportEnded = true }
 
     /// How many bytes wait to be sent to the peer.
     package var ciphertextCount: Int { Int(COpenSSL_bio_pending(outgoing)) }
 
-    /// Moves bytes for the peer into `buffer`, and says how many; 0 when none wait.
+    /// Moves bytes for the peer into `buffer`, and returns how many; 0 if there are none.
     package func takeCiphertext(into buffer: UnsafeMutableRawBufferPointer) -> Int {
         let count = BIO_read(outgoing, buffer.baseAddress, Int32(clamping: buffer.count))
         return max(0, Int(count))
@@ -121,15 +121,15 @@ package final class TLSSession {
 
     // MARK: Handshake and plaintext
 
-    /// Goes on with the handshake, and says whether it is done. When it is not, the peer's next
-    /// bytes are needed.
+    /// Continues the handshake, and returns whether it is complete. If not, it needs the peer's
+    /// next bytes.
     package func handshake() throws(TLSError) -> Bool {
         ERR_clear_error()
         let result = SSL_do_handshake(ssl)
         if result == 1 { return true }
         guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else { throw failure() }
         if transportEnded {
-            throw TLSError(.truncated, "the peer hung up during the handshake")
+            throw TLSError(.truncated, "the peer closed the connection during the handshake")
         }
         return false
     }
@@ -145,7 +145,7 @@ package final class TLSSession {
             return .closed
         case SSL_ERROR_WANT_READ:
             if transportEnded {
-                throw TLSError(.truncated, "the peer hung up without saying that it was done")
+                throw TLSError(.truncated, "the peer closed the connection without close_notify")
             }
             return .needsCiphertext
         default:
@@ -153,17 +153,17 @@ package final class TLSSession {
         }
     }
 
-    /// Encrypts all of `plaintext`. The handshake must be done.
+    /// Encrypts all of `plaintext`. The handshake must be complete.
     package func write(_ plaintext: UnsafeRawBufferPointer) throws(TLSError) {
         precondition(SSL_is_init_finished(ssl) == 1, "plaintext before the handshake is done")
         if plaintext.isEmpty { return }
         ERR_clear_error()
-        // A memory BIO never asks to wait, so all is taken at once.
+        // A memory BIO never asks to wait, so it accepts everything at once.
         let count = SSL_write(ssl, plaintext.baseAddress, Int32(plaintext.count))
         guard Int(count) == plaintext.count else { throw failure() }
     }
 
-    /// Says to the peer that nothing more will be sent (close_notify). Reading goes on.
+    /// Tells the peer that nothing more will be sent (close_notify). Reading remains possible.
     package func close() {
         guard SSL_is_init_finished(ssl) == 1 else { return }
         ERR_clear_error()
@@ -188,7 +188,7 @@ package final class TLSSession {
         let words = String(cString: X509_verify_cert_error_string(result))
         return TLSError(
             .untrustedPeer,
-            "the certificate of \(host ?? "the peer") is refused: \(words)"
+            "the certificate of \(host ?? "the peer") was rejected: \(words)"
                 + (refusedCertificate.map { " (\($0))" } ?? ""))
     }
 
@@ -199,9 +199,10 @@ package final class TLSSession {
 }
 
 /// What a client needs to resume a session: pass it to the next session with the same context and
-/// host. It holds secrets of the session, and lives in memory only.
+/// host. It contains secrets of the session, and is kept in memory only.
 package final class TLSResumption: @unchecked Sendable {
-    // Sendable: an SSL_SESSION is counted atomically, and not changed once it is issued.
+    // Sendable: an SSL_SESSION is reference-counted atomically, and does not change after it was
+    // issued.
     fileprivate let pointer: OpaquePointer
     fileprivate let context: TLSContext
     fileprivate let host: String
@@ -227,7 +228,8 @@ func keepResumption(_ ssl: OpaquePointer?, _ session: OpaquePointer?) -> Int32 {
     return 1
 }
 
-/// SSL_CTX_set_verify: notes whose certificate fails, for the error, and changes nothing.
+/// SSL_CTX_set_verify: records, for the error message, whose certificate fails, and changes nothing
+/// else.
 func noteRefusedCertificate(_ accepted: Int32, _ store: OpaquePointer?) -> Int32 {
     guard accepted != 1, let store else { return accepted }
     let ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx())

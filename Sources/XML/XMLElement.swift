@@ -1,11 +1,11 @@
 /// An element of a parsed document: names, text and order, nothing else.
 ///
-/// Attributes, comments and processing instructions are dropped, and names lose their prefix:
-/// what AWS answers has no meaning in them.
+/// Attributes, comments and processing instructions are dropped, and names lose their prefix: in
+/// AWS's responses they have no meaning.
 package struct XMLElement: Sendable, Equatable {
     package let name: String
-    /// The character data between this element's tags, without that of its children. Empty where
-    /// it only indents children.
+    /// The character data between this element's tags, without that of its children. Empty if it
+    /// only indents children.
     package let text: String
     package let children: [XMLElement]
 
@@ -18,7 +18,7 @@ package struct XMLElement: Sendable, Equatable {
     /// The first child of that name.
     package subscript(name: String) -> XMLElement? { children.first { $0.name == name } }
 
-    /// The text of the first child of that name; nil where there is none or it is empty.
+    /// The text of the first child of that name; nil if there is none or it is empty.
     package func text(of name: String) -> String? {
         guard let text = self[name]?.text, !text.isEmpty else { return nil }
         return text

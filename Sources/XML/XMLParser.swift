@@ -26,7 +26,7 @@ extension XMLElement {
         }
         let status = withExtendedLifetime(builder) {
             unsafe bytes.withUnsafeBytes { input in
-                // An empty array may have no address, which expat takes for an error of its own.
+                // An empty array may have no address, which expat treats as an error.
                 unsafe input.isEmpty
                     ? XML_Parse(parser, "", 0, 1)
                     : XML_Parse(
@@ -57,7 +57,7 @@ private func builderOf(_ pointer: UnsafeMutableRawPointer?) -> TreeBuilder {
     return unsafe Unmanaged<TreeBuilder>.fromOpaque(pointer).takeUnretainedValue()
 }
 
-/// Takes expat's events. A class, since expat hands its address through C.
+/// Receives expat's events. A class, because expat passes its address through C.
 @safe
 private final class TreeBuilder {
     private struct Open {
@@ -75,7 +75,7 @@ private final class TreeBuilder {
 
     init(parser: XML_Parser) { unsafe self.parser = parser }
 
-    /// The first failure is kept: expat may still deliver events after it was told to stop.
+    /// Keeps the first failure: expat may still deliver events after it was told to stop.
     func stop(_ error: XMLError) {
         guard failure == nil else { return }
         failure = error

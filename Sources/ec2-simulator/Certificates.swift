@@ -1,11 +1,11 @@
 import Glibc
 import Ring
 
-/// The simulator's own certificate authority, and its server certificate. Made once for a state
-/// directory, so that a restarted simulator is trusted by those who trusted it before.
+/// The simulator's own certificate authority, and its server certificate. Created once per state
+/// directory, so that clients that trusted a simulator also trust it after a restart.
 struct Certificates {
     private let directory: String
-    /// IP addresses that the server certificate names beside the loopback's.
+    /// IP addresses that the server certificate names in addition to the loopback addresses.
     private let addresses: [String]
 
     var authority: String { directory + "/ca.pem" }
@@ -17,7 +17,7 @@ struct Certificates {
         self.addresses = addresses
     }
 
-    /// Makes what is missing, by the openssl command. Its key files have mode 0600.
+    /// Creates what is missing with the openssl command. Key files have mode 0600.
     @RingActor
     func make() async throws {
         if case .file = FileKind(server) { return }
@@ -25,7 +25,7 @@ struct Certificates {
         try await request(
             key: authorityKey, certificate: authority, subject: "/CN=EC2 simulator CA",
             extensions: ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"])
-        // Last comes what tells that all is made.
+        // The file whose presence shows that everything was created comes last.
         let unfinished = server + ".new"
         let names = (["127.0.0.1", "::1"] + addresses).map { ",IP:" + $0 }.joined()
         try await request(

@@ -58,7 +58,7 @@ struct Serve: ParsableCommand {
         do {
             let signals = try TerminationSignals()
             let starting = RingActor.spawn { try await server.start() }
-            // A signal also ends a start that hangs or takes long.
+            // A signal also interrupts a start that hangs or takes long.
             let ending = RingActor.spawn {
                 _ = try await signals.next()
                 starting.cancel()

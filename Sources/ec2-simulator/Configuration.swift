@@ -4,8 +4,8 @@ import EC2Model
 import JSON
 import Ring
 
-/// What `--config` holds: a JSON object. Every member but `stateDir`, and an instance's or
-/// volume's `id`, has a default; a member that is not known is refused.
+/// The contents of the `--config` file: a JSON object. Every member except `stateDir`, and an
+/// instance's or volume's `id`, has a default; unknown members are rejected.
 ///
 ///     {
 ///       "stateDir": "/var/tmp/ec2", "region": "eu-central-1", "accountId": "123456789012",
@@ -39,7 +39,7 @@ import Ring
 struct Configuration {
     struct InstanceSetting {
         var instance: Instance
-        /// Where this instance's device nodes appear, and its part of sysfs.
+        /// The folder for this instance's device nodes, and its part of sysfs.
         var devPath: String
         var sysPath: String
         /// 0 for any free port.
@@ -50,7 +50,7 @@ struct Configuration {
         var volume: Volume
         var content: VolumeContent
         var attachedTo: (instance: InstanceID, device: String)?
-        /// Nil for what is usual: true for the root volume alone.
+        /// Nil for the usual value: true only for the root volume.
         var deleteOnTermination: Bool?
     }
 
@@ -62,8 +62,8 @@ struct Configuration {
 
     var stateDirectory: String
     var ec2Port: UInt16
-    /// IP addresses other than the loopback's by which clients reach EC2's endpoint, such as a
-    /// virtual machine's for its host: the certificate names them.
+    /// Further IP addresses at which clients reach EC2's endpoint, such as the host's address as
+    /// seen from a virtual machine. The certificate names them.
     var addresses: [String] = []
     var instances: [InstanceSetting] = []
     var volumes: [VolumeSetting] = []
@@ -94,7 +94,7 @@ struct Configuration {
             instances.append(
                 try InstanceSetting(
                     value, "instances[\(index)]", region: region.name,
-                    // The first instance is the one that this machine stands for.
+                    // The first instance is the one that this machine represents.
                     devPath: index == 0 ? devPath : nil, stateDirectory: stateDirectory,
                     unixSeconds: unixSeconds))
         }
@@ -200,7 +200,7 @@ extension Configuration.CredentialSetting {
 }
 
 extension Latency {
-    /// Sets the members that are there, in milliseconds.
+    /// Sets the members that are present, in milliseconds.
     mutating func update(_ value: JSONValue) throws(InputError) {
         var reader = try ObjectReader(value, "latency")
         let members: [(String, WritableKeyPath<Latency, Duration>)] = [

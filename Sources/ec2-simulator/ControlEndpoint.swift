@@ -22,7 +22,7 @@ struct ControlEndpoint {
     /// `https://127.0.0.1:1234`.
     let endpoint: String
     let authorityFile: String
-    /// Starts an instance's metadata service, and gives its port.
+    /// Starts an instance's metadata service, and returns its port.
     let serveInstance: (Configuration.InstanceSetting) async throws -> UInt16
     let imdsPort: (InstanceID) -> UInt16?
 

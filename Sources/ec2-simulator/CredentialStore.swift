@@ -1,7 +1,7 @@
 import AWSWire
 import Base
 
-/// The keys that the simulated account knows: fixed ones, and those that IMDS gave out.
+/// The keys that the simulated account knows: fixed ones, and those that IMDS issued.
 struct CredentialStore {
     private var known: [String: Credentials] = [:]
     private var current: [InstanceID: Credentials] = [:]
@@ -19,8 +19,9 @@ struct CredentialStore {
 
     func credentials(_ accessKeyID: String) -> Credentials? { known[accessKeyID] }
 
-    /// The role's keys for an instance. New ones are given out five minutes before the old ones
-    /// expire (or at half of a life that is shorter than ten); the old ones stay good until then.
+    /// The role's keys for an instance. New ones are issued five minutes before the old ones
+    /// expire, or after half their lifetime if that is shorter than ten minutes; the old ones
+    /// remain valid until they expire.
     mutating func issue(
         to instance: InstanceID, at now: Int64
     ) -> (credentials: Credentials, issuedAt: Int64) {
@@ -41,7 +42,7 @@ struct CredentialStore {
         return (credentials, now)
     }
 
-    /// Makes IMDS give out new keys at the next request. `revoke`: the old ones expire now.
+    /// Makes IMDS issue new keys at the next request. With `revoke`, the old ones expire now.
     mutating func rotate(revoke: Bool, at now: Int64) {
         for credentials in current.values where revoke {
             known[credentials.accessKeyID]?.expiration = now

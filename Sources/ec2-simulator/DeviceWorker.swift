@@ -3,12 +3,12 @@ import EC2Model
 import Glibc
 import Ring
 
-/// Carries out the model's orders: binds loop devices, and makes them appear and go.
+/// Executes the model's orders: binds loop devices, and makes them appear and disappear.
 ///
-/// The orders of one attachment are carried out one after the other, those of several side by side.
+/// The orders of one attachment are executed one after another, those of several in parallel.
 @RingActor
 final class DeviceWorker {
-    /// What came of an order.
+    /// The outcome of an order.
     enum Outcome: Sendable {
         case plugged(node: String, at: Instant)
         case unplugged(at: Instant)
@@ -16,11 +16,11 @@ final class DeviceWorker {
         case failed(String)
     }
 
-    /// A device that is there.
+    /// A device that is present.
     private struct Plugged: Sendable {
         var loop: LoopDevice
         var device: InstanceDevices.Device
-        /// Whether its node outlives it while something has it mounted.
+        /// Whether its node survives it while something has it mounted.
         var stays = false
     }
 
@@ -36,11 +36,11 @@ final class DeviceWorker {
 
     private var trees: [InstanceID: InstanceDevices] = [:]
     private var plugged: [Key: Plugged] = [:]
-    /// What was taken away, and is still mounted.
+    /// Devices that were removed but are still mounted.
     private var dead: [(instance: InstanceID, made: Plugged)] = []
     private var reaper: Task<Void, Never>?
     private var queues: [Key: [DeviceOrder]] = [:]
-    /// Those who carry out the orders of an attachment that has some.
+    /// The tasks that execute the orders of an attachment.
     private var workers: [Key: Task<Void, Never>] = [:]
     private var isStopped = false
     private let backing: (VolumeID) -> String
@@ -68,7 +68,7 @@ final class DeviceWorker {
         }
     }
 
-    /// Returns when the orders that there are now have been carried out.
+    /// Returns when the present orders have been executed.
     func settle() async {
         for worker in workers.values { await worker.value }
     }
@@ -142,11 +142,11 @@ final class DeviceWorker {
         return .unplugged(at: RingActor.ring.now)
     }
 
-    /// Gives the volume a file of its own, so that what is torn away, which still has a sector, neither
-    /// reads nor writes it.
+    /// Gives the volume its own file, so that a torn-away device, which still has one sector,
+    /// neither reads nor writes it.
     private func replaceBacking(of volume: VolumeID, tornFrom key: Key) async throws {
         let isShared = plugged.keys.contains { $0.volume == volume && $0 != key }
-        // Of a Multi-Attach volume the other instances write to the same file.
+        // The other instances of a Multi-Attach volume write to the same file.
         guard !isShared else { return }
         let (file, copy) = (backing(volume), backing(volume) + ".copy")
         try await run("/bin/cp", ["--sparse=always", file, copy])
@@ -155,12 +155,12 @@ final class DeviceWorker {
             guard old >= 0 else { throw SystemError("open \(file)") }
             defer { close(old) }
             guard rename(copy, file) == 0 else { throw SystemError("rename \(copy)") }
-            // A read of what there is not fails.
+            // Reading beyond the end fails.
             guard ftruncate(old, 0) == 0 else { throw SystemError("truncate what was \(file)") }
         }
     }
 
-    /// Releases dead devices once nothing has them mounted: no event tells of that.
+    /// Releases dead devices once nothing has them mounted; there is no event for that.
     private func reap() async {
         while !isStopped, !dead.isEmpty {
             try? await RingActor.ring.sleep(until: RingActor.ring.now + Region.busyRetryTime)
@@ -177,7 +177,7 @@ final class DeviceWorker {
         reaper = nil
     }
 
-    /// Lets the devices of a volume that has grown follow its file.
+    /// Adapts the devices of a grown volume to its file.
     func resize(_ volume: VolumeID) async throws {
         let file = backing(volume)
         for (key, made) in plugged where key.volume == volume {
@@ -189,7 +189,7 @@ final class DeviceWorker {
         }
     }
 
-    /// Takes no more orders, and releases the loop devices once the orders under way are done.
+    /// Accepts no more orders, and releases the loop devices once the current orders are done.
     func stop() async {
         isStopped = true
         await settle()

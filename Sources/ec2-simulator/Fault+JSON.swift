@@ -3,11 +3,12 @@ import EC2Model
 import JSON
 
 extension Fault {
-    /// `{"action", "kind", "count" or "probability", …}`, once where neither is given.
+    /// `{"action", "kind", "count" or "probability", …}`; once if neither is given.
     ///
-    /// `action` is an EC2 action, `*` for all of them, `IMDS` (then `path` may narrow it), or
-    /// `Device` (then `volume` may). Further members: `code`, `status`, `message` of an error,
-    /// `milliseconds` of slow, late, deviceLate and attachmentEnds, `stuck`, `number`, `serial` of the other devices'.
+    /// `action` is an EC2 action, `*` for all of them, `IMDS` (optionally restricted by `path`), or
+    /// `Device` (optionally restricted by `volume`). Further members: `code`, `status` and
+    /// `message` of an error; `milliseconds` of slow, late, deviceLate and attachmentEnds; `stuck`,
+    /// `number` and `serial` of the other device faults.
     init(_ value: JSONValue, _ name: String) throws(InputError) {
         var reader = try ObjectReader(value, name)
         let action = try reader.requiredString("action")

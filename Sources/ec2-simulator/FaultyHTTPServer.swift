@@ -9,19 +9,19 @@ import TLS
 /// What an endpoint does with a request.
 enum Outcome: Sendable {
     case answer(HTTPResponse)
-    /// The connection ends without an answer.
+    /// The connection ends without a response.
     case drop
-    /// The same by RST.
+    /// The same, with RST.
     case reset
-    /// The connection ends in the middle of the answer's body.
+    /// The connection ends in the middle of the response's body.
     case truncated(HTTPResponse)
-    /// The body comes in pieces, spread over this time.
+    /// The body arrives in pieces, spread over this time.
     case trickled(HTTPResponse, Duration)
-    /// Nothing more is sent; the client hangs up when it likes.
+    /// Nothing more is sent; the client decides when to hang up.
     case hang
 }
 
-/// An HTTP server, plain or over TLS, that can misbehave in each of the ways of `Outcome`.
+/// An HTTP server, with or without TLS, that can misbehave in each way of `Outcome`.
 @RingActor
 final class FaultyHTTPServer {
     struct Events {
@@ -86,7 +86,7 @@ final class FaultyHTTPServer {
         } catch let error as HTTPWireError {
             say("a request that cannot be read: \(error)")
         } catch {
-            // The client broke off, or refused the certificate: its matter.
+            // The client disconnected or rejected the certificate, which is not an error here.
         }
     }
 }
@@ -124,7 +124,7 @@ private final class Connection {
         }
     }
 
-    /// False when the connection carries no further request.
+    /// False if the connection accepts no further request.
     func send(_ outcome: Outcome) async throws -> Bool {
         switch outcome {
         case .answer(let response):

@@ -5,14 +5,14 @@ struct SystemError: Error, CustomStringConvertible {
     let description: String
     let code: Int32
 
-    /// From `errno`, or from the given code.
+    /// Uses `errno`, or the given code.
     init(_ doing: String, _ code: Int32 = errno) {
         self.code = code
         description = "\(doing): \(String(cString: strerror(code)))"
     }
 }
 
-/// What a path is, links not followed.
+/// The type of a path, without following links.
 enum FileKind {
     case none, directory, file, link
     case blockDevice(major: UInt32, minor: UInt32)
@@ -74,7 +74,7 @@ func writeAll(_ fd: Int32, _ text: String, _ path: String) throws(SystemError) {
     }
 }
 
-/// The names in a directory; none where it does not exist.
+/// The names in a directory; none if it does not exist.
 func entries(of path: String) -> [String] {
     guard let directory = opendir(path) else { return [] }
     defer { closedir(directory) }
@@ -88,7 +88,7 @@ func entries(of path: String) -> [String] {
     return names
 }
 
-/// A file's size in bytes; 0 where there is none.
+/// A file's size in bytes; 0 if there is none.
 func size(of path: String) -> UInt64 {
     var status = stat()
     return stat(path, &status) == 0 ? UInt64(status.st_size) : 0

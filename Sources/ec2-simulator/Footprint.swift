@@ -1,25 +1,26 @@
 import Glibc
 import Synchronization
 
-/// Everything that this process made outside its state directory, so that all of it goes with it.
+/// Everything that this process created outside its state directory, so that all of it can be
+/// removed.
 ///
-/// Each path is written to a journal before it is made: after a kill -9 the journal still tells
-/// `clean` and the next start what to remove. It may be used from any thread.
+/// Each path is written to a journal before it is created, so that after a kill -9 `clean` and the
+/// next start know what to remove. Any thread may use it.
 final class Footprint: Sendable {
     enum Kind: String {
         case node, link
         /// The node of a partition.
         case partition
-        /// A directory that goes with all that is in it.
+        /// A directory that is removed with everything in it.
         case tree
-        /// A directory that goes if it is empty.
+        /// A directory that is removed if it is empty.
         case directory
     }
 
     /// A loop device's major number: Documentation/admin-guide/devices.txt.
     static let loopMajor: UInt32 = 7
-    /// That of a partition of a device that has no room for it among its own: BLOCK_EXT_MAJOR of the
-    /// kernel's include/uapi/linux/major.h.
+    /// The major number of a partition for which its device has no minor number of its own:
+    /// BLOCK_EXT_MAJOR of the kernel's include/uapi/linux/major.h.
     static let extendedMajor: UInt32 = 259
 
     private let path: String
@@ -52,13 +53,13 @@ final class Footprint: Sendable {
         guard symlink(target, path) == 0 else { throw SystemError("symlink \(path)") }
     }
 
-    /// Makes a directory whose content is this process's alone.
+    /// Creates a directory whose contents belong to this process alone.
     func makeTree(_ path: String) throws(SystemError) {
         try note(.tree, path)
         guard mkdir(path, 0o755) == 0 else { throw SystemError("mkdir \(path)") }
     }
 
-    /// Makes a directory, and those above it, where there is none yet.
+    /// Creates a directory and its parents if they are missing.
     func makeDirectory(_ path: String) throws(SystemError) {
         if case .directory = FileKind(path) { return }
         if let slash = path.lastIndex(of: "/"), slash != path.startIndex {
@@ -68,7 +69,7 @@ final class Footprint: Sendable {
         guard mkdir(path, 0o755) == 0 || errno == EEXIST else { throw SystemError("mkdir \(path)") }
     }
 
-    /// Removes what was made under that path.
+    /// Removes what was created under that path.
     func remove(_ path: String) {
         let kind = state.withLock { state in
             let index = state.made.lastIndex { $0.path == path }
@@ -77,7 +78,7 @@ final class Footprint: Sendable {
         if let kind { Self.remove(kind, path) }
     }
 
-    /// Removes everything, the last thing first, and the journal.
+    /// Removes everything in reverse order, then the journal.
     func removeAll() {
         let made = state.withLock { state in
             defer { state.made = [] }
@@ -107,7 +108,8 @@ final class Footprint: Sendable {
         try writeAll(journal, "\(kind.rawValue) \(path)\n", self.path)
     }
 
-    /// Removes it only if it still is what was made: since a crash another may have the name.
+    /// Removes it only if it is still what was created: since a crash, something else may have the
+    /// name.
     private static func remove(_ kind: Kind, _ path: String) {
         switch (kind, FileKind(path)) {
         case (.node, .blockDevice(loopMajor, _)), (.partition, .blockDevice(extendedMajor, _)),

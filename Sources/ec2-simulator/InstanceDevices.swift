@@ -2,21 +2,21 @@ import EC2Model
 import Glibc
 import Synchronization
 
-/// One instance's /dev and sysfs: where its devices appear and go, as on the real machine.
+/// One instance's /dev and sysfs, in which its devices appear and disappear as on a real machine.
 ///
-/// Calls block, and may come from several threads at once.
+/// Calls block, and several threads may make them at once.
 final class InstanceDevices: Sendable {
     let devPath: String
     let sysPath: String
     private let footprint: Footprint
-    /// The devices that were taken away under what has them mounted. Held from the choice of a free
-    /// name until it is taken.
+    /// The devices that were removed while mounted. Locked from the choice of a free name until it
+    /// is used.
     private let dead = Mutex<[Device]>([])
 
-    /// What was made for one device.
+    /// What was created for one device.
     struct Device: Sendable {
         var node: String
-        /// What its controller reports; nil on Xen.
+        /// The serial number that its controller reports; nil on Xen.
         var serial: String?
         var link: String?
         /// The nodes of its partitions.
@@ -30,7 +30,7 @@ final class InstanceDevices: Sendable {
         self.footprint = footprint
     }
 
-    /// Makes the directories; says so if nodes in devPath cannot be opened.
+    /// Creates the directories; throws if device nodes in devPath cannot be opened.
     func prepare() throws(SystemError) {
         try footprint.makeDirectory(devPath)
         try footprint.makeDirectory(sysPath + "/block")
@@ -42,8 +42,8 @@ final class InstanceDevices: Sendable {
         }
     }
 
-    /// Makes the device's sysfs entry, then its node, then its link: who sees the node finds the
-    /// entry complete. `beforeNode` is called right before the node appears.
+    /// Creates the device's sysfs entry, then its node, then its link, so that the entry is
+    /// complete when the node appears. `beforeNode` is called just before the node appears.
     func add(
         _ plug: DeviceOrder.Plug, minor: UInt32, bytes: UInt64, beforeNode: () -> Void
     ) throws(SystemError) -> Device {
@@ -80,7 +80,7 @@ final class InstanceDevices: Sendable {
         return device
     }
 
-    /// Shows the device's partitions, as the kernel does: some time after the device itself.
+    /// Shows the device's partitions some time after the device itself, as the kernel does.
     func add(
         _ partitions: [LoopDevice.Partition], of device: inout Device
     ) throws(SystemError) {
@@ -105,8 +105,8 @@ final class InstanceDevices: Sendable {
         if let link = device.link { footprint.remove(link) }
     }
 
-    /// What is left of a device that was taken away under a mount: where it `stays`, its node and an
-    /// entry without a size, else only its place among the namespaces of its controller.
+    /// What remains of a device that was removed while mounted: if it `stays`, its node and an
+    /// entry of size 0; otherwise only its number among the namespaces of its controller.
     func kill(_ device: Device, stays: Bool) throws(SystemError) {
         dead.withLock { $0.append(device) }
         guard stays else { return remove(device) }
@@ -114,7 +114,7 @@ final class InstanceDevices: Sendable {
         if device.serial != nil { try writeFile(device.entry + "/device/state", "dead\n") }
     }
 
-    /// Removes what is left of a dead device that nothing has mounted any more.
+    /// Removes what remains of a dead device that nothing has mounted any more.
     func bury(_ device: Device) {
         dead.withLock { $0.removeAll { $0.node == device.node } }
         remove(device)
@@ -124,8 +124,8 @@ final class InstanceDevices: Sendable {
         try writeFile(device.entry + "/size", "\(bytes / 512)\n")
     }
 
-    /// nvme0n1 is the root volume's. A controller that comes back while a dead namespace of its is
-    /// mounted keeps its number, and its new namespace takes the next one, nvme1n2
+    /// nvme0n1 belongs to the root volume. A controller that comes back while one of its dead
+    /// namespaces is mounted keeps its number, and its new namespace gets the next one, nvme1n2
     /// (github.com/gardenlinux/gardenlinux/issues/263).
     private func freeName(
         _ plug: DeviceOrder.Plug, beside dead: [Device]
@@ -163,7 +163,7 @@ final class InstanceDevices: Sendable {
             try writeFile(controller + "/devtype", "vbd\n")
             return
         }
-        // The kernel shows the identify structure's fields as they are: padded with spaces.
+        // The kernel shows the fields of the identify structure unchanged, padded with spaces.
         try writeFile(controller + "/serial", padded(plug.serial, 20) + "\n")
         try writeFile(controller + "/model", padded("Amazon Elastic Block Store", 40) + "\n")
         try writeFile(controller + "/firmware_rev", padded("2.0", 8) + "\n")
@@ -174,7 +174,8 @@ final class InstanceDevices: Sendable {
         let directory = devPath + "/disk/by-id"
         try footprint.makeDirectory(directory)
         let link = "\(directory)/nvme-Amazon_Elastic_Block_Store_\(serial)"
-        // A link of that name is another device's with the same serial number: it stays.
+        // An existing link of that name belongs to another device with the same serial number and
+        // stays.
         guard case .none = FileKind(link) else { return nil }
         try footprint.makeLink(link, to: "../../\(name)")
         return link

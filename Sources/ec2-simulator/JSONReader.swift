@@ -1,14 +1,14 @@
 import Base
 import JSON
 
-/// An error of the configuration or of a control request; a line that names the member.
+/// An error in the configuration or in a control request: one line that names the member.
 struct InputError: Error, CustomStringConvertible {
     let description: String
     init(_ description: String) { self.description = description }
 }
 
-/// Reads an object's members, and refuses those it was not asked for: a misspelt member is an
-/// error, not a default.
+/// Reads an object's members, and rejects unknown ones: a misspelt member is an error and does not
+/// silently get a default.
 struct ObjectReader {
     private let name: String
     private let members: JSONObject
@@ -21,7 +21,7 @@ struct ObjectReader {
         unread = Set(members.names)
     }
 
-    /// To be called when every known member has been read.
+    /// Call this after reading every known member.
     func finish() throws(InputError) {
         if let member = unread.min() { throw InputError("\(name): unknown member \(member)") }
     }

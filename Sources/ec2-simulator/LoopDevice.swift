@@ -5,11 +5,11 @@ import Ring
 /// A volume's file as a block device. Once it is released and nothing else has it open or mounted,
 /// the kernel unbinds it.
 ///
-/// Calls block, and come one at a time: hence `@unchecked`.
+/// Calls block, and are made one at a time: hence `@unchecked`.
 final class LoopDevice: @unchecked Sendable {
     let minor: UInt32
     private var descriptor: Descriptor?
-    /// The partitions that are shown, and where each begins, in bytes.
+    /// The visible partitions, and their start in bytes.
     private var partitionStarts: [Int: UInt64] = [:]
 
     init(backing path: String) throws(SystemError) {
@@ -30,8 +30,8 @@ final class LoopDevice: @unchecked Sendable {
         var minor: UInt32
     }
 
-    /// Lets the kernel show the partitions of the DOS table that the device may have. A kernel that
-    /// reads such tables has done so by itself; not every one is built to.
+    /// Makes the kernel show the partitions in the device's DOS table, if there is one. Some
+    /// kernels read such tables by themselves; others are built without this.
     func showPartitions() throws(SystemError) -> [Partition] {
         var sector = [UInt8](repeating: 0, count: 512)
         guard pread(rawDescriptor, &sector, 512, 0) == 512, sector[510] == 0x55, sector[511] == 0xaa
@@ -62,7 +62,7 @@ final class LoopDevice: @unchecked Sendable {
         return Partition(number: number, minor: numbers[1])
     }
 
-    /// Whether someone has it mounted, in whatever mount namespace, or holds it in another way.
+    /// Whether somebody has it mounted in any mount namespace, or holds it in another way.
     ///
     /// open(2) with O_EXCL on a block device fails with EBUSY while the device is in use by the
     /// system; an ordinary open descriptor, such as this one, does not count.
@@ -77,7 +77,7 @@ final class LoopDevice: @unchecked Sendable {
         return true
     }
 
-    /// Every read and write fails from now on, also for who has it mounted.
+    /// Every read and write fails from now on, even for whoever has it mounted.
     func tear() throws(SystemError) {
         for (number, start) in partitionStarts {
             let code = CLoop_shrink_partition(rawDescriptor, Int32(number), start)
@@ -89,7 +89,7 @@ final class LoopDevice: @unchecked Sendable {
         guard code == 0 else { throw SystemError("tear loop\(minor) away", code) }
     }
 
-    /// Takes over the file's new size.
+    /// Adopts the file's new size.
     func resize() throws(SystemError) {
         let code = CLoop_resize(rawDescriptor)
         guard code == 0 else { throw SystemError("resize loop\(minor)", code) }
@@ -105,7 +105,7 @@ final class LoopDevice: @unchecked Sendable {
     }
 }
 
-/// A number of sectors in a partition table's entry.
+/// A number of sectors in a partition table entry.
 private func sectors(_ bytes: ArraySlice<UInt8>) -> UInt64 {
     bytes.prefix(4).reversed().reduce(0) { $0 << 8 | UInt64($1) }
 }

@@ -80,7 +80,7 @@ final class MetadataEndpoint {
             text: "<html><head><title>\(status)</title></head><body>\(status)</body></html>")
     }
 
-    /// A path may end with a slash or not.
+    /// A path may or may not end with a slash.
     private func document(_ path: String) -> String? {
         let path = path.hasSuffix("/") ? String(path.dropLast()) : path
         guard let described = simulator.region.instances[instance] else { return nil }

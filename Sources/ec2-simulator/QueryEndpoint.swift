@@ -50,7 +50,7 @@ struct QueryEndpoint {
         }
     }
 
-    /// Half of a call's time.
+    /// Half of the duration of a call.
     private func delay() async {
         let latency = simulator.region.latency.api
         if latency > .zero { await pause(latency / 2) }
@@ -105,7 +105,7 @@ struct QueryEndpoint {
     }
 }
 
-/// A random UUID's text.
+/// The text of a random UUID.
 private func makeRequestID() -> String {
     [8, 4, 4, 4, 12].map(randomHex).joined(separator: "-")
 }

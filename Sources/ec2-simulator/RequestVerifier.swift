@@ -4,16 +4,16 @@ import EC2Model
 import HTTPWire
 import TLS
 
-/// Checks a request's signature as EC2 does, by making it again.
+/// Verifies a request's signature as EC2 does, by computing it again.
 struct RequestVerifier {
     let region: String
     private let signer = SigV4(
         sha256: Digest.sha256, hmacSHA256: { HMAC.sha256(key: $0, data: $1) })
 
-    /// EC2 tolerates 5 minutes, for signatures that are older and for clocks that are ahead.
+    /// EC2 tolerates 5 minutes, both for old signatures and for clocks that are ahead.
     static let skewMax: Int64 = 300
 
-    /// Throws what EC2 answers when the request does not prove who sent it.
+    /// Throws EC2's error if the request does not prove its sender.
     func verify(
         _ request: HTTPRequest, _ store: CredentialStore, at now: Int64
     ) throws(APIError) {
@@ -46,7 +46,7 @@ struct RequestVerifier {
             signedHeaders: Set(authorization.signedHeaders), timestamp: timestamp,
             scope: authorization.scope, secretAccessKey: credentials.secretAccessKey)
         guard signature == authorization.signature else { throw Self.mismatch }
-        // EC2 has one code for both: errors-overview.html, RequestExpired.
+        // EC2 uses one code for both: errors-overview.html, RequestExpired.
         if let expiration = credentials.expiration, expiration <= now { throw Self.expired }
     }
 
@@ -73,7 +73,7 @@ struct RequestVerifier {
             + "details.", status: 403)
 }
 
-/// Reads ISO 8601's basic form, `20150830T123600Z`.
+/// Parses ISO 8601's basic form, `20150830T123600Z`.
 private func parse(_ basic: String) -> Int64? {
     let characters = Array(basic)
     guard characters.count == 16 else { return nil }

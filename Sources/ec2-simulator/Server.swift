@@ -3,7 +3,7 @@ import EC2Model
 import Ring
 import TLS
 
-/// Puts the simulator together: its listeners, and the order in which it starts and ends.
+/// Wires the simulator together: its listeners, and the order in which it starts and stops.
 @RingActor
 final class Server {
     private let configuration: Configuration
@@ -18,7 +18,7 @@ final class Server {
         simulator = Simulator(configuration, stateDirectory)
     }
 
-    /// Returns when every listener answers, and every volume of the configuration is there.
+    /// Returns when every listener answers and every volume of the configuration exists.
     func start() async throws {
         let certificates = Certificates(
             directory: stateDirectory.path, addresses: configuration.addresses)
@@ -29,7 +29,7 @@ final class Server {
         try serveControl(certificates, port: port)
     }
 
-    /// Ends the listeners, and removes everything that was made outside the state directory.
+    /// Stops the listeners, and removes everything that was created outside the state directory.
     func stop() async {
         for endpoint in endpoints { endpoint.cancel() }
         for endpoint in endpoints { await endpoint.value }

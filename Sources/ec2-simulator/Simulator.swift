@@ -4,7 +4,7 @@ import EC2Model
 import HTTPWire
 import Ring
 
-/// The running simulation: the model, its clock, its devices, and what was counted.
+/// The running simulation: the model, its clock, its devices, and its counters.
 @RingActor
 final class Simulator {
     struct Counters {
@@ -56,7 +56,7 @@ final class Simulator {
         let id = setting.volume.id
         guard region.volumes[id] == nil else { throw InputError("\(id) exists") }
         let path = stateDirectory.backing(id)
-        // What a simulator of this state directory left is another life's.
+        // Whatever an earlier simulator of this state directory left does not belong to this run.
         stateDirectory.removeBacking(id)
         try await setting.content.make(at: path, bytes: setting.volume.bytes)
         guard region.volumes[id] == nil else { throw InputError("\(id) exists") }
@@ -76,7 +76,7 @@ final class Simulator {
 
     func tree(of instance: InstanceID) -> InstanceDevices? { worker?.tree(of: instance) }
 
-    /// Carries out an EC2 call; what it makes or changes on disk is done when it returns.
+    /// Executes an EC2 call; everything that it creates or changes on disk is done when it returns.
     func perform(
         _ action: String, _ parameters: QueryParameters
     ) async throws(APIError) -> [XMLNode] {
@@ -87,7 +87,7 @@ final class Simulator {
         return members
     }
 
-    /// Lets the backing files follow volumes that a call made, grew or deleted.
+    /// Adapts the backing files to volumes that a call created, grew or deleted.
     private func followVolumes(since before: [VolumeID: Volume]) async {
         for (id, volume) in region.volumes where before[id] != volume {
             do {
@@ -121,7 +121,7 @@ final class Simulator {
 
     // MARK: Time
 
-    /// Carries out what is due, and wakes up again when more is.
+    /// Executes what is due, and wakes up again for the next timer.
     func advance() {
         guard !isStopped else { return }
         let orders = region.advance(to: now)
@@ -148,7 +148,7 @@ final class Simulator {
             say("\(order.volume) on \(order.instance): \(reason)")
             switch order.kind {
             case .plug: region.plugFailed(order, reason, at: now)
-            // It is tried again, as for a device that is held.
+            // It is retried, as for a device that is held.
             case .unplug: region.held(order, at: now)
             }
         }

@@ -2,7 +2,7 @@ import Base
 import Glibc
 
 /// `stateDir`: the volumes' files, the certificates, the control socket, and the journal of what
-/// was made elsewhere. One process at a time uses it.
+/// was created elsewhere. Only one process uses it at a time.
 final class StateDirectory: Sendable {
     let path: String
     let footprint: Footprint
@@ -10,8 +10,8 @@ final class StateDirectory: Sendable {
 
     var controlSocket: String { path + "/control.sock" }
 
-    /// Takes the directory, which is made where it is missing, and removes what a killed process
-    /// left outside it.
+    /// Locks the directory, creating it if it is missing, and removes what a killed process left
+    /// outside of it.
     init(_ path: String) throws(SystemError) {
         self.path = path
         guard mkdir(path, 0o755) == 0 || errno == EEXIST else { throw SystemError("mkdir \(path)") }
@@ -41,8 +41,8 @@ final class StateDirectory: Sendable {
         }
     }
 
-    /// The loop devices that are still bound to a volume of this directory: something has them
-    /// mounted or open.
+    /// The loop devices that are still bound to a volume in this directory, because something has
+    /// them mounted or open.
     var heldLoops: [String] {
         entries(of: "/sys/block").filter { name in
             guard name.hasPrefix("loop"),

@@ -2,19 +2,19 @@ import Base
 import Glibc
 import Ring
 
-/// What a volume holds when it is made.
+/// The initial contents of a volume.
 enum VolumeContent: String, CaseIterable {
-    /// A hole from end to end: it reads as zeros.
+    /// One large hole, which reads as zeros.
     case blank
     case xfs, ext4
     /// A DOS partition table with one partition.
     case partitioned
-    /// No signature, yet not blank: some bytes in the first MiB.
+    /// No signature, but not blank: some bytes in the first MiB.
     case data
     /// The same in the last MiB.
     case dataAtEnd = "data-at-end"
 
-    /// Makes the sparse file, and what belongs in it.
+    /// Creates the sparse file and its contents.
     @RingActor
     func make(at path: String, bytes: UInt64) async throws {
         let patch = patch(bytes: bytes)
@@ -33,7 +33,7 @@ enum VolumeContent: String, CaseIterable {
         }
     }
 
-    /// The bytes that are written, and where.
+    /// The bytes to write, and their positions.
     private func patch(bytes: UInt64) -> (at: UInt64, bytes: [UInt8])? {
         switch self {
         case .blank, .xfs, .ext4: nil
@@ -44,7 +44,7 @@ enum VolumeContent: String, CaseIterable {
     }
 }
 
-/// A master boot record's table, from byte 446 to 511: one Linux partition from 1 MiB to the end.
+/// The table of a master boot record, bytes 446 to 511: one Linux partition from 1 MiB to the end.
 private func partitionTable(sectors: UInt64) -> [UInt8] {
     let little = { (value: UInt32) in (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) } }
     let unusedCHS: [UInt8] = [0xfe, 0xff, 0xff]
@@ -66,7 +66,7 @@ private func makeSparse(
     }
 }
 
-/// Runs a program to its good end; its output is in the error otherwise.
+/// Runs a program; if it fails, the error contains its output.
 @RingActor
 func run(_ path: String, _ arguments: [String]) async throws {
     let result = try await ChildProcess.run(

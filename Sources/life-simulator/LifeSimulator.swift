@@ -2,7 +2,7 @@ import ArgumentParser
 import Glibc
 import Simulation
 
-/// Plays seeded lives of volumes over simulated hosts, and stops at the first that breaks an
+/// Runs seeded lives of volumes on simulated hosts, and stops at the first that breaks an
 /// invariant.
 @main struct LifeSimulator: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "life-simulator")
@@ -11,7 +11,7 @@ import Simulation
     @Option(help: "How many lives, each with the next seed.") var runs: UInt64 = 20_000
     @Option(parsing: .upToNextOption, help: "More seeds, played before.") var also: [UInt64] = []
     @Option(help: "A fault to plant.") var plant: String?
-    @Flag(help: "Print all that happens in the first life.") var tell = false
+    @Flag(help: "Print everything that happens in the first life.") var tell = false
     @Flag(help: "Go on after a failure: list all that broke, and count them by invariant.")
     var count = false
 
@@ -41,7 +41,7 @@ import Simulation
             if count {
                 print("seed \(seed) broke: \(failure.invariant): \(failure.detail)")
             } else {
-                // The life again, this time told.
+                // The same life again, this time with its events.
                 let told = LifeWorld(seed: seed, fault: fault, isTold: true).play()
                 print(told ?? failure)
                 throw ExitCode.failure
@@ -59,7 +59,7 @@ import Simulation
     }
 }
 
-/// What this process has used. Others' work on the same machine takes no part of it.
+/// The CPU time that this process has used, regardless of other work on the machine.
 private func cpuTime() -> Duration {
     var time = timespec()
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)

@@ -4,17 +4,18 @@ import EC2Client
 import Linux
 import VolumeCore
 
-// How the edge modules fulfil the ports of VolumeCore.
+// How the edge modules implement the ports of VolumeCore.
 
 extension EC2Client: EC2Port {}
 extension DeviceWatch: DevicePort {}
 extension FileSystems: FileSystemPort {}
 extension StateFiles: StatePort {}
 
-/// The instance: from the settings where they tell, else from the metadata service.
+/// This instance's identity: from the settings if they contain it, otherwise from the metadata
+/// service.
 struct HostIdentity: HostPort {
     let settings: Settings
-    /// Nil where the metadata service is switched off.
+    /// Nil if the metadata service is disabled.
     let metadata: InstanceMetadata?
     let boot: String
 

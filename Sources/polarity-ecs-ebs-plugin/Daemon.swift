@@ -10,7 +10,7 @@ import Logging
 import Ring
 import TLS
 
-/// The parts, put together, and their start and end.
+/// Wires the parts together, and starts and stops them.
 @RingActor
 final class Daemon {
     private let settings: Settings
@@ -19,10 +19,10 @@ final class Daemon {
     private let health: Health
     private let volumes: VolumeManager
     private let driver: VolumeDriver
-    /// Asks EC2 until it answers: from the start on, and again when a call had no answer.
+    /// Retries until EC2 answers: at the start, and again after a call without an answer.
     private var reaching: Task<Void, Never>?
 
-    /// `plugin` is the name of the managed plugin that this is, if it is one.
+    /// `plugin` is the name of this managed plugin; nil if this process is not one.
     init(
         settings: Settings, plugin: String?, environment: [String: String], log: Logger
     ) throws {
@@ -66,7 +66,7 @@ final class Daemon {
     }
 
     private static func client(_ settings: Settings, proxies: ProxySettings) -> HTTPClient {
-        // Parsing a bundle of CA certificates takes 30 ms: on a worker, when it is first needed.
+        // Parsing a bundle of CA certificates takes 30 ms, so it runs on a worker, on first use.
         let caFile = settings.caFile
         return HTTPClient(
             trust: {
@@ -76,12 +76,12 @@ final class Daemon {
             }, proxies: proxies)
     }
 
-    /// Serves until a signal says to end. Mounts are left as they are: the containers keep them.
+    /// Serves until a signal ends it. Mounts are not touched: the containers keep them.
     func run() async throws {
         reportShortages()
         let signals = try TerminationSignals()
         try await volumes.start()
-        // The socket answers before anything is asked of AWS, which may not be reachable.
+        // The socket answers before the first call to AWS, which may be unreachable.
         let listener = try Listener(unixPath: settings.socketPath, mode: 0o660)
         let server = HTTPServer(listener: listener, replier: reply)
         log.info(
@@ -92,34 +92,37 @@ final class Daemon {
             ])
         if let refusal = RingActor.ring.uringRefusal {
             log.warning(
-                "io_uring is barred; epoll does its work, with more CPU a request",
+                "io_uring is blocked: using epoll, which takes slightly more CPU time per request",
                 metadata: ["error": "\(refusal)"])
         }
         let serving = RingActor.spawn {
             do { try await server.run() } catch {
-                // Docker starts the plugin again; without an ear it would look alive.
+                // Docker restarts the plugin; without this exit it would seem alive but not listen.
                 self.log.critical(
-                    "no more connections can be taken", metadata: ["error": "\(error)"])
+                    "cannot accept connections any more: exiting", metadata: ["error": "\(error)"])
                 exit(71)
             }
         }
         reachEC2(after: "starting")
         _ = try await signals.next()
-        log.info("ending; mounts are left as they are")
+        log.info("stopping; mounts are left as they are")
         reaching?.cancel()
         await server.stop(by: RingActor.ring.now + Limit.stopTimeMax)
         await serving.value
         do { try await volumes.conclude() } catch {
             log.error("the state could not be saved", metadata: ["error": "\(error)"])
         }
-        log.info("ended")
+        log.info("stopped")
     }
 
     private func reportShortages() {
         RingActor.ring.whenMemoryIsShort = { [log] times in
             log.warning(
-                "the kernel is short of memory, so answers come late; free some on this instance",
-                metadata: ["error": "io_uring_enter: EAGAIN", "times": "\(times)"])
+                "the kernel has no memory for io_uring's operations: the plugin retries, and answers late",
+                metadata: [
+                    "error": "io_uring_enter: EAGAIN", "times": "\(times)",
+                    "advice": "free memory on this instance",
+                ])
         }
     }
 
@@ -161,7 +164,7 @@ final class Daemon {
         return HTTPResponse(status: 200, contentType: "application/json", body: health.body)
     }
 
-    // Once for all: to make them takes a third of what a response takes.
+    // Created only once, because creating them takes a third of the time of a response.
     private static let answerHeaders: HTTPHeaders = [
         "Content-Type": "application/vnd.docker.plugins.v1.2+json"
     ]
@@ -180,8 +183,8 @@ final class Daemon {
 
     // MARK: Whether EC2 answers
 
-    /// Tells by /health what is wrong, and tries until EC2 has answered. So the first Mount finds a
-    /// connection, credentials and the names in use.
+    /// Reports the problem in /health, and retries until EC2 has answered. So the first Mount finds
+    /// a connection, credentials and the names in use.
     private func reachEC2(after problem: String) {
         guard reaching == nil else { return }
         health.problem = problem
@@ -202,7 +205,7 @@ final class Daemon {
             } catch {
                 health.problem = "\(error)"
                 log.warning(
-                    "EC2 cannot be asked yet",
+                    "EC2 is not available yet: trying again",
                     metadata: ["error": "\(error)", "retry_s": "\(pause.components.seconds)"])
             }
             do { try await RingActor.ring.sleep(until: RingActor.ring.now + pause) } catch {

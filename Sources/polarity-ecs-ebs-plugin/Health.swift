@@ -6,17 +6,18 @@ import Ring
 import TLS
 import XML
 
-/// What /health tells: `ok`, or `degraded` with the reason, what hangs, what was built and of what,
-/// and which loop runs.
+/// The response of /health: `ok`, or `degraded` with the reason; what hangs; what was built, and
+/// from what; and which loop runs.
 @RingActor
 final class Health {
     private let version: String
     private let commit: String
     private let packages: JSONObject
-    /// Why EC2 cannot be asked; nil while it answers.
+    /// Why EC2 is not available; nil while it answers.
     var problem: String?
 
-    /// - Parameter packages: Of what the plugin was made: versions by the sources' names.
+    /// - Parameter packages: What the plugin was built from: versions by the names of the source
+    ///   packages.
     init(version: String, commit: String, packages: [String: String]) {
         self.version = version
         self.commit = commit
@@ -42,8 +43,8 @@ final class Health {
         return JSONValue.object(members).serialised()
     }
 
-    /// As the libraries themselves tell it; what they do not tell, and the distribution's patches, are
-    /// in `packages`.
+    /// As the libraries themselves report them. `packages` has those that do not, and the
+    /// distribution's patches.
     private static var libraries: JSONObject {
         [
             "c-ares": .string(caresVersion), "expat": .string(expatVersion),
@@ -53,7 +54,7 @@ final class Health {
     }
 }
 
-/// Work that waits for a device which does not answer, as /health tells it.
+/// Work that waits for a device that does not respond, for /health.
 @RingActor
 private struct Hanging {
     private let owner: BlockingOwner

@@ -3,8 +3,8 @@ import Glibc
 import JSON
 import Logging
 
-/// Writes one line an event, which Docker puts into its journal: up to level notice to standard
-/// output, above it to standard error. Where a file is set it gets all of them.
+/// Writes one line per event, which Docker adds to its log: up to level notice to standard output,
+/// above that to standard error. If a file is set, it receives all lines.
 struct LineLog: LogHandler {
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]
@@ -30,12 +30,12 @@ struct LineLog: LogHandler {
             self.file = file
         }
 
-        /// The process's own, and a file, which stays open as long as the process lives. Where it
-        /// cannot be opened, or its disk is full, a line on standard error says so.
+        /// The process's standard streams, and a file, which stays open as long as the process
+        /// lives. If it cannot be opened, or its disk is full, a line on standard error says so.
         init(format: Settings.LogFormat, file: String?) {
             let error = LogSink(STDERR_FILENO, format: format, level: .warning)
             self.error = error
-            // Where both are one, as with `2>&1`, the lines keep their order.
+            // If both are the same file, as with `2>&1`, the lines keep their order.
             let isOne = isSameFile(STDOUT_FILENO, STDERR_FILENO)
             output = isOne ? error : LogSink(STDOUT_FILENO, format: format, level: .notice)
             self.file = file.flatMap { Self.open($0, format, reporting: error) }
@@ -48,11 +48,11 @@ struct LineLog: LogHandler {
                 sink.write(
                     LineLog.line(
                         format, time: LineLog.now, level: .warning,
-                        message: "the log's file cannot be written: it lacks lines",
+                        message: "the log file cannot be written: lines are missing from it",
                         fields: ["file": "\(file)", "error": "\(String(cString: strerror(error)))"])
                 )
             }
-            // Without O_NONBLOCK a FIFO that nobody reads would be waited for.
+            // Without O_NONBLOCK, open would wait for a reader if the file is a FIFO.
             let flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK
             let descriptor = Glibc.open(file, flags, 0o640)
             guard descriptor >= 0 else {
@@ -117,7 +117,7 @@ struct LineLog: LogHandler {
         return JSONValue.object(members).serialised() + [UInt8(ascii: "\n")]
     }
 
-    /// No line breaks and no terminal's control characters from outside.
+    /// Removes line breaks and terminal control characters in text from outside.
     private static func printable(_ text: String) -> String {
         guard text.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7f }) else {
             return text

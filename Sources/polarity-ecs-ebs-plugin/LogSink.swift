@@ -4,31 +4,33 @@ import Logging
 import Ring
 import Synchronization
 
-/// One place that log lines go to, which nobody may read, or whose disk may be full or hang.
+/// A destination of log lines. It is possible that nobody reads it, or that its disk is full or
+/// hangs.
 ///
-/// A line is written at once where that cannot block. What is not taken waits in a queue for a
-/// thread, which lives only as long as there is something to write. Lines that the queue does not
-/// hold, or that cannot be written, are dropped and counted; a line in their place tells how many.
+/// A line is written at once if that cannot block. What the destination does not accept waits in a
+/// queue for a thread, which exists only while there is something to write. Lines that do not fit
+/// into the queue or cannot be written are dropped and counted; a line in their place gives their
+/// number.
 final class LogSink: Sendable {
-    /// How a line is written by who logs it.
+    /// How the logging thread writes a line.
     private enum Way: Sendable {
-        /// By write(2), which waits for nobody: to a file, or in non-blocking mode.
+        /// With write(2), which does not wait: to a file, or in non-blocking mode.
         case write
-        /// By send(2) with MSG_DONTWAIT: a socket's mode is its other holders' too.
+        /// With send(2) and MSG_DONTWAIT: the mode of a socket is shared with its other holders.
         case send
-        /// Not: write(2) may block.
+        /// Not at all, because write(2) may block.
         case thread
     }
 
     private enum Entry: Sendable {
         case line(ArraySlice<UInt8>)
-        /// Lines that are missing here, and the last error; 0 for a full queue.
+        /// The number of lines that are missing here, and the last error; 0 for a full queue.
         case gap(count: Int, errno: Int32)
     }
 
     private struct State: Sendable {
         var entries: [Entry] = []
-        /// How many bytes of lines wait.
+        /// The number of queued bytes.
         var bytes = 0
         var hasThread = false
         /// Whether the last write ended within a line.
@@ -40,17 +42,17 @@ final class LogSink: Sendable {
     private let descriptor: Int32
     private let way: Way
     private let format: Settings.LogFormat
-    /// The level of the line that tells of dropped ones.
+    /// The level of the line that reports dropped lines.
     private let level: Logger.Level
     private let whenFailing: @Sendable (_ errno: Int32) -> Void
     private let state = Mutex(State())
 
-    /// A sink to a descriptor that stays open as long as the process lives, of this process alone
-    /// or of others too.
+    /// A sink to a descriptor that stays open as long as the process lives. Other processes may
+    /// share it.
     ///
     /// - Parameters:
-    ///   - mayBlock: Whether write(2) may take its time though it is a file: its disk may hang.
-    ///   - whenFailing: Called when writing begins to fail, by the thread that writes.
+    ///   - mayBlock: Whether write(2) may block although it is a file, because its disk may hang.
+    ///   - whenFailing: Called by the writing thread when writing begins to fail.
     init(
         _ descriptor: Int32, format: Settings.LogFormat, level: Logger.Level,
         mayBlock: Bool = false, whenFailing: @escaping @Sendable (_ errno: Int32) -> Void = { _ in }
@@ -61,8 +63,8 @@ final class LogSink: Sendable {
         self.whenFailing = whenFailing
     }
 
-    /// What to write to, and how. A pipe or terminal is opened once more, for its mode is that of
-    /// all who have the same opening of it; where that is not allowed, write(2) may block.
+    /// Where to write, and how. A pipe or terminal is opened again, because all holders of the same
+    /// open file share its mode. If that is not allowed, write(2) may block.
     private static func nonBlocking(_ descriptor: Int32) -> (Int32, Way) {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { return (-1, .write) }
@@ -76,7 +78,7 @@ final class LogSink: Sendable {
         }
     }
 
-    /// Writes a line, its line break included, or queues it. Never blocks.
+    /// Writes a line, including its line break, or queues it. Never blocks.
     func write(_ line: [UInt8]) {
         guard descriptor >= 0 else { return }
         let (failure, startsThread) = state.withLock { state in
@@ -94,8 +96,8 @@ final class LogSink: Sendable {
     // MARK: The queue
 
     private static func queue(_ line: ArraySlice<UInt8>, in state: inout State) {
-        // Once lines are dropped there is to be some room before it goes on, or the gaps would be
-        // as many as the lines.
+        // After lines were dropped, the queue accepts lines again only when it has some room;
+        // otherwise there would be as many gaps as lines.
         var room = Limit.logQueueMax
         if case .gap? = state.entries.last { room /= 2 }
         guard state.bytes + line.count <= room else {
@@ -116,7 +118,7 @@ final class LogSink: Sendable {
         state.entries.insert(.gap(count: count, errno: errno), at: index)
     }
 
-    /// Takes the next bytes to write; for a gap, the line that tells of it.
+    /// Takes the next bytes to write; for a gap, the line that reports it.
     private func takeNext(_ state: inout State) -> (entry: Entry, bytes: ArraySlice<UInt8>)? {
         guard let entry = state.entries.first else { return nil }
         state.entries.removeFirst()
@@ -126,7 +128,7 @@ final class LogSink: Sendable {
             return (entry, bytes)
         case .gap(let count, let errno):
             let line = notice(of: count, errno)
-            // What was begun of a line that could not be written to its end.
+            // Ends a line that could not be written completely.
             return (entry, state.isWithinLine ? [UInt8(ascii: "\n")] + line : line[...])
         }
     }
@@ -136,8 +138,8 @@ final class LogSink: Sendable {
         state.bytes += rest.count
     }
 
-    /// Counts an entry that could not be written. If not even the gap can be told of, the lines
-    /// behind it have no better prospects.
+    /// Counts an entry that could not be written. If not even the gap can be reported, the lines
+    /// after it cannot be written either.
     private func drop(_ entry: Entry, _ errno: Int32, in state: inout State) {
         switch entry {
         case .line: Self.addGap(1, errno: errno, at: 0, in: &state)
@@ -186,7 +188,8 @@ final class LogSink: Sendable {
         }
     }
 
-    /// Notes what became of an attempt to write an entry; the error where writing begins to fail.
+    /// Records the outcome of an attempt to write an entry. Returns the error if writing begins to
+    /// fail.
     private func note(
         _ outcome: Outcome, of entry: Entry, _ bytes: ArraySlice<UInt8>, in state: inout State
     ) -> Int32? {
@@ -210,7 +213,7 @@ final class LogSink: Sendable {
         return nil
     }
 
-    /// Writes what goes without waiting; the error where writing begins to fail.
+    /// Writes what can be written without waiting. Returns the error if writing begins to fail.
     private func writeQueued(_ state: inout State) -> Int32? {
         while let (entry, bytes) = takeNext(&state) {
             let outcome = attempt(bytes)
@@ -225,7 +228,7 @@ final class LogSink: Sendable {
 
     // MARK: The thread
 
-    /// How many sinks have a thread, that is, something to write.
+    /// How many sinks have a thread, and thus something to write.
     private static let threads = Atomic<Int>(0)
 
     private func startThread() {
@@ -246,7 +249,7 @@ final class LogSink: Sendable {
         Self.threads.subtract(1, ordering: .relaxed)
     }
 
-    /// As `takeNext`. Without anything that is worth an attempt the thread is to end.
+    /// Like `takeNext`. If there is nothing worth an attempt, the thread must end.
     private func next(_ state: inout State) -> (entry: Entry, bytes: ArraySlice<UInt8>)? {
         if state.isFailing, state.entries.count == 1, case .gap = state.entries[0] {
             state.hasThread = false
@@ -264,8 +267,8 @@ final class LogSink: Sendable {
 
     // MARK: The end of the process
 
-    /// Waits until every sink has written what it has, for `Limit.logFinishTimeMax` at most. Fit
-    /// for a signal's handler.
+    /// Waits until every sink has written its queue, for at most `Limit.logFinishTimeMax`. Safe in
+    /// a signal handler.
     static func finish() {
         var left = Limit.logFinishTimeMax.nanoseconds / 1_000_000
         var pause = timespec(tv_sec: 0, tv_nsec: 1_000_000)
@@ -275,16 +278,16 @@ final class LogSink: Sendable {
         }
     }
 
-    /// The signals by which a process ends that has a bug.
+    /// The signals that end a process after a bug.
     private static let crashes = [SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV]
-    /// What was to be done on each signal before `finishAtEnd`, by its number.
+    /// The action for each signal before `finishAtEnd`, by signal number.
     nonisolated(unsafe) private static let before = {
         let actions = UnsafeMutablePointer<sigaction>.allocate(capacity: 32)
         actions.initialize(repeating: sigaction(), count: 32)
         return actions
     }()
 
-    /// Has `finish` called when the process ends, by exit(3) or by a trap.
+    /// Arranges for `finish` to be called when the process ends, by exit(3) or by a trap.
     static func finishAtEnd() {
         atexit { LogSink.finish() }
         for signal in crashes {
@@ -292,7 +295,7 @@ final class LogSink: Sendable {
             action.__sigaction_handler.sa_handler = { signal in
                 LogSink.finish()
                 sigaction(signal, LogSink.before + Int(signal), nil)
-                // It comes when this returns, and meets what was there before.
+                // It is delivered when this handler returns, and meets the previous action.
                 raise(signal)
             }
             sigaction(signal, &action, before + Int(signal))

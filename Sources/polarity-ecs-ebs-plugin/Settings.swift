@@ -4,7 +4,7 @@ import EC2Client
 import Logging
 import VolumeCore
 
-/// What the environment sets. The names are the AWS SDKs' where they have one.
+/// The settings from the environment. They have the names of the AWS SDKs if those have one.
 struct Settings: Sendable {
     enum LogFormat: String, CaseIterable { case text, json }
 
@@ -12,35 +12,35 @@ struct Settings: Sendable {
     var mountPath = "/mnt"
     var devPath = "/dev"
     var sysPath = "/sys"
-    /// In the plugin, a host's folder is mounted at /var/lib.
+    /// In the plugin, a folder of the host is mounted at /var/lib.
     var statePath = "/var/lib/polarity-ecs-ebs-plugin"
-    /// Nil: for ever.
+    /// Nil: forever.
     var detachAfter: Duration? = .seconds(15)
-    /// What a blank volume is given whose options do not tell.
+    /// The file system of a blank volume whose options do not specify one.
     var fileSystem = FileSystemType.xfs
     var takeover = TakeoverPolicy.unlessMounted
 
-    /// Each of these that is set is not asked of the metadata service; the region is in `ec2`.
+    /// If set, these replace the information from the metadata service; the region is in `ec2`.
     var availabilityZone: String?
     var instanceID: InstanceID?
 
-    /// Nil where the metadata service is switched off.
+    /// Nil if the metadata service is disabled.
     var metadataEndpoint: Endpoint?
     var ec2 = EC2Settings()
     var caFile = "/etc/ssl/certs/ca-certificates.crt"
 
     var logLevel = Logger.Level.info
     var logFormat = LogFormat.text
-    /// Logged to as well as to standard output.
+    /// A file that receives the log in addition to the standard streams.
     var logFile: String?
 
     var version = "unknown"
     var commit = "unknown"
-    /// Of what the plugin was made: versions by the sources' names.
+    /// What the plugin was built from: versions by the names of the source packages.
     var packages: [String: String] = [:]
 }
 
-/// A variable of the environment that has a value it does not take; the text names it.
+/// An environment variable has an invalid value; the text names the variable.
 struct SettingError: Error, Equatable, CustomStringConvertible {
     let description: String
 
@@ -50,8 +50,7 @@ struct SettingError: Error, Equatable, CustomStringConvertible {
 }
 
 extension Settings {
-    /// Throws for the first value that cannot be used. A variable that is set to nothing is as good
-    /// as not set.
+    /// Throws for the first invalid value. A variable with an empty value counts as not set.
     init(environment: [String: String]) throws(SettingError) {
         let variables = Variables(environment)
         version = variables["BUILD_VERSION"] ?? version
@@ -80,7 +79,7 @@ extension Settings {
         }
     }
 
-    /// `name=version`, with blanks between.
+    /// `name=version`, separated by spaces.
     private static func packages(_ text: String) -> [String: String] {
         var versions: [String: String] = [:]
         for entry in text.split(separator: " ").prefix(Limit.packagesMax) {
@@ -158,14 +157,14 @@ extension Settings {
             number >= 0, number <= 1_000_000
         else {
             throw SettingError(
-                variable: variable, problem: "it is neither a time such as 15s, 5m or 2h, nor never"
+                variable: variable, problem: "it must be a time such as 15s, 5m or 2h, or never"
             )
         }
         return .seconds(number * (scale ?? 1))
     }
 }
 
-/// The variables that are set to something.
+/// The variables with a value that is not empty.
 private struct Variables {
     let all: [String: String]
 
@@ -176,7 +175,7 @@ private struct Variables {
     func folder(_ name: String) throws(SettingError) -> String? {
         guard var path = all[name] else { return nil }
         guard path.hasPrefix("/") else {
-            throw SettingError(variable: name, problem: "it is no absolute path")
+            throw SettingError(variable: name, problem: "it must be an absolute path")
         }
         while path.count > 1, path.hasSuffix("/") { path.removeLast() }
         return path

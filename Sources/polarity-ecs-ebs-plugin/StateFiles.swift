@@ -7,12 +7,12 @@ import Logging
 import Ring
 import VolumeCore
 
-/// The records in a JSON file; those of what is mounted, with their counts, in another. They lie in
-/// a folder that no other daemon uses meanwhile. One that cannot be understood is kept aside: the
-/// other, mounts and devices tell the rest.
+/// Stores the records in a JSON file, and those of mounted volumes with their counts in another
+/// one, in a folder that no other daemon uses at the same time. A file that cannot be understood is
+/// set aside; the other file, the mounts and the devices provide the rest.
 ///
-/// A small document is replaced as a whole each time. Behind a large one what has changed goes into a
-/// journal, until that has become as large as the document: then both become one.
+/// A small document is rewritten completely by each save. For a large one, changes are appended to
+/// a journal; when the journal has become as large as the document, both are merged.
 @RingActor
 final class StateFiles {
     private let lock: FolderLock
@@ -20,19 +20,19 @@ final class StateFiles {
     private let journal: JournalFile
     private let mounts: AtomicFile
     private let log: Logger
-    /// What is on the disk, in the document and its journal.
+    /// The contents on disk, from the document and its journal.
     private var document = StateDocument()
     private var documentSize = 0
-    /// How many bytes of the journal are whole; 0 where there is none of this document.
+    /// How many bytes of the journal are valid; 0 if there is no journal of this document.
     private var journalSize = 0
 
-    /// Throws where another daemon has the folder. `plugin` is the name of the plugin that this is.
+    /// Throws if another daemon uses the folder. `plugin` is the name of this plugin.
     init(
         folder: String, plugin: String?, version: String, commit: String, log: Logger
     ) throws(OperationError) {
         var holder = "version \(version), commit \(commit)"
         if let plugin { holder = "the plugin \(plugin), \(holder)" }
-        // A plugin is the first process of a PID namespace of its own.
+        // A plugin is the first process of its own PID namespace.
         if getpid() != 1 { holder += ", process \(getpid())" }
         lock = try FolderLock(folder, holder: holder)
         volumes = AtomicFile(path: folder + "/volumes.json", sizeMax: Limit.stateFileMax)
@@ -52,14 +52,14 @@ final class StateFiles {
         try await loadJournal()
         if document.nameless > 0 {
             log.error(
-                "some saved records do not tell which volume they are of: they are kept unused",
+                "some saved records do not name their volume: they are kept but not used",
                 metadata: ["records": "\(document.nameless)", "file": "\(volumes.path)"])
         }
         let mounted = try await load(mounts)?.document.state
         return SavedState(saved.map { _ in document.state }, mounted: mounted, boot: boot)
     }
 
-    /// Nil where there is no such file, or none that can be understood.
+    /// Nil if there is no such file, or if it cannot be understood.
     private func load(_ file: AtomicFile) async throws -> (document: StateDocument, size: Int)? {
         guard let bytes = try await file.read() else { return nil }
         do {
@@ -67,14 +67,14 @@ final class StateFiles {
             if !document.damaged.isEmpty {
                 let copy = try await file.keepCopy(of: bytes)
                 log.error(
-                    "a state file has damaged lines: the volumes that they were of are forgotten",
+                    "a state file has damaged lines: the volumes in these lines are forgotten",
                     metadata: ["lines": "\(document.damaged.count)", "kept_as": "\(copy)"])
             }
             return (document, bytes.count)
         } catch {
             let aside = try await file.setAside()
             log.error(
-                "a state file cannot be understood; what is mounted is found without it",
+                "a state file cannot be understood: mounts are found without it",
                 metadata: ["error": "\(error)", "kept_as": "\(aside)"])
             return nil
         }
@@ -86,15 +86,16 @@ final class StateFiles {
         guard let whole = document.apply(journal: bytes) else {
             let aside = try await file.setAside()
             log.notice(
-                "a journal of another state file is not used", metadata: ["kept_as": "\(aside)"])
+                "a journal belongs to another state file: it is not used",
+                metadata: ["kept_as": "\(aside)"])
             return
         }
         journalSize = whole
-        // A crash leaves at most a part of the last line.
+        // After a crash, at most the last line is incomplete.
         guard bytes[whole...].contains(UInt8(ascii: "\n")) else { return }
         let copy = try await file.keepCopy(of: bytes)
         log.error(
-            "the state's journal is damaged: what it says behind that is not used",
+            "the state's journal is damaged: the changes after the damage are not used",
             metadata: ["byte": "\(whole)", "kept_as": "\(copy)"])
     }
 
@@ -129,7 +130,7 @@ final class StateFiles {
         documentSize = bytes.count
         guard journalSize > 0 else { return }
         journalSize = 0
-        // Left as it is, it would be of no use, and told of at the next start.
+        // Otherwise the next start would report the useless journal.
         try? await journal.append([], at: 0)
     }
 

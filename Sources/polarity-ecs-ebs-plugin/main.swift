@@ -5,9 +5,9 @@ import Linux
 import Logging
 import Ring
 
-// The daemon has no commands: Docker starts it, and the environment sets it up.
+// The daemon has no command line: Docker starts it, and the environment configures it.
 
-/// Says on standard error why the daemon does not start, and ends with EX_CONFIG or EX_OSERR of
+/// Writes to standard error why the daemon does not start, and exits with EX_CONFIG or EX_OSERR of
 /// sysexits.h.
 func give(up reason: String, status: Int32, by sinks: LineLog.Sinks? = nil) -> Never {
     let line = Array("\(plugin ?? DriverName.usual) does not start: \(reason)\n".utf8)
@@ -15,7 +15,8 @@ func give(up reason: String, status: Int32, by sinks: LineLog.Sinks? = nil) -> N
     exit(status)
 }
 
-/// Whatever is opened where a standard stream is missing would get its number, and be written to.
+/// If a standard stream is missing, the next opened file would get its number and receive its
+/// output.
 func fillStandardStreams() {
     var descriptor: Int32
     repeat { descriptor = open("/dev/null", O_RDWR) } while (0...STDERR_FILENO).contains(descriptor)
@@ -38,7 +39,7 @@ func currentEnvironment() -> [String: String] {
 CLinux_share_heap()
 fillStandardStreams()
 let environment = currentEnvironment().merging(buildFacts()) { $1 }
-/// Nil where this is no managed plugin.
+/// Nil if this process is not a managed plugin.
 let plugin = DriverName.ofPlugin(mountedAt: Settings().mountPath)
 let settings: Settings
 do { settings = try Settings(environment: environment) } catch {

@@ -6,8 +6,8 @@ import Testing
 
 @testable import AWSWire
 
-/// What botocore_judge.py writes of botocore: requests with their signatures, answers with what is
-/// read in them.
+/// The output of botocore_judge.py: requests with botocore's signatures, responses with botocore's
+/// reading of them.
 private func judgements(_ what: String, seed: Int, _ count: Int) throws -> [JSONValue] {
     let judge = URL(filePath: #filePath).deletingLastPathComponent()
         .appending(path: "botocore_judge.py").path(percentEncoded: false)
@@ -77,7 +77,7 @@ private func text(_ value: JSONValue, _ member: String) throws -> String {
         #expect(counts.count == 7 && counts.values.allSatisfy { $0 > 100 }, "\(counts)")
     }
 
-    /// What the answer says, in the judge's words; null where it is malformed.
+    /// The contents of the response, in the judge's form; null if it is malformed.
     private func found(_ action: String, _ body: [UInt8], _ volume: String?) throws -> JSONValue {
         do throws(EC2Failure) {
             switch action {

@@ -22,7 +22,7 @@ private let volumeFields = """
     """
 
 @Suite struct EC2AnswerTests {
-    @Test func `a volume is read with its tags and its holders`() throws {
+    @Test func `a volume is parsed with its tags and attachments`() throws {
         let body = volumesAnswer(
             """
             <item>\(volumeFields)<status>in-use</status><multiAttachEnabled>true</multiAttachEnabled>
@@ -46,7 +46,7 @@ private let volumeFields = """
         #expect(try EC2Answer.volumes(volumesAnswer("")).isEmpty)
     }
 
-    @Test func `a volume that Fargate holds has an attachment without instance`() throws {
+    @Test func `a volume of Fargate has an attachment without an instance`() throws {
         let body = volumesAnswer(
             """
             <item>\(volumeFields)<status>in-use</status><attachmentSet><item>
@@ -70,7 +70,7 @@ private let volumeFields = """
         "<item><volumeId>../x</volumeId><status>available</status></item>",
         "<item>\(volumeFields)<status>available</status><attachmentSet><item/></attachmentSet></item>",
     ])
-    func `a volume that lacks what decides its fate is malformed`(_ item: String) {
+    func `a volume without essential members is malformed`(_ item: String) {
         #expect {
             try EC2Answer.volumes(volumesAnswer(item))
         } throws: { error in
@@ -78,7 +78,7 @@ private let volumeFields = """
         }
     }
 
-    @Test func `a page of volumes is malformed, for those on the next would seem not to exist`() {
+    @Test func `a page of volumes is malformed, because later volumes would seem not to exist`() {
         let body = "<DescribeVolumesResponse><volumeSet/><nextToken>t</nextToken>"
         #expect(throws: EC2Failure.self) {
             try EC2Answer.volumes(Array("\(body)</DescribeVolumesResponse>".utf8))
@@ -104,7 +104,7 @@ private let volumeFields = """
     }
 
     /// The fields as API_Volume, API_VolumeAttachment and API_Instance name them.
-    @Test func `an encrypted volume's key is read, and what goes with its instance`() throws {
+    @Test func `an encrypted volume's key and deletion with its instance are parsed`() throws {
         let key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
         let body = volumesAnswer(
             """
@@ -145,16 +145,16 @@ private let volumeFields = """
         ("stopped", "Client.UserInitiatedHibernate", "true", true),
         ("stopping", "Client.UserInitiatedHibernate", "true", true),
         ("stopped", "Client.UserInitiatedHibernate", "", true),
-        // It can hibernate, and somebody stopped or shut it down as any other.
+        // It can hibernate, but somebody stopped it or shut it down normally.
         ("stopped", "Client.UserInitiatedShutdown", "true", false),
         ("stopped", "Client.InstanceInitiatedShutdown", "true", false),
-        // Nothing tells how it was stopped.
+        // Nothing says how it was stopped.
         ("stopped", "", "true", true), ("stopped", "Server.ScheduledStop", "true", true),
         ("stopped", "Client.UserInitiatedShutdown", "false", false), ("stopped", "", "", false),
         ("terminated", "Client.UserInitiatedShutdown", "true", false),
         ("running", "", "true", false),
     ])
-    func `whether a stopped instance keeps its memory is read`(
+    func `it is parsed whether a stopped instance keeps its memory`(
         state: String, reason: String, canHibernate: String, expected: Bool
     ) throws {
         var fields = "<instanceState><name>\(state)</name></instanceState>"
@@ -193,7 +193,7 @@ private let volumeFields = """
     }
 
     @Test(arguments: [1, 2, 3, 4] as [UInt64])
-    func `mutated answers are read or refused, and never crash`(_ seed: UInt64) throws {
+    func `mutated responses are parsed or rejected, and never crash`(_ seed: UInt64) throws {
         let samples = [
             volumesAnswer("<item>\(volumeFields)<status>in-use</status><attachmentSet/></item>"),
             Array("<Response><Errors><Error><Code>C</Code></Error></Errors></Response>".utf8),
@@ -247,7 +247,7 @@ private let volumeFields = """
                 == .refused(code: "VolumeInUse", message: "vol is in use", requestID: "r-1"))
     }
 
-    @Test func `a proxy's page is told by its status and its text`() {
+    @Test func `a proxy's page is reported with its status and text`() {
         let failure = refusal("<html>\r\n<h1>502 Bad Gateway", status: 502)
         #expect(failure.code == "502")
         #expect("\(failure)".contains("Bad Gateway"))
@@ -255,11 +255,11 @@ private let volumeFields = """
         #expect(!"\(failure)".contains("\n"))
     }
 
-    @Test func `an empty answer is told by its status`() {
+    @Test func `an empty response is reported with its status`() {
         #expect(refusal("", status: 503).code == "503")
     }
 
-    @Test func `what AWS quotes of the signed headers is not kept`() {
+    @Test func `signed headers that AWS quotes are not kept`() {
         let failure = refusal(
             """
             <Response><Errors><Error><Code>SignatureDoesNotMatch</Code><Message>Check your key.
@@ -289,7 +289,7 @@ private let volumeFields = """
         """
     }
 
-    @Test func `a type's limit is read, with what its instance store takes`() throws {
+    @Test func `a type's limit is parsed, with the disks of its instance store`() throws {
         let disks = "<disks><item><count>1</count></item><item><count>2</count></item></disks>"
         let found = try limit(
             "m5d.large",
@@ -313,13 +313,13 @@ private let volumeFields = """
         #expect(found?.isShared == false)
     }
 
-    @Test func `an answer without the type or its limit tells none`() throws {
+    @Test func `a response without the type or its limit has no limit`() throws {
         #expect(try limit("m5d.large", "<ebsInfo/>") == nil)
         #expect(try limit("m5.large", ebs("27", "shared")) == nil)
     }
 
     @Test(arguments: ["many", "0", "-1"])
-    func `a limit that is none is malformed`(_ max: String) {
+    func `a limit that is not a number is malformed`(_ max: String) {
         #expect(throws: EC2Failure.self) { try limit("m5d.large", ebs(max, "shared")) }
     }
 }

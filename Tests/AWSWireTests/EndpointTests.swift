@@ -3,7 +3,7 @@ import Testing
 @testable import AWSWire
 
 @Suite struct EndpointTests {
-    /// Region, FIPS, dual stack, host: as the SDKs' published endpoint rules have them.
+    /// Region, FIPS, dual stack, host, according to the SDKs' published endpoint rules.
     @Test(arguments: [
         ("eu-west-1", false, false, "ec2.eu-west-1.amazonaws.com"),
         ("eu-west-1", false, true, "ec2.eu-west-1.api.aws"),
@@ -30,7 +30,7 @@ import Testing
     }
 
     @Test(arguments: ["", "eu west", "EU-WEST-1", "x/y", "evil.example"])
-    func `what is no region's name makes no host`(_ region: String) {
+    func `text that is not a region name is rejected`(_ region: String) {
         #expect(throws: EndpointError.self) { try Endpoint.ec2(region: region) }
     }
 
@@ -50,7 +50,7 @@ import Testing
         ),
         ("HTTPS://h", Endpoint(isTLS: true, host: "h", port: 443), "h"),
     ])
-    func `a URL is read`(url: String, endpoint: Endpoint, authority: String) throws {
+    func `a URL is parsed`(url: String, endpoint: Endpoint, authority: String) throws {
         #expect(try Endpoint(url: url) == endpoint)
         #expect(endpoint.authority == authority)
     }
@@ -61,7 +61,7 @@ import Testing
         "https://[::1",
         "https://[::1]x", "https://h\r\nX: y",
     ])
-    func `what is no such URL is refused`(_ url: String) {
+    func `text that is not such a URL is rejected`(_ url: String) {
         #expect(throws: EndpointError.self) { try Endpoint(url: url) }
     }
 
@@ -78,7 +78,7 @@ import Testing
         #expect(try Endpoint.override(in: environment)?.host == "b")
     }
 
-    @Test func `a wrong URL is told with its variable`() {
+    @Test func `an invalid URL is reported with its variable`() {
         #expect {
             try Endpoint.override(in: ["AWS_ENDPOINT_URL": "nowhere"])
         } throws: { "\($0)".contains("AWS_ENDPOINT_URL: 'nowhere'") }

@@ -4,7 +4,7 @@ import Testing
 @testable import AWSWire
 
 @Suite struct InstanceDocumentTests {
-    @Test func `an identity document tells who the instance is`() throws {
+    @Test func `an identity document identifies the instance`() throws {
         let document = """
             {"accountId":"1","architecture":"arm64","availabilityZone":"eu-west-1b","billingProducts":null,
              "instanceId":"i-0123456789abcdef0","instanceType":"m7g.large","pendingTime":"x",
@@ -29,7 +29,7 @@ import Testing
         #expect(throws: DocumentError.self) { try InstanceIdentity(document: Array(text.utf8)) }
     }
 
-    @Test func `role credentials are read with their expiry`() throws {
+    @Test func `role credentials are parsed with their expiry`() throws {
         let document = """
             {"Code":"Success","LastUpdated":"2026-01-01T00:00:00Z","Type":"AWS-HMAC",
              "AccessKeyId":"ASIA","SecretAccessKey":"s","Token":"t","Expiration":"2026-01-01T06:00:00Z"}
@@ -48,7 +48,7 @@ import Testing
                 == Credentials(accessKeyID: "A", secretAccessKey: "s"))
     }
 
-    @Test func `a document that says why there are none is quoted`() {
+    @Test func `a document that says why there are no credentials is quoted`() {
         let document = "{\"Code\":\"AssumeRoleUnauthorizedAccess\",\"Message\":\"cannot assume\"}"
         #expect(
             throws: DocumentError(

@@ -2,7 +2,7 @@ import AWSWire
 import Base
 import Testing
 
-/// One or more hosts at one account's bucket in EC2, in virtual time.
+/// One or more hosts that share an account's bucket in EC2, in virtual time.
 private struct Account {
     var level = 50.0
     let perSecond: Double
@@ -54,7 +54,7 @@ private func at(_ seconds: Double) -> Instant { Instant(nanoseconds: UInt64(seco
                 == .milliseconds(200))
     }
 
-    @Test func `throttling halves the rate and drops what was saved up`() {
+    @Test func `throttling halves the rate and drops the saved tokens`() {
         var budget = RequestBudget()
         budget.note("AttachVolume", isThrottled: true, sentAt: at(1), at: at(2))
         #expect(budget.rate(of: "AttachVolume") == 2.5)
@@ -63,7 +63,7 @@ private func at(_ seconds: Double) -> Instant { Instant(nanoseconds: UInt64(seco
         #expect(budget.rate(of: "DetachVolume") == 5)
     }
 
-    @Test func `calls that were on their way together halve the rate once`() {
+    @Test func `calls that were in progress together halve the rate once`() {
         var budget = RequestBudget()
         for _ in 0..<28 {
             budget.note("AttachVolume", isThrottled: true, sentAt: at(1), at: at(2))
@@ -74,7 +74,7 @@ private func at(_ seconds: Double) -> Instant { Instant(nanoseconds: UInt64(seco
         #expect(budget.rate(of: "AttachVolume") == 1.25)
     }
 
-    @Test func `however often EC2 throttles, calls go on`() {
+    @Test func `calls continue however often EC2 throttles`() {
         var budget = RequestBudget()
         for second in 1..<100 {
             budget.note(
@@ -84,7 +84,7 @@ private func at(_ seconds: Double) -> Instant { Instant(nanoseconds: UInt64(seco
         #expect(budget.rate(of: "AttachVolume") == Limit.requestRateMin)
     }
 
-    @Test func `answers restore the rate, and time what was saved up`() {
+    @Test func `responses restore the rate, and time restores the tokens`() {
         var budget = RequestBudget()
         budget.note("AttachVolume", isThrottled: true, sentAt: at(1), at: at(1))
         for _ in 0..<24 {
@@ -100,7 +100,7 @@ private func at(_ seconds: Double) -> Instant { Instant(nanoseconds: UInt64(seco
         }
     }
 
-    @Test func `a host whose account's bucket is slower than documented is throttled seldom`() {
+    @Test func `with a slower bucket than documented, a host is rarely throttled`() {
         let (sent, throttled) = play(hosts: 1, account: Account(perSecond: 1), seconds: 300)
         #expect(sent[0] - throttled >= 250)
         #expect(throttled < 60)

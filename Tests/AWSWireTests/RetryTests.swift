@@ -43,7 +43,7 @@ extension Retry.Decision {
     }
 
     @Test(arguments: [true, false])
-    func `the operator's bound on attempts holds for throttling`(_ isRepeatable: Bool) {
+    func `the operator's limit on attempts applies to throttling`(_ isRepeatable: Bool) {
         var retry = Retry(isRepeatable: isRepeatable, attemptsMax: 2)
         #expect(retry.after(throttled).delay != nil)
         #expect(retry.after(throttled).failure?.code == "RequestLimitExceeded")
@@ -57,7 +57,7 @@ extension Retry.Decision {
     }
 
     @Test(arguments: [unavailable, lost, .malformed(reason: "cut"), refused("502", status: 502)])
-    func `a change whose fate is unknown is not repeated`(_ outcome: Retry.Failure) {
+    func `a change whose outcome is unknown is not repeated`(_ outcome: Retry.Failure) {
         var retry = Retry(isRepeatable: false)
         guard case .unanswered(_, mayHaveApplied: true)? = retry.after(outcome).failure else {
             Issue.record("the caller must learn that the change may have been applied")
@@ -72,7 +72,7 @@ extension Retry.Decision {
             retry.after(unreached).failure == .unanswered(reason: "refused", mayHaveApplied: false))
     }
 
-    @Test func `a tag that may have been written in an earlier attempt is told`() {
+    @Test func `a tag that an earlier attempt may have written is reported`() {
         var retry = Retry(isRepeatable: true, attemptsMax: 2)
         #expect(retry.after(lost).delay != nil)
         #expect(
@@ -93,7 +93,7 @@ extension Retry.Decision {
         }
     }
 
-    @Test func `no pause is begun that the deadline would cut`() {
+    @Test func `no pause begins that the deadline would end`() {
         var retry = Retry(isRepeatable: true)
         #expect(retry.after(lost, remaining: .milliseconds(1)).failure != nil)
     }
@@ -108,7 +108,7 @@ extension Retry.Decision {
         #expect(retry.after(outcome) != .correctClock(serverTime: 1000 - 3600))
     }
 
-    @Test func `a wrong key is not laid to a clock that is right`() {
+    @Test func `a correct clock is not blamed for a wrong key`() {
         for serverTime in [nil, 1010] as [Int64?] {
             var retry = Retry(isRepeatable: true)
             let decision = retry.after(
@@ -121,7 +121,7 @@ extension Retry.Decision {
         "ExpiredToken", "ExpiredTokenException", "RequestExpired", "AuthFailure",
         "InvalidClientTokenId",
     ])
-    func `credentials that are good no longer are refreshed once`(_ code: String) {
+    func `credentials that are no longer valid are refreshed once`(_ code: String) {
         var retry = Retry(isRepeatable: false, attemptsMax: 1)
         let refusal = EC2Failure.refused(code: code, message: "m", requestID: "r")
         #expect(retry.after(refused(code)) == .refreshCredentials(refusal))

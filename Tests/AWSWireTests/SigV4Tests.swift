@@ -45,14 +45,14 @@ private func credentials(_ token: String? = nil) -> Credentials {
         #expect(signature(of: altered) != authorization.signature)
     }
 
-    @Test func `an authorization of another kind is not read`() {
+    @Test func `an authorization of another kind is rejected`() {
         for text in ["", "Basic eDp5", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/b/c/d/e"]
         {
             #expect(SigV4.Authorization(text) == nil)
         }
     }
 
-    @Test func `a path that is encoded already is encoded once more`() {
+    @Test func `an encoded path is encoded once more`() {
         let request = SigV4.Request(method: "GET", path: "/a%20b", headers: [("Host", "h")])
         #expect(
             sigV4.canonicalRequest(request, signedHeaders: ["host"]).hasPrefix("GET\n/a%2520b\n"))

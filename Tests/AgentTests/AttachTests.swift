@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// Attachments that do not go as they should.
+/// Attachments that go wrong.
 @Suite struct AttachTests {
     private static let away = EC2Failure.unanswered(reason: "no route", mayHaveApplied: false)
     private static let third = InstanceID(literal: "i-0aaaaaaaaaaaaaaaa")
@@ -16,7 +16,7 @@ import VolumeCore
         VolumeAttachment(volume: Fixture.id, instance: instance, device: name, state: state)
     }
 
-    /// EC2 shows the volume attached here by that name, and its device has not come.
+    /// EC2 shows the volume attached here under that name, and its device has not appeared.
     private func attach(_ fixture: Fixture, as name: String) {
         fixture.cloud.volumes[Fixture.id]?.state = .inUse
         fixture.cloud.volumes[Fixture.id]?.attachments = [attachment(as: name)]
@@ -39,18 +39,19 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             fixture.cloud.latency.detach = .seconds(100)
-            // DetachVolume is accepted 15 s later, and its end waited for 50 s, and again after 2 s.
+            // DetachVolume is accepted 15 s later; its end is awaited for 50 s, and again after 2
+            // s.
             try await fixture.sleep(.seconds(66))
             #expect(try await manager.get(Fixture.name).phase == "attached")
             _ = try await manager.mount(Fixture.name, id: "b")
         }
         #expect(fixture.host.everMounted.count == 2)
         #expect(fixture.cloud.volumes[Fixture.id]?.attachments.map(\.state) == [.attached])
-        // Whether this instance runs needs no answer.
+        // Whether this instance runs need not be known.
         #expect(calls(fixture, of: "DescribeInstances") == 0)
     }
 
-    @Test func `what has ended at the deadline is told, and nothing more begun`() throws {
+    @Test func `the result at the deadline is reported, and nothing more begins`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
         fixture.cloud.latency.detach = .seconds(70)
@@ -68,7 +69,7 @@ import VolumeCore
 
     // MARK: Whose attachment it is
 
-    @Test func `an attachment made by hand that is stuck is not ended, and its user told`() throws {
+    @Test func `a stuck attachment that was made by hand is not ended, but reported`() throws {
         let fixture = Fixture(Fixture.xfs)
         attach(fixture, as: "/dev/sdf")
         try fixture.run { manager in
@@ -81,7 +82,7 @@ import VolumeCore
         #expect(calls(fixture, of: "DeleteTags") == 0)
     }
 
-    @Test func `a lease that an earlier run left is dropped also where the Mount fails`() throws {
+    @Test func `a lease of an earlier run is dropped even if the Mount fails`() throws {
         let fixture = Fixture(Fixture.xfs)
         attach(fixture, as: "/dev/sdf")
         fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.here)"
@@ -93,8 +94,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
     }
 
-    @Test func `by its mark alone an attachment is known for this plugin's, and given back`() throws
-    {
+    @Test func `an attachment with only its mark is the plugin's, and is released`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         fixture.mark()
@@ -107,7 +107,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
-    /// The record of a run that ended while the device was on its way, without the permission for tags.
+    /// The record of a run that ended before the device appeared, without the permission for tags.
     private func recorded(as name: String) -> Fixture {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.tagsForbidden = true
@@ -121,7 +121,7 @@ import VolumeCore
     }
 
     @Test(arguments: [("/dev/sdf", true), ("/dev/sdh", false)])
-    func `an attachment is an earlier run's where its name is the recorded one`(
+    func `an attachment belongs to an earlier run if its name is the recorded one`(
         name: String, isOurs: Bool
     ) throws {
         let fixture = recorded(as: name)
@@ -183,7 +183,7 @@ import VolumeCore
 
     // MARK: Answers that are lost, old or refusals
 
-    @Test func `an answer that gives a volume the name of another one is old`() throws {
+    @Test func `a response that gives a volume another one's name is outdated`() throws {
         let fixture = Fixture(Fixture.xfs)
         let other = VolumeID(literal: "vol-1a2b3c4d")
         fixture.cloud.add(other, Fixture.xfs)
@@ -226,7 +226,7 @@ import VolumeCore
     }
 
     /// The Mount ends before EC2 can tell that the volume is attached, and so does the next one.
-    @Test func `an attachment whose answer was lost is given back, whatever came after`() throws {
+    @Test func `an attachment whose response was lost is released, whatever follows`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.tagsForbidden = true
         fixture.cloud.lostDevices = [Fixture.id]
@@ -243,7 +243,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
-    @Test func `an attachment that EC2 has refused takes no name, and nothing is given back`()
+    @Test func `a rejected attachment occupies no name, and nothing is released`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -274,7 +274,7 @@ import VolumeCore
             ])
     }
 
-    @Test func `where all names are taken, a Mount is refused at once`() throws {
+    @Test func `if all names are taken, a Mount is rejected at once`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.otherDeviceNames = DeviceNames.all
         try fixture.run { manager in
@@ -307,7 +307,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a device that takes long is waited for, and one old answer ends nothing`() throws {
+    @Test func `a slow device is waited for, and one outdated response ends nothing`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.latency.device = .seconds(20)
         try fixture.run { manager in
@@ -338,7 +338,7 @@ import VolumeCore
     }
 
     @Test(arguments: [true, false])
-    func `of an attachment that EC2 takes back the key is told, where no other host has it`(
+    func `the error for a revoked attachment names the key, unless another host has it`(
         isFree: Bool
     ) throws {
         let fixture = Fixture(Fixture.xfs)
@@ -396,7 +396,7 @@ import VolumeCore
         #expect(calls(fixture, of: "DescribeVolumes") < 10)
     }
 
-    @Test func `after a loss the volume is attached anew without waiting for the old attachment`()
+    @Test func `after a loss the volume is attached again without waiting for the old attachment`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -411,8 +411,9 @@ import VolumeCore
         }
     }
 
-    /// The instance is asked for once more at its limit, and somebody attaches the volume meanwhile.
-    @Test func `a volume whose device comes just before it would be attached is mounted`() throws {
+    /// At its limit the instance is described once more, and somebody attaches the volume
+    /// meanwhile.
+    @Test func `a volume whose device appears just before the attachment is mounted`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0000000000000000f")]
         fixture.cloud.attachmentLimit = AttachmentLimit(
@@ -430,7 +431,7 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
     }
 
-    @Test func `an old look after a lost answer makes nothing forgotten`() throws {
+    @Test func `an outdated look after a lost response loses nothing`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.tagsForbidden = true
         fixture.cloud.lostDevices = [Fixture.id]
@@ -450,7 +451,7 @@ import VolumeCore
 
     // MARK: What another host has taken
 
-    @Test func `what another host has taken is no more thought to be here, and its name is free`()
+    @Test func `a volume that another host has taken is not here, and its name is free`()
         throws
     {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
@@ -491,7 +492,7 @@ import VolumeCore
         #expect(fixture.host.mounts.isEmpty)
     }
 
-    @Test func `of a Multi-Attach volume what other instances call it is not asked for`() throws {
+    @Test func `the names of a Multi-Attach volume on other instances are not looked up`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         fixture.cloud.volumes[Fixture.id]?.multiAttachEnabled = true
@@ -506,7 +507,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a name that the volume is attached by no more is free for another`() throws {
+    @Test func `a name that the volume no longer has is free for another`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
         let second = VolumeID(literal: "vol-00000000000000001")
         fixture.cloud.add(second, Fixture.xfs)
@@ -531,7 +532,7 @@ import VolumeCore
         }
     }
 
-    @Test func `at each Mount a volume that goes with its instance is told, with what keeps it`()
+    @Test func `each Mount warns of deletion with the instance, and how to prevent it`()
         throws
     {
         let fixture = Fixture()
@@ -551,7 +552,7 @@ import VolumeCore
     private static let foreign = BlockDevice(
         path: "/dev/xvdf", number: DeviceNumber(major: 202, minor: 80))
 
-    @Test func `a name whose node another disk has is not attached by`() throws {
+    @Test func `a name whose node another disk has is not used`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.host.foreignNodes = ["/dev/sdf": Self.foreign]
         try fixture.run { manager in
@@ -563,7 +564,7 @@ import VolumeCore
             fixture.cloud.calls(of: "AttachVolume") == ["AttachVolume \(Fixture.id) /dev/sdg"])
     }
 
-    @Test func `the node of the remembered name is not mounted where EC2 tells another name`()
+    @Test func `the node of the remembered name is not mounted if EC2 reports another`()
         throws
     {
         let fixture = recorded(as: "/dev/sdh")

@@ -4,16 +4,16 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// Mount and Unmount from the call to the answer: what is counted when, in memory and on the disk.
+/// Mount and Unmount from the call to the response: what is counted when, in memory and on disk.
 @Suite struct CallTests {
     private func counts(_ fixture: Fixture) -> MountCounts {
         fixture.state.records.first?.mounts ?? MountCounts()
     }
 
-    /// Who is to have the answer of a Mount.
+    /// The receiver of a Mount's response.
     private final class Client: @unchecked Sendable { var hasGone = false }
 
-    /// A Mount as the daemon carries it out; returns whether the client had the answer.
+    /// A Mount as the daemon executes it; returns whether the client received the response.
     private func mount(
         _ id: String, _ fixture: Fixture, for client: Client
     ) -> Task<Bool, any Error> {
@@ -49,8 +49,8 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 1)
     }
 
-    /// Were the daemon to end in that moment, the next one would not know whether the answer went out.
-    @Test func `a Mount is on the disk, as unanswered, when its answer goes out`() throws {
+    /// If the daemon ended now, the next one would not know whether the response was sent.
+    @Test func `a Mount is on disk as unanswered when its response is sent`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -66,9 +66,9 @@ import VolumeCore
         }
     }
 
-    /// Docker sends an Unmount for what it had an answer to, and for nothing else.
+    /// Docker sends an Unmount only for a Mount that was answered.
     @Test(arguments: 0..<24)
-    func `a client that hangs up at any moment leaves a count if it had an answer, and else none`(
+    func `a client that hangs up at any moment leaves a count only if it was answered`(
         turns: Int
     ) throws {
         let fixture = Fixture(Fixture.xfs)
@@ -131,7 +131,7 @@ import VolumeCore
         #expect(fixture.host.mounts.isEmpty)
     }
 
-    @Test func `an Unmount of an ID that has nothing mounted is told, with the ID`() throws {
+    @Test func `an Unmount of an ID that has nothing mounted is logged with the ID`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -161,7 +161,7 @@ import VolumeCore
 
     // MARK: What others did to the mount
 
-    @Test func `what was unmounted by hand is mounted once for two Mounts, and that is told`()
+    @Test func `a volume unmounted by hand is mounted once for two Mounts, and logged`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -185,7 +185,7 @@ import VolumeCore
         #expect(lines.with("has shut down").isEmpty)
     }
 
-    @Test func `a look at a mount that has taken long says nothing of the one after it`() throws {
+    @Test func `a slow look at a mount says nothing about the next one`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -200,7 +200,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 2)
     }
 
-    @Test func `a device that goes while its mount is looked at is joined by nobody`() throws {
+    @Test func `a device that disappears while its mount is checked is joined by nobody`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -216,7 +216,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 2)
     }
 
-    @Test func `a mount that is made anew while it is looked at is awaited`() throws {
+    @Test func `a mount that is made again while it is checked is awaited`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -233,7 +233,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a mount that could not be undone while another host takes the volume goes later`()
+    @Test func `a mount that could not be undone during a takeover is undone later`()
         throws
     {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(60))

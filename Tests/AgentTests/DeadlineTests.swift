@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// A device, or the disk with the state, that does not answer.
+/// A device, or the disk with the state, that does not respond.
 @Suite struct DeadlineTests {
     private static let well = VolumeID(literal: "vol-00000000000000001")
 
@@ -22,7 +22,7 @@ import VolumeCore
         (DeviceContent.blank, "mkfs.xfs /dev/"), (Fixture.xfs, "probe vol-"),
         (Fixture.xfs, "mount vol-"),
     ])
-    func `a Mount that hangs is answered in its time with what has not ended, since when`(
+    func `a Mount that hangs is answered in time with what has not ended since when`(
         content: DeviceContent, doing: String
     ) throws {
         let fixture = fixture(content)
@@ -57,7 +57,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a later Mount joins what hangs, is told before Docker gives up, and it recovers`()
+    @Test func `a later Mount joins what hangs, is answered in time, and it recovers`()
         throws
     {
         let fixture = fixture()
@@ -120,7 +120,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
-    @Test func `a Mount that waited beyond its time for an Unmount mounts nothing for nobody`()
+    @Test func `a Mount that waited too long for an Unmount mounts nothing`()
         throws
     {
         let fixture = fixture()
@@ -183,7 +183,7 @@ import VolumeCore
         }
     }
 
-    @Test func `what is found at the deadline is the answer, not that the time is over`() throws {
+    @Test func `a result at the deadline is the response, not the timeout`() throws {
         let fixture = fixture()
         fixture.cloud.lostDevices = [Fixture.id]
         try fixture.run { manager in
@@ -194,7 +194,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that comes while another has not outlasted its call waits its time too`()
+    @Test func `a Mount waits its full time if another has not outlasted its call`()
         throws
     {
         let fixture = fixture()
@@ -229,7 +229,7 @@ import VolumeCore
         }
     }
 
-    @Test func `where the disk with the state hangs alone, a later Mount waits its time`() throws {
+    @Test func `if only the state's disk hangs, a later Mount waits its full time`() throws {
         let fixture = fixture()
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang
@@ -265,7 +265,7 @@ import VolumeCore
         }
     }
 
-    @Test func `where both hang, the answer is about the volume`() throws {
+    @Test func `if both hang, the response is about the volume`() throws {
         let fixture = fixture()
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang

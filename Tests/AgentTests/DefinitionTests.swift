@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// What Create and Remove accept, and what stays of a volume that was removed.
+/// What Create and Remove accept, and what remains of a removed volume.
 @Suite struct DefinitionTests {
     private static let option = ["volume-id": Fixture.name]
 
@@ -58,7 +58,7 @@ import VolumeCore
         #expect(error.found == "the volume has 64 names, as many as are allowed")
     }
 
-    /// Its text is written back as it came, and would not have the new name.
+    /// Its text is written back unchanged, and would not contain the new name.
     @Test func `a volume whose record is not understood gets no other name`() throws {
         let fixture = Fixture()
         var record = VolumeRecord(id: Fixture.id, name: "a", createdAt: 1)
@@ -96,7 +96,7 @@ import VolumeCore
         #expect(try fixture.run { await $0.list().isEmpty })
     }
 
-    @Test func `what bears a name that this plugin gives is no root volume, and costs no question`()
+    @Test func `a volume with a name of this plugin's is not looked up as a root volume`()
         throws
     {
         let fixture = Fixture()
@@ -107,7 +107,7 @@ import VolumeCore
 
     // MARK: Use
 
-    @Test func `a name whose Mount is under way is not removed, though another one is mounted`()
+    @Test func `a name whose Mount is in progress is not removed, even if another is mounted`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -125,8 +125,7 @@ import VolumeCore
         }
     }
 
-    @Test func `of one whose mounts do not tell by which name they came no name is removed`() throws
-    {
+    @Test func `no name is removed if it is unknown which one is mounted`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             for name in ["a", "b"] { try await manager.create(name, options: Self.option) }
@@ -162,7 +161,7 @@ import VolumeCore
 
     // MARK: After a Remove
 
-    @Test func `of a volume that was removed and created again holds what EC2 says then`() throws {
+    @Test func `a volume that was removed and created again is looked up again`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -197,8 +196,8 @@ import VolumeCore
         }
     }
 
-    /// Where EC2 cannot be asked at the next start, the record alone tells.
-    @Test func `a volume whose record was lost is the plugin's to give back once it is created`()
+    /// If EC2 cannot be asked at the next start, only the record says so.
+    @Test func `a volume whose record was lost is the plugin's again once it is created`()
         throws
     {
         let fixture = Fixture()
@@ -219,7 +218,7 @@ import VolumeCore
 
     // MARK: Mounts that nobody waits for any more
 
-    @Test func `what a cut call has mounted is joined by a Mount with the same options`() throws {
+    @Test func `an abandoned mount is joined by a Mount with the same options`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -233,7 +232,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 1)
     }
 
-    @Test func `a Mount that joins what a cut call has begun has its outcome`() throws {
+    @Test func `a Mount that joins an abandoned one has its outcome`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.refusals["AttachVolume"] = [
             .refused(code: "CustomerKeyHasBeenRevoked", message: "revoked", requestID: "r")

@@ -20,7 +20,7 @@ import VolumeCore
     }
 
     @Test(arguments: [true, false])
-    func `a Mount whose answer does not go out is no count, and one whose answer does is`(
+    func `a Mount counts only if its response is sent`(
         isFirstSent: Bool
     ) throws {
         let fixture = Fixture(Fixture.xfs)
@@ -101,7 +101,7 @@ import VolumeCore
         #expect(try status(fixture) == detached)
     }
 
-    @Test func `options reach the volume, and Status tells what may be old or is deleted`() throws {
+    @Test func `options reach the volume, and Status warns of old contents and deletion`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         fixture.cloud.volumes[Fixture.id]?.attachments[0].deleteOnTermination = true
@@ -117,7 +117,7 @@ import VolumeCore
         #expect(kept?.contains("--instance-id \(Fixture.here)") == true)
     }
 
-    @Test func `what EC2 deletes with another instance is not told to be deleted with this one`()
+    @Test func `Status does not warn of deletion with another instance`()
         throws
     {
         let fixture = Fixture()
@@ -137,7 +137,7 @@ import VolumeCore
         #expect(volumes?.map { $0["Status"]?["problem"] } == ["there is no such option"])
     }
 
-    @Test func `a volume that was not created is told how to be, with this driver's name`() throws {
+    @Test func `the error for an unknown volume says how to create it with this driver`() throws {
         let body = "{\"Name\":\"\(Fixture.name)\",\"ID\":\"a\"}"
         for path in ["/VolumeDriver.Mount", "/VolumeDriver.Get", "/VolumeDriver.Path"] {
             let text = try answer(Fixture(), path, body)["Err"]?.string ?? ""
@@ -173,9 +173,9 @@ import VolumeCore
     }
 
     @Test(arguments: [
-        (CancellationError() as any Error, "it was given up"), (BareError(), "the disk is full"),
+        (CancellationError() as any Error, "it was cancelled"), (BareError(), "the disk is full"),
     ])
-    func `an error from below is told in words, with the call that it ended`(
+    func `a low-level error is reported in words, with the call that failed`(
         error: any Error, words: String
     ) throws {
         let fixture = Fixture()
@@ -187,7 +187,7 @@ import VolumeCore
         #expect(!found.contains("Error"), "\(found)")
     }
 
-    @Test func `a path that is none of the protocol's has no answer`() throws {
+    @Test func `a path outside the protocol has no response`() throws {
         #expect(VolumeDriver.Call("/VolumeDriver.Create") != nil)
         #expect(VolumeDriver.Call("/VolumeDriver.Destroy") == nil)
     }

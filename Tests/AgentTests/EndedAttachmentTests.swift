@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// Attachments that others have ended, and what somebody attaches by hand in their place.
+/// Attachments that others have ended, and attachments by hand in their place.
 @Suite struct EndedAttachmentTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
     private static let throttled = EC2Failure.refused(
@@ -31,7 +31,7 @@ import VolumeCore
         fixture.cloud.volumes[Fixture.id]?.tags = tags ?? [:]
     }
 
-    @Test func `what somebody attaches by hand while a detachment waits to go out stays`() throws {
+    @Test func `a volume attached by hand while a detachment waits stays attached`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await fixture.use(manager)
@@ -47,7 +47,7 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
-    @Test func `a volume that others detached is done with, and its mark removed`() throws {
+    @Test func `a volume that others detached is released, and its mark removed`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -63,7 +63,7 @@ import VolumeCore
         #expect(lines.with("warning ").isEmpty)
     }
 
-    @Test func `a volume that was deleted is done with`() throws {
+    @Test func `a volume that was deleted is released`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -78,7 +78,7 @@ import VolumeCore
         #expect(lines.with("not given back yet").isEmpty)
     }
 
-    @Test func `what is attached by hand after a loss stays, also for the next daemon`() throws {
+    @Test func `a volume attached by hand after a loss stays, even for the next daemon`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -97,8 +97,8 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
-    /// Its mark is the former attachment's, whose end this plugin did not see.
-    @Test func `what is attached by hand on Xen by another name is proved unheld by that name`()
+    /// Its mark belongs to the former attachment, whose end this plugin did not see.
+    @Test func `a volume attached by hand on Xen is proved unheld by its new name`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -131,7 +131,7 @@ import VolumeCore
         #expect(tags(fixture)?.isEmpty == true)
     }
 
-    @Test func `a mark that nobody may remove is left, and no more is said of it`() throws {
+    @Test func `a mark that may not be removed stays, without further log lines`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -147,8 +147,7 @@ import VolumeCore
         #expect(lines.with("the mark of an attachment stays").count == 1)
     }
 
-    @Test func `what is attached by hand is nobody else's for a mark that was not removed`() throws
-    {
+    @Test func `an attachment by hand is not the plugin's because of a stale mark`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await fixture.use(manager)
@@ -189,7 +188,7 @@ import VolumeCore
 
     // MARK: Lost records
 
-    @Test func `a lease of a run whose records are lost is dropped with the volume`() throws {
+    @Test func `the lease of a run whose records are lost is dropped with the volume`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         fixture.mark()
@@ -233,7 +232,7 @@ import VolumeCore
 
     // MARK: Lost answers
 
-    /// A Mount whose AttachVolume is applied and not answered, and that then learns nothing more.
+    /// A Mount whose AttachVolume is applied but not answered, and that then learns nothing more.
     private func mountInVain(_ fixture: Fixture, _ manager: VolumeManager) async throws {
         fixture.cloud.latency.device = .seconds(10)
         try await manager.create(Fixture.name, options: [:])
@@ -241,6 +240,23 @@ import VolumeCore
         fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
         let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
         #expect(error != nil)
+    }
+
+    @Test func `what somebody attaches by hand after a lost call stays`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["AttachVolume"] = [
+                .unanswered(reason: "lost", mayHaveApplied: true)
+            ]
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            _ = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "a") }
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
     }
 
     @Test func `after a lost answer a Mount looks before it asks for another attachment`() throws {
@@ -316,7 +332,7 @@ import VolumeCore
 
     // MARK: Places
 
-    @Test func `what somebody attached by hand and has detached since takes no place`() throws {
+    @Test func `a volume attached and detached by hand occupies no slot`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.add(Self.other, Fixture.xfs, attachedTo: Fixture.here)
         fixture.cloud.volumes[Self.other]?.attachments[0].device = "/dev/sdz"
@@ -336,7 +352,7 @@ import VolumeCore
 
     // MARK: Loss
 
-    @Test func `a device that goes while its Mount is counted is no answer`() throws {
+    @Test func `a device that disappears while its Mount is counted is no result`() throws {
         let fixture = Fixture(Fixture.xfs)
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang

@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// What is remembered and told of the file systems that are made, checked and grown.
+/// What is remembered and logged about file systems that are created, checked and grown.
 @Suite struct FileSystemTests {
     private static let ext4 = DeviceContent.fileSystem(type: "ext4", label: nil, uuid: nil)
 
@@ -25,12 +25,11 @@ import VolumeCore
         let fixture = Fixture(.blank)
         let record = try mount(fixture, [option: value])
         #expect(fixture.host.deeds == ["own \(deed)"])
-        // A daemon that is killed now does not set it over what users change.
+        // A daemon that is killed now must not overwrite what users change later.
         #expect(!record.isOwnershipDue && !record.isFormatting)
     }
 
-    @Test func `owner and mode of a new file system that nobody asked for stay as they are`() throws
-    {
+    @Test func `owner and mode of a new file system are set only on request`() throws {
         let fixture = Fixture(.blank)
         _ = try mount(fixture)
         #expect(fixture.host.formatted == [Fixture.id] && fixture.host.deeds.isEmpty)
@@ -51,7 +50,7 @@ import VolumeCore
         }
     }
 
-    /// Once the file system was mounted, whatever is unfinished there is somebody else's.
+    /// Once the file system was mounted, anything unfinished on it belongs to somebody else.
     @Test(arguments: [[:], ["uid": "5"]])
     func `that a format was begun is forgotten once its file system is mounted`(
         options: [String: String]

@@ -50,7 +50,7 @@ final class Fixture: @unchecked Sendable {
             log: Logger(label: "test") { _ in RecordingLogHandler(record: log) })
     }
 
-    /// What this plugin leaves on a volume that it has mounted here.
+    /// The tags that this plugin sets on a volume that it has mounted here.
     func mark() {
         cloud.volumes[Self.id]?.tags = [
             Lease.tag: "\(Self.here)",
@@ -58,7 +58,7 @@ final class Fixture: @unchecked Sendable {
         ]
     }
 
-    /// How long a call takes to fail, and with what.
+    /// How long a call takes to fail, and its error.
     func failure(
         of call: @escaping @Sendable (VolumeManager) async throws -> Void
     ) async -> (error: OperationError?, time: Duration) {
@@ -68,7 +68,7 @@ final class Fixture: @unchecked Sendable {
         return (error as? OperationError, executor.now - begin)
     }
 
-    /// A new daemon over what the old one left.
+    /// A new daemon with the state that the old one left.
     func restart() { manager = Self.makeManager(time, cloud, host, state, settings, log) }
 
     func run<T: Sendable>(
@@ -82,7 +82,7 @@ final class Fixture: @unchecked Sendable {
         try await executor.sleep(until: executor.now + duration)
     }
 
-    /// Starts a call that goes on beside the caller.
+    /// Starts a call that runs in parallel.
     func start<T: Sendable>(
         _ body: @escaping @Sendable (VolumeManager) async throws -> T
     ) -> Task<T, any Error> {
@@ -94,7 +94,7 @@ final class Fixture: @unchecked Sendable {
 /// The manager's own waits, which can be made to fail.
 final class FixtureTime: TimeSource, @unchecked Sendable {
     let executor: SimulatedExecutor
-    /// What a wait that begins now fails with.
+    /// The error of a wait that begins now.
     var failure: OperationError?
 
     init(_ executor: SimulatedExecutor) { self.executor = executor }

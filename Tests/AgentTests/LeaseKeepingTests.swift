@@ -84,7 +84,7 @@ import VolumeCore
         #expect(fixture.log.lines(with: restored).isEmpty)
     }
 
-    @Test func `of a volume whose device has gone the lease is no more asked for`() throws {
+    @Test func `the lease of a volume whose device is gone is not checked`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await self.mount(fixture, manager)
@@ -99,8 +99,8 @@ import VolumeCore
         }
     }
 
-    /// That it has gone is told already.
-    @Test func `a volume whose device goes while its lease is looked at is not told of twice`()
+    /// Its loss is already reported.
+    @Test func `a device that disappears during a lease check is reported once`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -109,7 +109,7 @@ import VolumeCore
             try await self.mount(fixture, manager)
             fixture.cloud.latency.call = .seconds(1)
             fixture.cloud.latency.detach = .milliseconds(300)
-            // The look is under way from 10 to 11 s, and the device goes after 10.4 s.
+            // The check lasts from 10 to 11 s, and the device disappears after 10.4 s.
             try await fixture.sleep(Limit.leaseCheckDelay - .milliseconds(900))
             let end = fixture.executor.now + .seconds(5)
             _ = try await fixture.cloud.detach(
@@ -120,7 +120,7 @@ import VolumeCore
         #expect(fixture.log.lines(with: "is not attached here any more").isEmpty)
     }
 
-    @Test func `a look that fails is told, and repeated`() throws {
+    @Test func `a failed check is reported, and repeated`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await self.mount(fixture, manager)
@@ -134,7 +134,7 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
-    /// There is no timer left, say.
+    /// For example because there is no timer left.
     @Test func `a wait that fails ends no watch for good`() throws {
         let fixture = Fixture(Fixture.xfs)
         let other = VolumeID(literal: "vol-1a2b3c4d")

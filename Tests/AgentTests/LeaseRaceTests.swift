@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// The lease while others write tags, take the volume, or answer late.
+/// The lease while others write tags, take the volume, or EC2 answers late.
 @Suite struct LeaseRaceTests {
     private func lease(_ fixture: Fixture) -> String? {
         fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag]
@@ -28,7 +28,7 @@ import VolumeCore
 
     // MARK: Writing it
 
-    @Test func `the last look comes so long after the lease that a taker without it is seen`()
+    @Test func `the last look is late enough to see a taker that missed the lease`()
         throws
     {
         let fixture = try lingering { fixture, manager in
@@ -47,7 +47,7 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
-    @Test func `a taker that did not see the lease of a new attachment is seen, too`() throws {
+    @Test func `a taker that missed the lease of a new attachment is seen too`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.latency.device = .milliseconds(10)
         try fixture.run { manager in
@@ -64,7 +64,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 1)
     }
 
-    /// Its lease was refused, so that nobody has looked at the attachment.
+    /// Its lease was rejected, so nobody has looked at the attachment.
     @Test func `a volume that became a Multi-Attach one after a failed Mount is looked at first`()
         throws
     {
@@ -139,8 +139,8 @@ import VolumeCore
         }
     }
 
-    /// The device did come: another name would not help.
-    @Test func `an attachment whose lease is late is kept, and its lease waited for`() throws {
+    /// The device did appear: another name would not help.
+    @Test func `an attachment with a late lease is kept until the lease is written`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -156,7 +156,7 @@ import VolumeCore
         #expect(fixture.log.lines(with: "the device did not come").isEmpty)
     }
 
-    @Test func `a volume whose lease can never go out soon enough is not mounted`() throws {
+    @Test func `a volume whose lease can never be sent soon enough is not mounted`() throws {
         let fixture = try lingering { fixture, manager in
             fixture.cloud.sendDelays["CreateTags"] = .seconds(2)
             let (error, time) = await fixture.failure {
@@ -225,7 +225,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.isEmpty)
     }
 
-    @Test func `the lease of a host that has taken the volume is not written over`() throws {
+    @Test func `the lease of a host that has taken the volume is not overwritten`() throws {
         let fixture = try lingering { fixture, manager in
             // The device is here for a moment longer.
             fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
@@ -274,7 +274,7 @@ import VolumeCore
 
     // MARK: Dropping it
 
-    @Test func `a cut Mount that meets the dropping of the lease bears one all the same`() throws {
+    @Test func `an abandoned Mount that meets the dropping of the lease still has one`() throws {
         let fixture = Fixture(Fixture.xfs)
         let hang = fixture.host.hang(of: Fixture.id)
         try fixture.run { manager in
@@ -316,7 +316,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
     }
 
-    @Test func `a Mount that comes while the lease is about to be dropped keeps it`() throws {
+    @Test func `a Mount that arrives before the lease is dropped keeps it`() throws {
         let fixture = Fixture(Fixture.xfs)
         let hang = fixture.host.hang(of: Fixture.id)
         try fixture.run { manager in
@@ -335,7 +335,7 @@ import VolumeCore
     }
 
     @Test(arguments: ["UnauthorizedOperation", "RequestLimitExceeded"])
-    func `a lease that may not be removed does not keep the volume, and one that can be goes`(
+    func `a lease that may not be removed does not keep the volume attached`(
         code: String
     ) throws {
         let fixture = Fixture(Fixture.xfs)

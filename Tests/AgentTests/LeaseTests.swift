@@ -17,7 +17,7 @@ import VolumeCore
         return fixture
     }
 
-    @Test func `a volume bears a lease while it is mounted, and 2 s longer`() throws {
+    @Test func `a volume has a lease while it is mounted, and 2 s longer`() throws {
         let fixture = Fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -57,7 +57,7 @@ import VolumeCore
     }
 
     @Test(arguments: [InstanceDescription.State.stopped, .terminated])
-    func `the lease of an instance that is down is broken, without force`(
+    func `the lease of an instance that is down is ignored, without force`(
         state: InstanceDescription.State
     ) throws {
         let fixture = taken()
@@ -73,7 +73,7 @@ import VolumeCore
             ])
     }
 
-    @Test func `an instance that is down and does not give a volume up is forced to`() throws {
+    @Test func `a volume is taken by force from an instance that is down and keeps it`() throws {
         let fixture = taken()
         fixture.cloud.instanceStates[Fixture.other] = .stopped
         fixture.cloud.stuckDetachments = [Fixture.id]
@@ -103,7 +103,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    @Test func `a running instance that does not give a volume up is never forced to`() throws {
+    @Test func `a volume is never taken by force from a running instance`() throws {
         let fixture = taken(.always)
         fixture.cloud.stuckDetachments = [Fixture.id]
         let error = try fixture.run { manager in
@@ -151,7 +151,7 @@ import VolumeCore
         #expect(never.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    @Test func `a lease that an instance left behind stops nobody`() throws {
+    @Test func `a lease that an instance left behind blocks nobody`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
         try fixture.run { manager in
@@ -161,7 +161,7 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
-    @Test func `without the permission for tags volumes are mounted without lease, till it comes`()
+    @Test func `without the permission for tags, volumes are mounted without a lease`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -186,7 +186,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(10))
-            // The other host looks, and takes what has no lease.
+            // The other host looks, and takes the volume without a lease.
             _ = try await fixture.cloud.detach(
                 Fixture.id, from: Fixture.here, force: false, sentBy: fixture.executor.now,
                 by: fixture.executor.now + .seconds(10))
@@ -209,7 +209,7 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(10))
             let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
-            // The first look is over, and the lease under way.
+            // The first look is over, and the lease is being written.
             try await fixture.sleep(.milliseconds(25))
             fixture.cloud.refusals["DescribeVolumes"] = [
                 .unanswered(reason: "no route", mayHaveApplied: false)
@@ -224,13 +224,13 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that meets the dropping of the lease writes it anew`() throws {
+    @Test func `a Mount that meets the dropping of the lease writes it again`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
-            // DeleteTags is on its way for 20 ms from then on.
+            // From then on DeleteTags takes 20 ms to arrive.
             try await fixture.sleep(.milliseconds(2_010))
             _ = try await manager.mount(Fixture.name, id: "b")
             #expect(self.lease(fixture) == "\(Fixture.here)")
@@ -250,7 +250,7 @@ import VolumeCore
 }
 
 @Suite struct LossTests {
-    @Test func `a device that goes while mounted is told, and the next use is fresh`() throws {
+    @Test func `the loss of a mounted device is reported, and the next use is fresh`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -269,7 +269,7 @@ import VolumeCore
         }
     }
 
-    /// No tag and no record says any more whose the attachment is.
+    /// No tag and no record says any more who made the attachment.
     @Test(arguments: [true, false])
     func
         `an attachment whose device was lost and has come back is still this plugin's, or another's`(
@@ -314,7 +314,7 @@ import VolumeCore
 }
 
 @Suite struct UnreadableDeviceTests {
-    @Test func `a volume is mounted, and nothing detached, while a device cannot be told`() throws {
+    @Test func `a volume is mounted, and none detached, while a device is unidentified`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -333,7 +333,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
     }
 
-    @Test func `a device that goes during an unmount that fails is noticed`() throws {
+    @Test func `the loss of a device during a failing unmount is detected`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -359,7 +359,7 @@ import VolumeCore
 
 @Suite struct AttachedByHandTests {
     /// Attached by this plugin in this run, detached by somebody, and attached again by hand.
-    @Test func `what somebody attached by hand since is not detached`() throws {
+    @Test func `a volume that was attached by hand since then is not detached`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])

@@ -4,11 +4,11 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// An instance whose type takes few volumes.
+/// An instance type with a low attachment limit.
 @Suite struct LimitTests {
     private static let names = (0..<4).map { "vol-0000000000000000\($0)" }
 
-    /// A host that may have so many volumes, beside its root volume, and knows it.
+    /// A host that knows its limit: this many volumes in addition to its root volume.
     private func fixture(
         takes count: Int, detachAfter: Duration? = .seconds(600), isShared: Bool = false
     ) -> Fixture {
@@ -28,7 +28,7 @@ import VolumeCore
         try await fixture.sleep(.seconds(1))
     }
 
-    /// Mounts and unmounts the first so many volumes, which then linger, the first for longest.
+    /// Mounts and unmounts this many volumes, which then linger, the first for longest.
     private func use(_ count: Int, _ fixture: Fixture, _ manager: VolumeManager) async throws {
         for name in Self.names.prefix(count) {
             _ = try await manager.mount(name, id: "a")
@@ -72,7 +72,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    @Test func `a remembered volume that somebody attached by hand takes a place`() throws {
+    @Test func `a remembered volume that was attached by hand occupies a slot`() throws {
         let fixture = fixture(takes: 2)
         let byHand = VolumeID(literal: "vol-00000000000000003")
         fixture.cloud.add(byHand, Fixture.xfs, attachedTo: Fixture.here)
@@ -91,7 +91,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
     }
 
-    @Test func `a Mount whose time is over has no further volume given back`() throws {
+    @Test func `a Mount whose time is over releases no further volume`() throws {
         let fixture = fixture(takes: 4)
         let fifth = VolumeID(literal: "vol-00000000000000004")
         fixture.cloud.add(fifth, Fixture.xfs)
@@ -109,7 +109,7 @@ import VolumeCore
         #expect(fixture.log.lines(with: "the one unused for longest is given back").count == 3)
     }
 
-    @Test func `an unused volume whose device hangs is passed over for one that can be given back`()
+    @Test func `an unused volume whose device hangs is skipped for one that can be released`()
         throws
     {
         let fixture = fixture(takes: 2)
@@ -130,7 +130,7 @@ import VolumeCore
         }
     }
 
-    @Test func `mounts at once take no more places than there are`() throws {
+    @Test func `simultaneous mounts take no more slots than there are`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -156,7 +156,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DescribeInstances").count == 2)
     }
 
-    @Test func `a network interface takes a place where the limit is shared`() throws {
+    @Test func `a network interface occupies a slot if the limit is shared`() throws {
         let fixture = fixture(takes: 1, isShared: true)
         fixture.cloud.networkInterfaces = 2
         try fixture.run { manager in
@@ -170,7 +170,7 @@ import VolumeCore
     }
 
     @Test(arguments: [Duration.seconds(600), nil])
-    func `the volume that is unused for longest gives its place back`(_ linger: Duration?) throws {
+    func `the volume that is unused for longest makes room`(_ linger: Duration?) throws {
         let fixture = fixture(takes: 3, detachAfter: linger)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -184,8 +184,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[VolumeID(literal: "vol-00000000000000001")]?.tags == [:])
     }
 
-    @Test func `a volume that Docker has forgotten gives its place back, and no other does`() throws
-    {
+    @Test func `a volume that Docker has forgotten makes room, and no other does`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -197,7 +196,7 @@ import VolumeCore
     }
 
     /// A second DeleteTags could arrive after the lease of a later Mount.
-    @Test func `a volume whose lease is being dropped gives its place back without a second drop`()
+    @Test func `a volume whose lease is being dropped makes room without a second drop`()
         throws
     {
         let fixture = fixture(takes: 1)
@@ -214,7 +213,7 @@ import VolumeCore
         #expect(drops.count == 1)
     }
 
-    @Test func `two mounts at once each find a place that is given back`() throws {
+    @Test func `two simultaneous mounts each get a released slot`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -228,7 +227,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 2)
     }
 
-    @Test func `a place that is being given back is not taken for a free one`() throws {
+    @Test func `a slot that is being released does not count as free`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -245,7 +244,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
     }
 
-    @Test func `an unused volume that something holds keeps its place, and the error names it`()
+    @Test func `an unused volume that is held keeps its slot, and the error names it`()
         throws
     {
         let fixture = fixture(takes: 1)
@@ -298,7 +297,7 @@ import VolumeCore
             never.cloud.calls(of: "DescribeInstanceTypes").count == Limit.attachmentLimitTriesMax)
     }
 
-    @Test func `where EC2 cannot be asked again, it is EC2 that decides`() throws {
+    @Test func `if EC2 cannot be asked again, EC2 itself decides`() throws {
         let fixture = fixture(takes: 0)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -318,7 +317,7 @@ import VolumeCore
         #expect(error?.description.contains("AttachmentLimitExceeded") == true)
     }
 
-    @Test func `a volume that was torn away under a container has left its place`() throws {
+    @Test func `a volume that was lost under a container has left its slot`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -333,7 +332,7 @@ import VolumeCore
         #expect(attached(fixture) == [Self.names[1]])
     }
 
-    @Test func `giving a volume back does not keep a Mount beyond its deadline`() throws {
+    @Test func `releasing a volume does not delay a Mount beyond its deadline`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -358,7 +357,7 @@ import VolumeCore
             _ = try await manager.mount(Self.names[0], id: "a")
             try await manager.unmount(Self.names[0], id: "a")
             try await fixture.sleep(.seconds(5))
-            // The other host gives its volume up while this host's detachment begins and hangs.
+            // The other host releases its volume while this host's detachment begins and hangs.
             fixture.cloud.latency.detach = .seconds(75)
             let begin = fixture.executor.now
             let error = await #expect(throws: OperationError.self) {
@@ -370,7 +369,7 @@ import VolumeCore
         #expect(error?.reason == .limitReached)
     }
 
-    @Test func `a Mount whose time is short has a place of a volume that nothing is done to yet`()
+    @Test func `a Mount with little time gets the slot of an untouched volume`()
         throws
     {
         let fixture = fixture(takes: 2, detachAfter: .seconds(70))
@@ -414,7 +413,7 @@ import VolumeCore
         #expect(attached(fixture) == [Self.names[0]])
     }
 
-    @Test func `a volume that somebody attached by hand gives its place to nobody`() throws {
+    @Test func `a volume that was attached by hand does not make room`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -452,7 +451,7 @@ import VolumeCore
     }
 
     /// EC2 could not be asked for it yet.
-    @Test func `a volume that somebody attached by hand has its place once its device was seen`()
+    @Test func `a volume that was attached by hand has its slot once its device was found`()
         throws
     {
         let fixture = fixture(takes: 1)
@@ -472,8 +471,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
 
-    @Test func `when EC2 refuses for a limit that is not known, an unused volume gives way`() throws
-    {
+    @Test func `if EC2 enforces an unknown limit, an unused volume makes room`() throws {
         let fixture = fixture(takes: 1)
         fixture.cloud.refusals["DescribeInstanceTypes"] = [
             .refused(code: "UnauthorizedOperation", message: "m", requestID: "r")
@@ -490,7 +488,7 @@ import VolumeCore
         #expect(attached(fixture) == [Self.names[1]])
     }
 
-    @Test func `the place of a volume that has just gone is waited for`() throws {
+    @Test func `the slot of a volume that was just detached is waited for`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(1))
         let refusal = EC2Failure.refused(
             code: "AttachmentLimitExceeded", message: "full", requestID: "r")
@@ -511,7 +509,7 @@ import VolumeCore
 
     // MARK: Places that come
 
-    @Test func `a volume that is being detached gives its place to a Mount with time enough`()
+    @Test func `a volume that is being detached makes room for a Mount with enough time`()
         throws
     {
         let fixture = fixture(takes: 1, detachAfter: .seconds(15))
@@ -527,7 +525,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
     }
 
-    @Test func `a Mount whose time is short has a volume given back that nothing is done to`()
+    @Test func `a Mount with little time releases an untouched volume`()
         throws
     {
         let fixture = fixture(takes: 1)
@@ -538,7 +536,7 @@ import VolumeCore
             _ = try await manager.mount(Self.names[0], id: "a")
             try await manager.unmount(Self.names[0], id: "a")
             try await fixture.sleep(.seconds(5))
-            // The other host takes 75 s to give its volume up.
+            // The other host takes 75 s to release its volume.
             fixture.cloud.latency.detach = .seconds(75)
             let call = fixture.start { try await $0.mount("\(taken)", id: "b") }
             try await fixture.sleep(.seconds(60))
@@ -548,14 +546,14 @@ import VolumeCore
         #expect(attached(fixture) == ["\(taken)"])
     }
 
-    @Test func `at its deadline a Mount has nothing given back any more`() throws {
+    @Test func `at its deadline a Mount releases nothing any more`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
             _ = try await manager.mount(Self.names[0], id: "a")
             try await manager.unmount(Self.names[0], id: "a")
             try await fixture.sleep(.seconds(5))
-            // The answer about this instance comes half a second after the deadline.
+            // The response about this instance arrives half a second after the deadline.
             fixture.cloud.latency.call = .milliseconds(109_500)
             let (error, _) = await fixture.failure {
                 _ = try await $0.mount(Self.names[1], id: "b")
@@ -565,7 +563,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    @Test func `a place that a volume takes back is waited for no longer`() throws {
+    @Test func `a slot that its volume takes back is no longer waited for`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -585,7 +583,7 @@ import VolumeCore
     }
 
     @Test(arguments: [false, true])
-    func `a place is free once its volume is detached, whoever has that next`(isTaken: Bool) throws
+    func `a slot is free once its volume is detached, whoever gets that next`(isTaken: Bool) throws
     {
         let fixture = fixture(takes: 1)
         let first = VolumeID(literal: "vol-00000000000000000")
@@ -615,7 +613,7 @@ import VolumeCore
         }
     }
 
-    @Test func `EC2 is asked now and then whether a place has come`() throws {
+    @Test func `EC2 is polled for a free slot`() throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
@@ -657,7 +655,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DescribeInstanceTypes").count == 4)
     }
 
-    @Test func `what others have attached is known after EC2's refusal`() throws {
+    @Test func `attachments of others are known after EC2's error`() throws {
         let fixture = fixture(takes: 3)
         try fixture.run { manager in
             try await self.begin(fixture, manager)

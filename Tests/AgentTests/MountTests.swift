@@ -170,7 +170,8 @@ import VolumeCore
         #expect(Set(names).count == 9)
     }
 
-    @Test func `a cut Mount goes on, is not counted, and the retry is answered at once`() throws {
+    @Test func `an abandoned Mount continues uncounted, and the retry is answered at once`() throws
+    {
         let fixture = Fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -203,7 +204,7 @@ import VolumeCore
 }
 
 @Suite struct RemountTests {
-    @Test func `options that changed after a cut Mount are those of the next one`() throws {
+    @Test func `options that changed after an abandoned Mount are used by the next one`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -232,7 +233,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a file system that has shut down is mounted anew`() throws {
+    @Test func `a file system that has shut down is mounted again`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -247,7 +248,7 @@ import VolumeCore
         }
     }
 
-    @Test func `the mount of a cut call keeps other hosts off for a minute, whatever the linger`()
+    @Test func `an abandoned mount keeps other hosts off for a minute, whatever the linger`()
         throws
     {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(7200))
@@ -308,7 +309,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.device == "/dev/sdh")
     }
 
-    @Test func `names that this instance bears are known once they were learned`() throws {
+    @Test func `names in use on this instance are known once they were read`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.otherDeviceNames = ["/dev/sdf", "/dev/sdg"]
         try fixture.run { manager in
@@ -320,7 +321,7 @@ import VolumeCore
             fixture.cloud.calls(of: "AttachVolume") == ["AttachVolume \(Fixture.id) /dev/sdh"])
     }
 
-    @Test func `an AttachVolume whose answer was lost is looked up, not done again`() throws {
+    @Test func `after a lost response to AttachVolume there is a look, not another call`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.lostAnswers = ["AttachVolume"]
         try fixture.run { manager in
@@ -331,7 +332,7 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
     }
 
-    @Test func `a DetachVolume whose answer was lost is looked up`() throws {
+    @Test func `after a lost response to DetachVolume there is a look`() throws {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
         fixture.cloud.lostAnswers = ["DetachVolume"]
@@ -352,7 +353,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.instance == Fixture.here)
     }
 
-    @Test func `a device that never comes is an error within the deadline, and is given back`()
+    @Test func `a device that never appears is an error in time, and is released`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -436,7 +437,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount during the detachment attaches anew`() throws {
+    @Test func `a Mount during the detachment attaches the volume again`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])

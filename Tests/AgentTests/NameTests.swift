@@ -75,7 +75,7 @@ import VolumeCore
         }
     }
 
-    /// Counts of running containers came by the first name's options.
+    /// The counts of running containers were made with the first name's options.
     @Test func `a conflict is one after a restart too`() throws {
         let fixture = try withTwoNames(["read-only": "true"]) { fixture, manager in
             _ = try await manager.mount("b", id: "x")
@@ -91,7 +91,7 @@ import VolumeCore
         }
     }
 
-    @Test func `what a cut call has mounted is mounted anew for the other name`() throws {
+    @Test func `an abandoned mount is mounted again for the other name`() throws {
         _ = try withTwoNames(["read-only": "true"]) { fixture, manager in
             let cut = fixture.start { try await $0.mount("a", id: "x") }
             try await fixture.sleep(.milliseconds(10))
@@ -122,7 +122,7 @@ import VolumeCore
         }
     }
 
-    @Test func `options of a name that nobody uses can change beside a mounted one`() throws {
+    @Test func `options of an unused name can change while another is mounted`() throws {
         _ = try withTwoNames { fixture, manager in
             _ = try await manager.mount("a", id: "x")
             try await manager.create("b", options: ["volume-id": Fixture.name, "read-only": ""])
@@ -187,7 +187,7 @@ import VolumeCore
         #expect(fixture.cloud.calls.isEmpty)
     }
 
-    @Test func `a name that is not understood can be removed and created anew`() throws {
+    @Test func `a name that is not understood can be removed and created again`() throws {
         let fixture = Fixture()
         withFlaw(fixture)
         try fixture.run { manager in

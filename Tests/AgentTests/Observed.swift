@@ -5,7 +5,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// What a manager has logged, `level message key=value …` a line.
+/// What a manager has logged, one `level message key=value …` per line.
 final class LogLines: @unchecked Sendable {
     fileprivate(set) var texts: [String] = []
 
@@ -33,10 +33,10 @@ final class LogLines: @unchecked Sendable {
     }
 }
 
-/// A clock whose waits can fail, as where the loop has no room for one more timer.
+/// A clock whose waits can fail, as if the loop had no room for one more timer.
 final class FailingTime: TimeSource, @unchecked Sendable {
     private let time: SimulatedExecutor
-    /// What a wait that begins, or is cut, fails with.
+    /// The error of a wait that begins or is cancelled.
     var error: OperationError?
 
     init(_ time: SimulatedExecutor) { self.time = time }
@@ -51,7 +51,7 @@ final class FailingTime: TimeSource, @unchecked Sendable {
 }
 
 extension Fixture {
-    /// A new daemon over what there is, whose log is kept.
+    /// A new daemon with the present state, whose log is kept.
     func observed(
         _ lines: LogLines, time: (any TimeSource)? = nil, detachAfter: Duration? = .seconds(15)
     ) -> VolumeManager {

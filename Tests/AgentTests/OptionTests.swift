@@ -7,7 +7,8 @@ import VolumeCore
 @Suite struct OptionTests {
     private static let ext4 = DeviceContent.fileSystem(type: "ext4", label: nil, uuid: nil)
 
-    /// Creates, mounts, unmounts and lets the linger pass; what was done to the file system.
+    /// Creates, mounts, unmounts and lets the linger pass; returns what was done to the file
+    /// system.
     private func live(_ fixture: Fixture, _ options: [String: String]) throws -> [String] {
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: options)
@@ -63,7 +64,7 @@ import VolumeCore
         #expect(fixture.host.formatted == [Fixture.id])
     }
 
-    /// What another host's users have set meanwhile is theirs.
+    /// What another host's users have set in the meantime must stay.
     @Test(arguments: [false, true])
     func `an owner that could not be set is not set once the volume has been away`(
         hasRestarted: Bool

@@ -4,9 +4,9 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// Whose the stored state is: in an image of an instance lies that instance's.
+/// The owner of the stored state: an image of an instance contains that instance's state.
 @Suite struct OriginTests {
-    /// What an instance that has attached volumes by all names there are has saved.
+    /// The state of an instance that has attached volumes under all names.
     private func full() -> [VolumeRecord] {
         DeviceNames.all.enumerated().map { index, name in
             var record = VolumeRecord(
@@ -41,7 +41,7 @@ import VolumeCore
     }
 
     @Test(arguments: [Duration.seconds(15), nil])
-    func `of another instance's state the names stay, and nothing is done for what it says`(
+    func `only the names of another instance's state are used`(
         detachAfter: Duration?
     ) throws {
         let fixture = fixture(of: Fixture.other, detachAfter: detachAfter)
@@ -62,7 +62,7 @@ import VolumeCore
         #expect(fixture.state.records.count == 64)
     }
 
-    /// As where the image was made by a machine that is like this one in all but its id.
+    /// As if the image were of a machine that differs from this one only in its id.
     @Test func `in the same boot too the instance's id decides`() throws {
         let fixture = fixture(of: Fixture.other, detachAfter: .seconds(15))
         fixture.state.owner?.boot = "first"
@@ -77,7 +77,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty)
     }
 
-    @Test func `until the metadata service tells whose it is, nothing is done`() throws {
+    @Test func `nothing is done until the metadata service identifies the instance`() throws {
         let fixture = fixture(of: Fixture.other, detachAfter: .seconds(15))
         attachElsewhere(fixture)
         let away = OperationError(.cloud, doing: "find out which instance this is", found: "503")
@@ -90,7 +90,7 @@ import VolumeCore
             try await manager.unmount("v0", id: "x")
             try await fixture.sleep(.seconds(60))
             #expect(fixture.cloud.calls.isEmpty)
-            // What an earlier boot has saved is not lost meanwhile.
+            // What an earlier boot has saved is not lost in the meantime.
             #expect(fixture.state.owner?.instance == Fixture.other)
             #expect(fixture.state.records.allSatisfy { $0.deviceName != nil })
             fixture.cloud.hostError = nil
@@ -101,7 +101,7 @@ import VolumeCore
         #expect(fixture.state.owner?.instance == Fixture.here)
     }
 
-    @Test func `after a stop and a start what is attached is given back, and counts are gone`()
+    @Test func `after a stop and start, attachments are released and counts dropped`()
         throws
     {
         let fixture = fixture(of: Fixture.here, detachAfter: .seconds(15))
@@ -119,7 +119,7 @@ import VolumeCore
         #expect(fixture.state.records.allSatisfy { $0.deviceName == nil && !$0.hasLease })
     }
 
-    @Test func `devices that have gone while the instance was stopped keep no name`() throws {
+    @Test func `devices that disappeared while the instance was stopped keep no name`() throws {
         let fixture = fixture(of: Fixture.here)
         try fixture.run { manager in
             try await manager.start()
@@ -133,7 +133,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    /// Without ec2:DescribeInstances, say.
+    /// For example without ec2:DescribeInstances.
     @Test func `a name that only a record claims is released when a Mount needs it`() throws {
         let fixture = fixture(of: Fixture.here)
         try fixture.run { manager in
@@ -146,7 +146,7 @@ import VolumeCore
         }
     }
 
-    @Test func `when the names run out, the volume unused for longest gives way`() throws {
+    @Test func `if the names run out, the volume unused for longest makes room`() throws {
         let fixture = Fixture(detachAfter: nil)
         try fixture.run { manager in
             for index in 0...DeviceNames.all.count {
@@ -160,7 +160,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
     }
 
-    @Test func `a state that does not tell whose it is is this instance's`() throws {
+    @Test func `a state without an owner belongs to this instance`() throws {
         let fixture = Fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])

@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// How an unused volume is given back: what EC2 is asked, when, and what the operator is told.
+/// How an unused volume is released: which calls are made to EC2, when, and what is logged.
 @Suite struct ReleaseTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
     private static let mark = AttachmentMark.value(of: Fixture.id, on: Fixture.here)
@@ -76,7 +76,8 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that comes while a release asks for its instance keeps the volume`() throws
+    @Test func `a Mount that arrives while a release asks for its instance keeps the volume`()
+        throws
     {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -93,8 +94,7 @@ import VolumeCore
 
     // MARK: What EC2 answers
 
-    @Test func `a throttled detachment goes out again after a pause, and is worth no line`() throws
-    {
+    @Test func `a throttled detachment is sent again after a pause, without a log line`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -110,7 +110,7 @@ import VolumeCore
         #expect(lines.with("not given back yet").isEmpty)
     }
 
-    @Test func `a detachment that EC2 always throttles is told within the minute, with its code`()
+    @Test func `a detachment that EC2 always throttles is reported within a minute`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -126,7 +126,7 @@ import VolumeCore
         #expect(told.first?.contains("RequestLimitExceeded") == true)
     }
 
-    @Test func `a detachment that is forbidden is told at once, with what to do, and asked once`()
+    @Test func `a forbidden detachment is sent once, and reported with what to do`()
         throws
     {
         let fixture = Fixture(Fixture.xfs)
@@ -148,7 +148,7 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
-    /// The mark belongs to the next attachment by then.
+    /// By then the mark belongs to the next attachment.
     @Test(arguments: [false, true])
     func `a Mount after a release keeps its mark, however late that release removes its own`(
         isHeld: Bool
@@ -199,7 +199,7 @@ import VolumeCore
         }
     }
 
-    @Test func `what was attached here by hand while the daemon was down stays, and that is told`()
+    @Test func `a volume attached by hand while the daemon was down stays, and is logged`()
         throws
     {
         let fixture = Fixture()
@@ -212,7 +212,7 @@ import VolumeCore
         #expect(lines.with("attached the volume here by hand: it stays attached").count == 1)
     }
 
-    @Test func `what this plugin had attached is given back by the next daemon, without a word`()
+    @Test func `the next daemon silently releases what this plugin had attached`()
         throws
     {
         let fixture = Fixture()
@@ -228,7 +228,7 @@ import VolumeCore
 
     /// An attachment that has ended is listed as `detached` for a while.
     @Test(arguments: [Fixture.other, Fixture.here])
-    func `an attachment that has ended while the daemon was down is done with at once`(
+    func `an attachment that ended while the daemon was down is dropped at once`(
         instance: InstanceID
     ) throws {
         let fixture = Fixture()
@@ -271,7 +271,7 @@ import VolumeCore
         time.error = nil
     }
 
-    @Test func `a release whose wait fails is told, and taken up by the next one`() throws {
+    @Test func `a release whose wait fails is reported, and resumed by the next one`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.add(Self.other, Fixture.xfs)
         let (lines, time) = (LogLines(), FailingTime(fixture.executor))
@@ -328,7 +328,7 @@ import VolumeCore
 
     // MARK: Room for others
 
-    @Test func `a volume that is used again while it is given back for another's Mount stays`()
+    @Test func `a volume that is used again while it makes room for another stays`()
         throws
     {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))
@@ -353,7 +353,8 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == 2 && fixture.host.unmountsAsked.count == 1)
     }
 
-    @Test func `a Mount that comes while the metadata service is asked keeps the volume`() throws {
+    @Test func `a Mount that arrives while the metadata service is asked keeps the volume`() throws
+    {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await fixture.use(manager)
@@ -367,7 +368,7 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
     }
 
-    @Test func `what was attached a moment ago is given back without another look`() throws {
+    @Test func `a volume attached a moment ago is released without another look`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: .zero)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -380,7 +381,7 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
-    @Test func `a volume that could not be given back for another's Mount is given back later`()
+    @Test func `a volume that could not make room for another is released later`()
         throws
     {
         let fixture = Fixture(Fixture.xfs, detachAfter: .seconds(600))

@@ -4,13 +4,13 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// How long a volume is remembered, and what is told of it.
+/// How long a volume is remembered, and what is reported about it.
 @Suite struct RememberingTests {
     private func phase(_ manager: VolumeManager) async throws -> String {
         try await manager.get(Fixture.name).phase
     }
 
-    @Test func `a volume that is attached and not mounted is told to be attached`() throws {
+    @Test func `the phase of a volume that is only attached is attached`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -22,7 +22,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a mounted volume whose device has gone is told to be lost`() throws {
+    @Test func `the phase of a mounted volume without a device is lost`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -47,8 +47,8 @@ import VolumeCore
         #expect(fixture.state.records.isEmpty)
     }
 
-    /// Its lease is still to be dropped, by the next run if need be.
-    @Test func `a removed volume that bears a lease stays on the disk until that is dropped`()
+    /// Its lease must still be dropped, if necessary by the next run.
+    @Test func `a removed volume with a lease stays on disk until that is dropped`()
         throws
     {
         let fixture = Fixture()
@@ -65,10 +65,10 @@ import VolumeCore
         #expect(fixture.state.records.isEmpty)
     }
 
-    @Test func `with a volume what was begun on it is forgotten`() throws {
+    @Test func `a forgotten volume loses its unfinished work too`() throws {
         let fixture = Fixture(.blank)
         try fixture.run { manager in
-            // It is made, and then cannot be mounted with that option.
+            // It is created, and then cannot be mounted with that option.
             try await manager.create(
                 Fixture.name, options: ["fs-type": "ext4", "mount-options": "inode64"])
             await #expect(throws: OperationError.self) {
@@ -78,7 +78,7 @@ import VolumeCore
             try await manager.remove(Fixture.name)
             try await fixture.sleep(.seconds(60))
             #expect(fixture.state.records.isEmpty)
-            // What somebody else has begun since is none of this plugin's.
+            // What somebody else has begun since does not belong to this plugin.
             fixture.cloud.content[Fixture.id] = .unfinished(type: "xfs")
             try await manager.create(Fixture.name, options: [:])
             let error = await #expect(throws: OperationError.self) {
@@ -89,7 +89,7 @@ import VolumeCore
         #expect(fixture.host.formatted.count == 1)
     }
 
-    @Test func `a volume created again while it is given back stays known`() throws {
+    @Test func `a volume that is created again while it is released stays known`() throws {
         let fixture = Fixture(Fixture.xfs)
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang
@@ -98,7 +98,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             try await manager.remove(Fixture.name)
-            // It is being detached, and goes while the Create is saved.
+            // It is being detached, and disappears while the Create is saved.
             try await fixture.sleep(.seconds(16))
             #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.state == .detaching)
             hang.begin()
@@ -130,7 +130,7 @@ import VolumeCore
         #expect(known.count == 1 && known[0].contains("\(used)"))
     }
 
-    /// It is attached, so it is not forgotten at once; what was kept of it as it came would bring its
+    /// It is attached, so it is not forgotten at once; its unchanged saved text would bring its
     /// name back.
     @Test func `a removed name that was not understood does not come back`() throws {
         let fixture = Fixture()

@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// What a daemon does about what the one before it, or another instance's, has left.
+/// What a daemon does with the state of an earlier one, or of another instance's.
 @Suite struct RestartTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
     private static let away = OperationError(
@@ -27,7 +27,7 @@ import VolumeCore
         return fixture
     }
 
-    /// EC2 is attaching the volume here as /dev/sdf, and the device has not come.
+    /// EC2 is attaching the volume here as /dev/sdf, and the device has not appeared.
     private func attaching(_ records: [VolumeRecord]) -> Fixture {
         let fixture = Fixture()
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
@@ -47,7 +47,7 @@ import VolumeCore
 
     // MARK: Attachments
 
-    @Test func `what somebody attached by hand keeps its tags and its attachment`() throws {
+    @Test func `a volume attached by hand keeps its tags and its attachment`() throws {
         let fixture = attached([record(isOurs: false, deviceName: "/dev/sdf")])
         let tags = [Lease.tag: "\(Fixture.here)"]
         fixture.cloud.volumes[Fixture.id]?.tags = tags
@@ -60,7 +60,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DeleteTags").isEmpty && detachments(fixture) == 0)
     }
 
-    @Test func `a name that only a record has is no obstacle for the volume that EC2 gives it to`()
+    @Test func `a name that only a record has does not block the volume that has it in EC2`()
         throws
     {
         var stale = VolumeRecord(id: Self.other, createdAt: 1, deviceName: "/dev/sdf")
@@ -72,13 +72,13 @@ import VolumeCore
             try await manager.create(Fixture.name, options: [:])
             let begin = fixture.executor.now
             _ = try await manager.mount(Fixture.name, id: "a")
-            // Before the other one is given back.
+            // Before the other one is released.
             #expect(fixture.executor.now - begin < .seconds(5))
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
 
-    @Test func `the name of an attachment that has gone is free again, whoever made it`() throws {
+    @Test func `the name of an ended attachment is free again, whoever made it`() throws {
         let fixture = Fixture()
         fixture.state.records = [record(isOurs: false, deviceName: "/dev/sdf")]
         try fixture.run { manager in
@@ -90,7 +90,7 @@ import VolumeCore
         }
     }
 
-    @Test func `an attachment whose device has not come yet is given back`() throws {
+    @Test func `an attachment whose device has not appeared yet is released`() throws {
         let fixture = attaching([record(isOurs: true, deviceName: nil)])
         fixture.mark()
         try fixture.run { manager in
@@ -100,7 +100,7 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
-    @Test func `an attachment that EC2 lists is not given up for want of a device`() throws {
+    @Test func `an attachment that EC2 lists is not dropped for lack of a device`() throws {
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
         try fixture.executor.run {
@@ -158,7 +158,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DescribeInstances").count == 2)
     }
 
-    @Test func `where all is known EC2 is asked once what is attached, and about no volume`()
+    @Test func `if all is known, EC2 is asked once for attachments and for no volume`()
         throws
     {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
@@ -201,7 +201,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
-    @Test func `a known volume whose mark is found keeps its name, and is given back`() throws {
+    @Test func `a known volume whose mark is found keeps its name, and is released`() throws {
         let fixture = attached([record(isOurs: false, deviceName: nil)])
         fixture.mark()
         try fixture.run { manager in
@@ -214,8 +214,7 @@ import VolumeCore
         #expect(fixture.state.records.map(\.id) == [Fixture.id])
     }
 
-    @Test func `the lease is dropped once, however often it is looked at what is attached`() throws
-    {
+    @Test func `the lease is dropped once, however often attachments are looked up`() throws {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         try fixture.run { manager in
             try await manager.start()
@@ -227,7 +226,7 @@ import VolumeCore
         #expect(leases.count == 1)
     }
 
-    @Test func `the linger goes on from the start, whenever the device's name is learned`() throws {
+    @Test func `the linger counts from the start, whenever the device's name is learned`() throws {
         let fixture = attached([record(isOurs: true, deviceName: nil)])
         fixture.mark()
         try fixture.run { manager in
@@ -239,7 +238,7 @@ import VolumeCore
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
-    @Test func `a lease whose writing no record tells of is dropped`() throws {
+    @Test func `a lease that no record mentions is dropped`() throws {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         fixture.mark()
         let manager = fixture.observed(LogLines(), detachAfter: nil)
@@ -265,8 +264,8 @@ import VolumeCore
         return fixture
     }
 
-    /// As where the daemon was ended between AttachVolume and the mount.
-    @Test func `the names of devices that are here are not taken for free when a Mount needs one`()
+    /// As if the daemon had ended between AttachVolume and the mount.
+    @Test func `the names of present devices do not count as free`()
         throws
     {
         let fixture = full()
@@ -294,7 +293,7 @@ import VolumeCore
     }
 
     @Test(arguments: [true, false])
-    func `a mount that a container has is joined, and one that nobody counts is made anew`(
+    func `a mount with a count is joined, and one without is mounted again`(
         isCounted: Bool
     ) throws {
         let fixture = try mounted()
@@ -307,7 +306,7 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == (isCounted ? 1 : 2))
     }
 
-    @Test func `a mount of the volume outside the plugin's folder is nobody's business`() throws {
+    @Test func `a mount of the volume outside the plugin's folder is ignored`() throws {
         let fixture = attached([])
         let elsewhere = "/srv/\(Fixture.id)"
         try fixture.run { manager in
@@ -323,7 +322,7 @@ import VolumeCore
         #expect(fixture.host.mounts[elsewhere] != nil)
     }
 
-    @Test func `counts without a mount are gone from the disk too, and that is told`() throws {
+    @Test func `counts without a mount are removed from disk too, and this is logged`() throws {
         let fixture = Fixture()
         fixture.state.records = [
             VolumeRecord(id: Fixture.id, createdAt: 1, mounts: MountCounts(["a": 2]))
@@ -335,7 +334,7 @@ import VolumeCore
         #expect(lines.with("that an earlier run counted are gone").count == 1)
     }
 
-    @Test func `what only lingered had no counts that could be gone`() throws {
+    @Test func `a volume that only lingered has no counts to drop`() throws {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         let lines = LogLines()
         let manager = fixture.observed(lines)
@@ -345,7 +344,7 @@ import VolumeCore
     }
 
     @Test(arguments: [true, false])
-    func `a Mount whose answer may not have gone out is told, with its ID, and no other`(
+    func `a Mount that may be unanswered is reported with its ID, and no other`(
         wasAnswered: Bool
     ) throws {
         let fixture = try mounted()
@@ -378,7 +377,7 @@ import VolumeCore
         }
     }
 
-    @Test func `until it is known whose the state is, no release is tried`() throws {
+    @Test func `until the state's owner is known, no release is tried`() throws {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf", hasLease: true)])
         fixture.state.owner = StateOwner(instance: Fixture.here, boot: "an earlier one")
         fixture.cloud.hostError = Self.away
@@ -392,7 +391,7 @@ import VolumeCore
         #expect(lines.with("not given back").isEmpty && fixture.cloud.calls.isEmpty)
     }
 
-    @Test func `a mount that nobody counts ends, also before it is known whose the state is`()
+    @Test func `a mount without a count ends even before the state's owner is known`()
         throws
     {
         let fixture = try mounted()
@@ -407,7 +406,7 @@ import VolumeCore
         #expect(fixture.host.mounts.isEmpty)
     }
 
-    @Test func `what lingers by a state that does not tell whose it is is given back`() throws {
+    @Test func `what lingers according to a state without an owner is released`() throws {
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         try fixture.run { manager in
             try await manager.start()
@@ -436,7 +435,7 @@ import VolumeCore
         #expect(fixture.host.deeds == ["own 999:-:-"])
     }
 
-    @Test func `what is mounted here stays counted, whosever the state is`() throws {
+    @Test func `mounts here stay counted, whoever owns the state`() throws {
         let fixture = try mounted()
         fixture.state.owner?.instance = Fixture.other
         fixture.restart()
@@ -467,8 +466,8 @@ import VolumeCore
         #expect(fixture.state.copies.count == 1 && detachments(fixture) == 0)
     }
 
-    /// What is half made there may be whole by now, and anybody's.
-    @Test func `what another instance was formatting is not formatted here`() throws {
+    /// What was unfinished there may be complete by now, and anybody's.
+    @Test func `a volume that another instance was formatting is not formatted here`() throws {
         let fixture = Fixture(.unfinished(type: "xfs"))
         var record = record(isOurs: true, deviceName: "/dev/sdf", hasLease: true)
         record.isFormatting = true

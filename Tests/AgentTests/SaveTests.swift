@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// What is on the disk, and how often it is written.
+/// What is on disk, and how often it is written.
 @Suite struct SaveTests {
     private static let full = OperationError(.system, doing: "write volumes.json", found: "ENOSPC")
     private static let other = VolumeID(literal: "vol-1a2b3c4d")
@@ -24,7 +24,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(5))
             let saves = fixture.state.saves
-            // Counts lie elsewhere.
+            // Counts are stored elsewhere.
             _ = try await manager.mount(Fixture.name, id: "b")
             try await manager.unmount(Fixture.name, id: "b")
             try await manager.conclude()
@@ -32,7 +32,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a daemon that ends saves what could not be saved, and then gives it its last form`()
+    @Test func `a stopping daemon saves what could not be saved, in its final form`()
         throws
     {
         let fixture = fixture()
@@ -49,7 +49,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a full disk is tried again in growing pauses, each time anew`() throws {
+    @Test func `a full disk is retried with growing pauses, which start again each time`() throws {
         let fixture = fixture()
         try fixture.run { manager in
             for _ in 1...2 {
@@ -85,7 +85,7 @@ import VolumeCore
         #expect(fixture.state.owner == StateOwner(instance: Fixture.here, boot: "first"))
     }
 
-    @Test func `until it is known whose the state is, no device name that it claims is told`()
+    @Test func `until the state's owner is known, no device name from it is shown`()
         throws
     {
         let fixture = fixture()
@@ -102,7 +102,7 @@ import VolumeCore
 
     // MARK: Changes at once, on a disk that takes its time
 
-    /// Begins the calls in this order, each while those before wait for the disk, or for EC2 where
+    /// Begins the calls in this order, each while the earlier ones wait for the disk, or for EC2 if
     /// they begin at once.
     private func results(
         _ fixture: Fixture, atOnce: Bool = false,
@@ -128,7 +128,7 @@ import VolumeCore
         if case .success = result { true } else { false }
     }
 
-    /// The names that the daemon tells, and the next one, which is the same.
+    /// The names that this daemon and the next one report, which are the same.
     private func names(_ fixture: Fixture) throws -> [String] {
         let now = try fixture.run { await $0.list().map(\.name) }
         fixture.restart()
@@ -178,7 +178,7 @@ import VolumeCore
         #expect(try names(fixture) == ["a"])
     }
 
-    @Test func `a Create that comes twice at once is saved once`() throws {
+    @Test func `a Create that is sent twice at once is saved once`() throws {
         let fixture = fixture()
         try fixture.run { manager in
             let results = try await self.results(
@@ -188,7 +188,7 @@ import VolumeCore
         #expect(fixture.state.saves == 1)
     }
 
-    @Test func `a Create during the Remove of the same name is answered when it is known anew`()
+    @Test func `a Create during the Remove of the same name is answered once it is known again`()
         throws
     {
         let fixture = fixture()

@@ -34,7 +34,7 @@ import VolumeCore
         try StateDocument(parsing: Array(text.utf8))
     }
 
-    @Test func `records come back from the disk as they were, and whose they are`() throws {
+    @Test func `records and their owner survive being saved`() throws {
         let removed = VolumeRecord(
             id: Fixture.id, createdAt: 0, deviceName: "/dev/sdf", hasLease: true, isRemoved: true)
         let state = try StateDocument(parsing: document(of: [removed, Self.idle]).bytes).state
@@ -61,9 +61,9 @@ import VolumeCore
         { $0.isFormatting = true }, { $0.isOwnershipDue = true }, { $0.names[0].createdAt = 9 },
     ]
 
-    /// Without the first, say, what this plugin attached would stay attached.
+    /// Without the first, for example, what this plugin attached would stay attached.
     @Test(arguments: changes.indices)
-    func `each thing that is known of a volume comes back by itself`(index: Int) throws {
+    func `every property of a volume survives being saved`(index: Int) throws {
         var record = Self.idle
         Self.changes[index](&record)
         #expect(all(try StateDocument(parsing: document(of: [record]).bytes).state) == [record])
@@ -88,7 +88,7 @@ import VolumeCore
         #expect(all(document.state) == [Self.idle] && document.state.owner == nil)
     }
 
-    @Test func `counts come back beside what they are of, and the name it is mounted by`() throws {
+    @Test func `counts survive with their volume and the name it is mounted by`() throws {
         var mounted = Self.mounted
         mounted.name = Fixture.name
         mounted.options = VolumeOptions()
@@ -102,15 +102,14 @@ import VolumeCore
         #expect(later.records.map(\.mounts) == [MountCounts()])
     }
 
-    @Test func `without the one file what is mounted is known, with its options and counts`() throws
-    {
+    @Test func `without one file, mounts are known with their options and counts`() throws {
         let counted = try StateDocument(
             parsing: mountsDocument(of: [Self.mounted, Self.idle], owner: Self.owner))
         let state = SavedState(nil, mounted: counted.state, boot: "b")
         #expect(all(state) == [Self.mounted] && state.owner == Self.owner)
     }
 
-    @Test func `counts of what has been forgotten bring it not back`() throws {
+    @Test func `counts of a forgotten volume do not bring it back`() throws {
         let counted = try StateDocument(
             parsing: mountsDocument(of: [Self.mounted], owner: Self.owner))
         let saved = document(of: [Self.idle]).state
@@ -142,13 +141,14 @@ import VolumeCore
         #"{"id":"vol-1a2b3c4d","name":"x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false,"otherNames":[{"name":"y","options":{},"createdAt":2,"since":3}]}"#,
         // Not even a volume.
         #"{"id":"../x","colour":"red"}"#, #"7"#,
-        // A name that is none, in a record that is whole otherwise; and one that lacks the most.
+        // An invalid name in an otherwise complete record; and a record that lacks almost
+        // everything.
         #"{"id":"vol-1a2b3c4d","name":"../x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
         #"{"id":"vol-1a2b3c4d","name":"x","options":{}}"#,
     ]
 
     @Test(arguments: kept)
-    func `what is not understood is written back as it came, and hides no other`(
+    func `what is not understood is written back unchanged, and hides nothing`(
         text: String
     ) throws {
         let json = try JSONValue.parse(Array(text.utf8))
@@ -156,7 +156,7 @@ import VolumeCore
             decoding: VolumeRecord(id: Fixture.id, createdAt: 1).savedText, as: UTF8.self)
         var read = try parsed(#"{"version":1,"new":[1],"volumes":[\#(text),\#(other)]}"#)
         #expect(all(read.state).map(\.id).contains(Fixture.id))
-        // Also where it is saved because something about it has changed.
+        // Even if it is saved because something about it has changed.
         for record in all(read.state) { read.apply([.put(record)]) }
         let written = try JSONValue.parse(read.bytes)
         #expect(written["volumes"]?.array?.first == json && written["new"] == [1])
@@ -181,7 +181,7 @@ import VolumeCore
         #expect(read.state.records.first?.names.map(\.name) == ["x", "y"])
     }
 
-    @Test func `what stands behind the volumes in a document of lines hides none of them`() throws {
+    @Test func `members after the volumes in a document hide none of them`() throws {
         let record = String(decoding: Self.idle.savedText, as: UTF8.self)
         let read = try parsed(#"{"version":1,"volumes":[\#(record)],"more":["# + "\n7\n]}\n")
         #expect(all(read.state) == [Self.idle] && read.header["more"] == [7])
@@ -227,7 +227,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a line that was cut at either end is no record, and no line of a journal`() throws {
+    @Test func `a truncated line is neither a record nor a journal line`() throws {
         let text = Self.idle.savedText
         let ends = (1..<text.count).map { text.prefix($0) }.filter {
             ![UInt8(ascii: "}"), UInt8(ascii: ",")].contains($0.last)
@@ -257,7 +257,7 @@ import VolumeCore
     }
 
     /// The counts are saved first after a boot.
-    @Test func `whose the state is tells what was saved last in this boot`() throws {
+    @Test func `the owner of the state comes from the last save in this boot`() throws {
         let last = StateOwner(instance: Fixture.other, boot: "c")
         let counted = try StateDocument(parsing: mountsDocument(of: [Self.mounted], owner: last))
         let saved = document(of: [Self.mounted]).state
@@ -305,13 +305,13 @@ import VolumeCore
     }
 
     @Test(arguments: [String(repeating: "\0", count: 4000), "7", "null"])
-    func `what a disk makes of a line that was not synced is no line`(rest: String) throws {
+    func `a line that was not synced and got damaged is ignored`(rest: String) throws {
         var document = document(of: [Self.idle])
         let torn = journal + Array("\(rest)\n".utf8)
         #expect(document.apply(journal: torn) == journal.count)
     }
 
-    @Test func `a journal's record that is not understood takes the place of the one before`()
+    @Test func `a journal record that is not understood replaces the previous one`()
         throws
     {
         var document = document(of: [Self.idle])
@@ -322,7 +322,7 @@ import VolumeCore
         #expect(written == [try JSONValue.parse(Array(text.utf8))])
     }
 
-    @Test func `a journal's line of a newer version changes not whose the state is`() throws {
+    @Test func `a journal line of a newer version does not change the state's owner`() throws {
         var document = document(of: [Self.idle])
         let journal = StateDocument.journalHead("1") + Array("{\"later\":1}\n".utf8)
         #expect(document.apply(journal: journal) == journal.count)

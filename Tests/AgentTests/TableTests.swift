@@ -36,7 +36,7 @@ import VolumeCore
 
     private static let full = OperationError(.system, doing: "write volumes.json", found: "ENOSPC")
 
-    /// What a daemon that starts now would tell of each name.
+    /// What a daemon that starts now would report for each name.
     private func nextStart(_ fixture: Fixture) throws -> [VolumeManager.Info] {
         fixture.restart()
         return try fixture.run { manager in
@@ -65,7 +65,7 @@ import VolumeCore
     }
 
     @Test(arguments: [false, true])
-    func `options whose change could not be saved are as they were`(isWritten: Bool) throws {
+    func `options whose change could not be saved are unchanged`(isWritten: Bool) throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: ["read-only": "true"])
@@ -212,7 +212,7 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await manager.remove(Fixture.name)
             #expect(await manager.list().isEmpty)
-            // It is still given back, and can be created again.
+            // It is still released, and can be created again.
             try await fixture.sleep(.seconds(60))
             #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
             try await manager.create(Fixture.name, options: [:])
@@ -267,7 +267,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a volume that lingered is given back by a new daemon, after the linger`() throws {
+    @Test func `a volume that lingered is released by a new daemon, after the linger`() throws {
         let fixture = Fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -285,7 +285,7 @@ import VolumeCore
         }
     }
 
-    /// As after `docker plugin rm`: the plugin's mounts go, the container keeps its own.
+    /// As after `docker plugin rm`: the plugin's mounts disappear, the container keeps its own.
     @Test func `a container that outlives the plugin keeps its volume until it ends`() throws {
         let fixture = Fixture()
         try fixture.run { manager in
@@ -315,7 +315,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
     }
 
-    @Test func `a mount that no record knows is taken over and given back`() throws {
+    @Test func `a mount without a record is adopted and released`() throws {
         let fixture = Fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -349,9 +349,9 @@ import VolumeCore
         }
     }
 
-    /// As long as it bore the lease of this instance, which runs, no other could have it.
+    /// While it had the lease of this running instance, no other could take it.
     @Test(arguments: [Duration.zero, .seconds(4), .seconds(20)])
-    func `a volume that this plugin attached and that is in no record is given back`(
+    func `a volume that this plugin attached is released even without a record`(
         lag: Duration
     ) throws {
         let fixture = Fixture()
@@ -360,7 +360,7 @@ import VolumeCore
             if lag == .zero { fixture.mark() }
             try await manager.start()
             try await manager.learnAttachments()
-            // What EC2 told first was older than the mark.
+            // EC2's first response was older than the mark.
             try await fixture.sleep(lag)
             fixture.mark()
             try await fixture.sleep(.seconds(60))

@@ -50,7 +50,7 @@ import VolumeCore
         }
     }
 
-    @Test func `what was seen of one owner says nothing of the next`() throws {
+    @Test func `looks at one owner say nothing about the next`() throws {
         let fixture = taken()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -66,7 +66,7 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
-    @Test func `nothing is forced before a detachment has had its time`() throws {
+    @Test func `nothing is forced before a detachment has had enough time`() throws {
         let fixture = taken()
         fixture.cloud.instanceStates[Fixture.other] = .stopped
         fixture.cloud.latency.detach = .seconds(8)
@@ -80,7 +80,7 @@ import VolumeCore
             ])
     }
 
-    @Test func `nothing is forced that waited so long that its owner may have started`() throws {
+    @Test func `nothing is forced after a wait in which the owner may have started`() throws {
         let fixture = taken()
         fixture.cloud.instanceStates[Fixture.other] = .stopped
         fixture.cloud.stuckDetachments = [Fixture.id]
@@ -89,7 +89,7 @@ import VolumeCore
             let call = fixture.start { _ in await self.mount(fixture) }
             try await fixture.sleep(.seconds(5))
             fixture.cloud.sendDelays["DetachVolume"] = Limit.ownerLookAgeMax + .seconds(1)
-            // The force is asked for some 10 s after the first look that shows the detachment.
+            // Force is used about 10 s after the first look that shows the detachment.
             try await fixture.sleep(.seconds(9))
             fixture.cloud.instanceStates[Fixture.other] = .running
             let error = try await call.value.error
@@ -128,8 +128,8 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 2)
     }
 
-    /// Without it the volume could be mounted here never again, for only a mount would show it.
-    @Test func `a permission for tags that came since the last Mount is asked for`() throws {
+    /// Without it the volume could never be mounted here again, because only a mount would find it.
+    @Test func `a permission for tags that was granted since the last Mount is found`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.refusals["CreateTags"] = [Self.forbidden]
         try fixture.run { manager in

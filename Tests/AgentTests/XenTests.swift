@@ -4,7 +4,7 @@ import Simulation
 import Testing
 import VolumeCore
 
-/// An instance where only EC2 knows which volume bears a name.
+/// An instance where only EC2 knows which volume has a name.
 @Suite struct XenTests {
     private static let stranger = VolumeID(literal: "vol-1a2b3c4d")
 
@@ -14,7 +14,7 @@ import VolumeCore
         return fixture
     }
 
-    @Test func `a volume is found, mounted and given back by its name`() throws {
+    @Test func `a volume is found, mounted and released by its name`() throws {
         let fixture = fixture()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -37,7 +37,7 @@ import VolumeCore
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
-            // By hand one is detached and another attached.
+            // Somebody detaches one and attaches another.
             let end = fixture.executor.now + pause
             _ = try await fixture.cloud.detach(
                 Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
@@ -50,8 +50,8 @@ import VolumeCore
         #expect(fixture.host.mounts[Fixture.mountpoint]?.source == "/dev/xvdg")
     }
 
-    /// By hand it was attached by another name, and something holds it there.
-    @Test func `what is held under another name than the remembered one is not detached`() throws {
+    /// Somebody attached it under another name, and something holds it there.
+    @Test func `a volume that is held under another name is not detached`() throws {
         let fixture = fixture()
         fixture.cloud.add(Self.stranger, .blank, attachedTo: Fixture.here)
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here, as: "/dev/sdg")
@@ -68,7 +68,7 @@ import VolumeCore
         #expect(!fixture.log.lines(with: "is mounted in some mount namespace").isEmpty)
     }
 
-    @Test func `a name whose node is another disk's is never noted as the volume's`() throws {
+    @Test func `a name whose node belongs to another disk is never recorded`() throws {
         var saves: [Int] = []
         for isForeign in [false, true] {
             let fixture = fixture()

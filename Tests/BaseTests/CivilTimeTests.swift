@@ -46,7 +46,7 @@ import Testing
         "0000-01-01T00:00:00Z",
         "+026-01-01T00:00:00Z",
     ])
-    func `what is no time is not read`(_ text: String) {
+    func `text that is not a time is rejected`(_ text: String) {
         #expect(CivilTime(rfc3339: text) == nil)
         #expect(CivilTime(httpDate: text) == nil)
     }

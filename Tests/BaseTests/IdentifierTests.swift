@@ -12,13 +12,13 @@ import Testing
         "vol-1a2b3c4d5", "vol-1a2b3c4g", "vol-1a2b3c4d\n", "vol-1a2b3c4d\0", "i-1a2b3c4d",
         "vol-0123456789abcdef01", "vol-١a2b3c4d", "VOL-1a2b3c4d", " vol-1a2b3c4d", "vol-é1a2b3c4",
     ])
-    func `anything else is no volume id`(text: String) { #expect(VolumeID(text) == nil) }
+    func `anything else is not a volume id`(text: String) { #expect(VolumeID(text) == nil) }
 
     @Test func `the NVMe serial is the id without its dash`() {
         #expect(VolumeID("vol-0123456789abcdef0")?.nvmeSerial == "vol0123456789abcdef0")
     }
 
-    @Test func `instance ids are told from volume ids`() {
+    @Test func `instance ids are distinguished from volume ids`() {
         #expect(InstanceID("i-0123456789abcdef0") != nil)
         #expect(InstanceID("vol-0123456789abcdef0") == nil)
     }

@@ -1,5 +1,5 @@
-"""The architecture as a test: which module may import which, and what stands nowhere in the daemon.
-The map is in HACKING.md. `make check` runs it without compiling anything, by unittest alone.
+"""Checks the architecture: which module may import which, and what the daemon must not contain.
+HACKING.md has the map. `make check` runs this without compiling anything, with unittest alone.
 """
 
 import pathlib

@@ -5,7 +5,7 @@ import Testing
 @Suite struct DriverNameTests {
     private static let id = String(repeating: "0123456789abcdef", count: 4)
 
-    /// What Docker Engine 20.10 writes of a plugin, shortened.
+    /// Docker Engine 20.10's record of a plugin, shortened.
     private static func record(name: String, id: String = id) -> [UInt8] {
         Array(
             """
@@ -21,7 +21,7 @@ import Testing
         ("registry.example:5000/team/ebs_2:latest", "registry.example:5000/team/ebs_2"),
         ("ebs:latest-1", "ebs:latest-1"),
     ])
-    func `the name is the record's, without the tag that goes without saying`(
+    func `the name comes from the record, without the tag latest`(
         recorded: String, name: String
     ) {
         #expect(DriverName.name(in: Self.record(name: recorded), of: Self.id) == name)
@@ -38,7 +38,7 @@ import Testing
         }
     }
 
-    @Test func `a process that is no plugin has none`() {
+    @Test func `a process that is not a plugin has no name`() {
         #expect(DriverName.ofPlugin(mountedAt: "/proc") == nil)
     }
 }

@@ -21,7 +21,7 @@ import Testing
     }
 
     @Test(arguments: [Settings.LogFormat.text, .json])
-    func `text from outside makes no second line`(format: Settings.LogFormat) {
+    func `text from outside cannot create a second line`(format: Settings.LogFormat) {
         let line = line(format, "a\nb", ["error": "x\r\n2026 info forged"])
         #expect(line.filter(\.isNewline).count == 1 && line.hasSuffix("\n"))
     }

@@ -23,7 +23,7 @@ private final class LinePipe {
         close(writeEnd)
     }
 
-    /// Waits for a line, and returns it without its line break. Throws where none comes.
+    /// Waits for a line, and returns it without its line break. Throws if there is none.
     func line() throws -> String {
         while true {
             if let end = unread.firstIndex(of: UInt8(ascii: "\n")) {
@@ -37,7 +37,7 @@ private final class LinePipe {
         }
     }
 
-    /// Waits for `count` lines, those included that are counted as missing. Returns what came.
+    /// Waits for `count` lines, including those counted as missing. Returns the received ones.
     func lines(_ count: Int) throws -> (lines: [String], missing: Int) {
         var (lines, missing): ([String], Int) = ([], 0)
         while lines.count + missing < count {
@@ -70,7 +70,7 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
     }
 
     @Test(arguments: [false, true])
-    func `what nobody reads blocks nobody, and is counted where it is missing`(
+    func `a log that nobody reads blocks nobody, and its gaps are counted`(
         mayBlock: Bool
     ) throws {
         let pipe = LinePipe()
@@ -83,12 +83,12 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
         let numbers = lines.compactMap(number)
         #expect(numbers == Array(0..<lines.count))
         #expect(lines.allSatisfy { $0.utf8.count == String($0.prefix { $0 != " " }).count + 91 })
-        // What comes later is written as ever.
+        // Later lines are written as usual.
         sink.write(text(count))
         #expect(number(try pipe.line()) == count)
     }
 
-    @Test func `a line is longer than what a pipe takes at a time, and stays whole`() throws {
+    @Test func `a line that is longer than a pipe's capacity stays whole`() throws {
         let pipe = LinePipe()
         let sink = sink(pipe.writeEnd)
         for number in 0..<4 { sink.write(text(number, 50_000)) }
@@ -109,7 +109,7 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
     }
 
     @Test(arguments: [false, true])
-    func `a full disk is told of once, and the lines that it took not are counted`(
+    func `a full disk is reported once, and the lost lines are counted`(
         mayBlock: Bool
     ) throws {
         let pipe = LinePipe()
@@ -130,7 +130,7 @@ private func number(_ line: String) -> Int? { Int(line.prefix { $0.isNumber }) }
         #expect(lines.count + missing == 11 && missing >= 1)
     }
 
-    @Test func `a trap lets out what waits`() async throws {
+    @Test func `a trap writes the queued lines`() async throws {
         let result = await #expect(
             processExitsWith: .failure, observing: [\.standardOutputContent]
         ) {

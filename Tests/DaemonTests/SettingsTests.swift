@@ -6,7 +6,7 @@ import Testing
 @testable import polarity_ecs_ebs_plugin
 
 @Suite struct SettingsTests {
-    @Test func `with nothing set the daemon is as the plugin wants it`() throws {
+    @Test func `the defaults are those that the plugin needs`() throws {
         let settings = try Settings(environment: [:])
         #expect(settings.socketPath == "/run/docker/plugins/pl-ebs.sock")
         #expect(settings.mountPath == "/mnt")
@@ -25,7 +25,7 @@ import Testing
         #expect(try Settings(environment: ["DETACH_AFTER": text]).detachAfter == linger)
     }
 
-    @Test func `a blank volume is given an xfs where nothing else is set`() throws {
+    @Test func `a blank volume gets an xfs by default`() throws {
         #expect(try Settings(environment: [:]).fileSystem == .xfs)
         #expect(try Settings(environment: ["FS_TYPE": "ext4"]).fileSystem == .ext4)
     }
@@ -42,7 +42,7 @@ import Testing
         ("MOUNT_PATH", "mnt"), ("DEV_PATH", "."), ("STATE_PATH", "state"),
         ("SOCK_PATH", String(repeating: "x", count: 108)),
     ])
-    func `a value that is not taken is refused with its variable's name`(
+    func `an invalid value is rejected with its variable's name`(
         variable: String, value: String
     ) {
         let error = #expect(throws: SettingError.self) {

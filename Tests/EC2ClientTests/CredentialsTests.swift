@@ -33,7 +33,7 @@ private struct LogRecord: LogHandler {
     }
 }
 
-/// An instance with a role, and EC2 beside it.
+/// An instance with a role, and EC2.
 @RingActor private struct Scene {
     let time = StubTime()
     let instance: StubMetadata
@@ -79,7 +79,7 @@ private struct LogRecord: LogHandler {
     var logged: [String] { lines.texts.withLock { $0 } }
 }
 
-/// Answers of the metadata service that a test sets while the scene plays.
+/// Responses of the metadata service that a test sets while it runs.
 @RingActor private final class Role {
     var answer: HTTPResponse
 
@@ -179,7 +179,7 @@ private struct LogRecord: LogHandler {
         }
     }
 
-    @Test func `credentials of a role that was made anew replace the old ones at once`()
+    @Test func `credentials of a recreated role replace the old ones at once`()
         async throws
     {
         try await onRing {
@@ -218,7 +218,7 @@ private struct LogRecord: LogHandler {
             let logged = scene.logged
             #expect(logged.contains { $0.contains("credentials fetched") && $0.contains("ASIA1") })
             #expect(logged.contains { $0.contains("trying again") })
-            #expect(logged.contains { $0.contains("credentials not fetched") })
+            #expect(logged.contains { $0.contains("credentials could not be fetched") })
             for line in logged {
                 #expect(!line.contains("verysecret") && !line.contains("sessiontoken"))
             }
@@ -258,7 +258,7 @@ private struct LogRecord: LogHandler {
         }
     }
 
-    @Test func `a 503 is asked again, and never taken for an empty region`() async throws {
+    @Test func `a 503 is retried, and never mistaken for an empty region`() async throws {
         try await onRing {
             var failures = 2
             let instance = StubMetadata { HTTPResponse(status: 500) }
@@ -278,7 +278,7 @@ private struct LogRecord: LogHandler {
         }
     }
 
-    @Test func `no answer is told with what may bar it`() async throws {
+    @Test func `the error for a missing response says what may block it`() async throws {
         try await onRing {
             let time = StubTime()
             let transport = StubTransport { _, _ throws(TransportFailure) in
@@ -294,7 +294,7 @@ private struct LogRecord: LogHandler {
         }
     }
 
-    @Test func `a service that is switched off is told with how to enable it`() async throws {
+    @Test func `the error for a disabled service says how to enable it`() async throws {
         try await onRing {
             let time = StubTime()
             let transport = StubTransport { _, _ throws(TransportFailure) in
@@ -306,7 +306,7 @@ private struct LogRecord: LogHandler {
         }
     }
 
-    @Test func `an instance without role is told so`() async throws {
+    @Test func `the error says that an instance has no role`() async throws {
         try await onRing {
             let scene = Scene()
             scene.instance.role = nil
@@ -368,7 +368,7 @@ private struct LogRecord: LogHandler {
     }
 
     @Test(arguments: ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
-    func `half a key pair is refused by its names`(_ name: String) {
+    func `half a key pair is rejected with the names of its variables`(_ name: String) {
         #expect {
             try source([name: "x"])
         } throws: { "\($0)".contains("only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") }
@@ -406,7 +406,7 @@ private struct LogRecord: LogHandler {
         "http://example.com/x", "http://127.0.0.1.example.com/", "ftp://127.0.0.1/", "nonsense",
         "http://169.254.169.254/x",
     ])
-    func `a credentials endpoint that anyone could be is refused`(_ uri: String) {
+    func `a credentials endpoint that anyone could impersonate is rejected`(_ uri: String) {
         #expect {
             try source(["AWS_CONTAINER_CREDENTIALS_FULL_URI": uri])
         } throws: { "\($0)".contains("AWS_CONTAINER_CREDENTIALS_FULL_URI") }

@@ -139,7 +139,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
-    @Test func `once throttled, calls of that action go out more slowly, others do not`()
+    @Test func `after throttling, calls of that action are sent more slowly, others are not`()
         async throws
     {
         try await onRing {
@@ -162,7 +162,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
     @Test(arguments: [
         lost, .success(.error("InternalError", status: 500)), .success(.xml("<Atta")),
     ])
-    func `an attach whose answer is lost is sent once, and told to have perhaps been applied`(
+    func `an attach whose response is lost is sent once, and may have been applied`(
         _ answer: Result<HTTPResponse, TransportFailure>
     ) async throws {
         try await onRing {
@@ -180,7 +180,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
-    @Test func `an attach that never left is sent again`() async throws {
+    @Test func `an attach that was never sent is sent again`() async throws {
         try await onRing {
             let scene = Scene([unreached, .success(attachAnswer)])
             let attachment = try await scene.attach()
@@ -193,7 +193,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         .success(.xml("<DescribeVolumesResponse>")),
         .success(HTTPResponse(status: 502, text: "Bad Gateway")),
     ])
-    func `a read is asked again`(_ answer: Result<HTTPResponse, TransportFailure>) async throws {
+    func `a read is retried`(_ answer: Result<HTTPResponse, TransportFailure>) async throws {
         try await onRing {
             let scene = Scene([answer, .success(volumesAnswer)])
             let found = try await scene.client.describeVolume(volume, by: scene.deadline)
@@ -202,7 +202,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
-    @Test func `an answer that cannot be understood is told with what is wrong with it`()
+    @Test func `a malformed response is reported with what is wrong with it`()
         async throws
     {
         try await onRing {
@@ -242,7 +242,7 @@ private let throttled = Result<HTTPResponse, TransportFailure>.success(
         }
     }
 
-    @Test func `a wrong clock is set by EC2's, once, for all later calls`() async throws {
+    @Test func `a wrong clock is corrected by EC2's, once, for all later calls`() async throws {
         try await onRing {
             let real = StubTime().unixSeconds - 7200
             let scene = Scene([

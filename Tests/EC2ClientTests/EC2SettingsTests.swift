@@ -24,13 +24,13 @@ import Testing
         ("AWS_MAX_ATTEMPTS", "0"), ("AWS_MAX_ATTEMPTS", "many"), ("AWS_USE_FIPS_ENDPOINT", "yes"),
         ("AWS_ENDPOINT_URL", "localhost"), ("REGION", "eu west"),
     ])
-    func `a wrong value is told with its variable`(name: String, value: String) {
+    func `an invalid value is reported with its variable`(name: String, value: String) {
         #expect {
             try EC2Settings(environment: [name: value])
         } throws: { "\($0)".contains(name) && "\($0)".contains(value) }
     }
 
-    @Test func `an endpoint URL does not go with FIPS`() {
+    @Test func `an endpoint URL cannot be combined with FIPS`() {
         #expect(throws: OperationError.self) {
             try EC2Settings(environment: [
                 "AWS_ENDPOINT_URL": "https://h", "AWS_USE_FIPS_ENDPOINT": "true",

@@ -26,7 +26,7 @@ private let tagAnswer = HTTPResponse.xml(
 
 private typealias Answer = Result<HTTPResponse, TransportFailure>
 
-/// EC2, and how long each of its answers is on the way.
+/// EC2, and how long each of its responses takes.
 @RingActor private final class Scene {
     let time = StubTime()
     let transport: StubTransport
@@ -34,7 +34,7 @@ private typealias Answer = Result<HTTPResponse, TransportFailure>
     private let record: Record
     var ended: [EC2Failure?] { record.ended }
 
-    /// Where there are no more answers, the last one is given again.
+    /// If there are no more responses, the last one is repeated.
     init(_ answers: [Answer], each delay: Duration = .zero, credentials: CredentialSource? = nil) {
         var rest = answers[...]
         let (time, record) = (time, Record())
@@ -51,7 +51,7 @@ private typealias Answer = Result<HTTPResponse, TransportFailure>
         client.whenEnded = { record.ended.append($0) }
     }
 
-    /// `patience` is the time within which the request has to go out.
+    /// `patience` is the time within which the request must be sent.
     func detach(within patience: Duration) async throws {
         _ = try await client.detach(
             volume, from: owner, force: false, sentBy: time.now + patience,
@@ -88,7 +88,7 @@ extension EC2Failure {
         .success(.xml("<Detach")), failing("connection reset", reached: true),
         failing("connection refused", reached: false),
     ])
-    func `a detachment is sent once, whatever comes of it`(
+    func `a detachment is sent once, whatever the outcome`(
         _ answer: Result<HTTPResponse, TransportFailure>
     ) async throws {
         try await onRing {
@@ -98,7 +98,7 @@ extension EC2Failure {
         }
     }
 
-    @Test func `throttling of a detachment is told with EC2's code`() async throws {
+    @Test func `throttling of a detachment is reported with EC2's code`() async throws {
         try await onRing {
             let scene = Scene([.success(.error("RequestLimitExceeded", status: 503))])
             let failure = try await scene.failure { try await $0.detach(within: .seconds(50)) }
@@ -158,13 +158,13 @@ extension EC2Failure {
             let error = await #expect(throws: EC2Failure.self) { try await detach() }
             #expect(try #require(error).isOutdated)
             #expect(transport.count("DetachVolume") == 0)
-            // The credentials are there now.
+            // The credentials are available now.
             try await detach()
             #expect(transport.count("DetachVolume") == 1)
         }
     }
 
-    @Test func `a connection that takes too long is told as not sent`() async throws {
+    @Test func `a call whose connection takes too long counts as not sent`() async throws {
         try await onRing {
             let scene = Scene(
                 [failing("it could not be sent", reached: false)], each: .milliseconds(300))
@@ -222,7 +222,7 @@ extension EC2Failure {
         }
     }
 
-    @Test func `a call that was not sent says nothing of EC2's health`() async throws {
+    @Test func `a call that was not sent says nothing about EC2's health`() async throws {
         try await onRing {
             let scene = Scene([failing("it could not be sent", reached: false)], each: .seconds(1))
             _ = try await scene.failure { try await $0.detach(within: .milliseconds(200)) }

@@ -26,7 +26,7 @@ final class StubTime: TimeSource {
     }
 }
 
-/// Plays the other side: takes each request and answers it as the test says.
+/// Plays the other side: answers each request as the test says.
 @RingActor final class StubTransport: HTTPTransport {
     typealias Answer =
         @RingActor @Sendable (_ request: HTTPRequest, _ endpoint: Endpoint)
@@ -82,7 +82,7 @@ extension HTTPResponse {
     }
 }
 
-/// An instance with a role whose credentials are those that the test sets.
+/// An instance with a role whose credentials the test sets.
 @RingActor final class StubMetadata {
     private(set) var tokens = 0
     var validToken = ""

@@ -31,7 +31,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
 
         func answer(_ found: Found) { continuation.resume(returning: found) }
 
-        /// As EC2 does: those that there are.
+        /// Like EC2, returns the existing ones.
         func answer(with volumes: VolumeID...) {
             answer(
                 .success(
@@ -63,10 +63,10 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
         return RingActor.spawn { try await self.lookups.volume(id, by: deadline) }
     }
 
-    /// Lets everything run that can.
+    /// Runs everything that can run.
     func settle() async { for _ in 0..<200 { await Task.yield() } }
 
-    /// The call of that number, the first 0, once it was made.
+    /// The call with that number, counted from 0, once it was made.
     func call(_ number: Int) async throws -> Call {
         await settle()
         return try #require(calls.dropFirst(number).first)
@@ -74,7 +74,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
 }
 
 @Suite(.timeLimit(.minutes(5))) struct VolumeLookupsTests {
-    @Test func `a lookup goes out at once, those that come meanwhile go together after it`()
+    @Test func `a lookup is sent at once, later ones are sent together after it`()
         async throws
     {
         try await onRing {
@@ -171,7 +171,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
         }
     }
 
-    @Test func `one that is cancelled while it waits is not asked for`() async throws {
+    @Test func `a lookup that is cancelled while it waits is not sent`() async throws {
         try await onRing {
             let scene = Scene()
             let first = scene.look(a)
@@ -230,7 +230,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
         }
     }
 
-    @Test func `a call that hangs holds nobody up for longer than a second`() async throws {
+    @Test func `a call that hangs delays nobody for longer than a second`() async throws {
         try await onRing {
             let scene = Scene()
             let hung = scene.look(a)
@@ -240,7 +240,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
             scene.time.advance(by: Limit.lookupWaitMax)
             let second = try await scene.call(1)
             #expect(second.ids == [b, c])
-            // And from then on it is this one that later ones wait for.
+            // From then on, later ones wait for this one.
             let later = scene.look(a)
             await scene.settle()
             call.answer(with: a)

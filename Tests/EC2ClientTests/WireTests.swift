@@ -14,7 +14,7 @@ private let volume = VolumeID(literal: "vol-0123456789abcdef0")
 private let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 private let keys = Credentials(accessKeyID: "AKIDEXAMPLE", secretAccessKey: "verysecret")
 
-/// EC2 over TLS on loopback, which believes nothing that is not signed with `keys`.
+/// EC2 over TLS on loopback, which accepts only requests that are signed with `keys`.
 @RingActor private final class Server {
     let endpoint: Endpoint
     let client: HTTPClient
@@ -62,7 +62,7 @@ private let keys = Credentials(accessKeyID: "AKIDEXAMPLE", secretAccessKey: "ver
 }
 
 @Suite(.timeLimit(.minutes(5))) struct WireTests {
-    @Test func `a server that checks signatures takes the calls, all on one connection`()
+    @Test func `a server that checks signatures accepts the calls on one connection`()
         async throws
     {
         try await onRing {
@@ -99,7 +99,7 @@ private let keys = Credentials(accessKeyID: "AKIDEXAMPLE", secretAccessKey: "ver
         }
     }
 
-    @Test func `nobody listening is told as not sent`() async throws {
+    @Test func `without a listener a call counts as not sent`() async throws {
         try await onRing {
             let listener = try Listener(address: .ipv4(.loopback, port: 0))
             let endpoint = try Endpoint(url: "http://127.0.0.1:\(listener.port)")

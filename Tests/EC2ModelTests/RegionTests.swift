@@ -99,7 +99,7 @@ struct RegionTests {
         #expect(fixture.state == .available)
     }
 
-    @Test func `Nitro takes a held device away, Xen waits`() throws {
+    @Test func `Nitro removes a held device, Xen waits`() throws {
         for (mode, force) in [(Instance.Mode.nitro, true), (.xen, false)] {
             var fixture = try Fixture()
             fixture.setInstance(mode: mode)
@@ -124,7 +124,7 @@ struct RegionTests {
         #expect(fixture.state == .available)
     }
 
-    @Test func `force hurries a busy detach`() throws {
+    @Test func `force completes a busy detach`() throws {
         var fixture = try Fixture()
         fixture.setInstance(mode: .xen)
         try fixture.attach()
@@ -135,7 +135,7 @@ struct RegionTests {
         #expect(fixture.region.advance(to: at(1000)).first?.kind == .unplug(force: true))
     }
 
-    @Test func `a detach before the device came leaves no device`() throws {
+    @Test func `a detach before the device appears leaves no device`() throws {
         var fixture = try Fixture()
         fixture.region.latency.device = .seconds(10)
         try fixture.attach()
@@ -158,7 +158,7 @@ struct RegionTests {
         #expect(fixture.region.advance(to: at(4)).count == 1)
     }
 
-    @Test func `a terminated instance gives its volumes back`() throws {
+    @Test func `a terminated instance releases its volumes`() throws {
         var fixture = try Fixture()
         try fixture.attach()
         _ = fixture.region.advance(to: at(0))
@@ -168,7 +168,7 @@ struct RegionTests {
         #expect(fixture.state == .available)
     }
 
-    @Test func `refusals bear EC2's codes`() throws {
+    @Test func `errors have EC2's codes`() throws {
         var fixture = try Fixture()
         let elsewhere = try #require(VolumeID("vol-0bbbbbbbbbbbbbbb1"))
         fixture.region.add(
@@ -212,7 +212,7 @@ struct RegionTests {
         #expect(try describe(fixture.region, at: at(150)).contains("<status>in-use</status>"))
     }
 
-    @Test func `tags alone may be told late`() throws {
+    @Test func `tags alone may be outdated`() throws {
         var fixture = try Fixture()
         fixture.region.latency.tagConsistency = .milliseconds(100)
         try fixture.call(
@@ -269,7 +269,7 @@ struct ThrottleTests {
 }
 
 struct FaultTests {
-    @Test func `a counted fault strikes so often and no more`() {
+    @Test func `a counted fault strikes that often and no more`() {
         var faults = Faults()
         faults.add(Fault(action: "AttachVolume", kind: .lostAfter, frequency: .count(2)))
         let taken = (0..<4).map { _ in faults.take("AttachVolume") != nil }
@@ -277,7 +277,7 @@ struct FaultTests {
         #expect(faults.take("DetachVolume") == nil)
     }
 
-    @Test func `a share is spread evenly`() {
+    @Test func `a fraction is spread evenly`() {
         var faults = Faults()
         faults.add(Fault(action: "*", kind: .reset, frequency: .share(0.25)))
         let taken = (0..<8).map { _ in faults.take("DescribeVolumes") != nil }

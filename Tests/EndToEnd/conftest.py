@@ -11,13 +11,13 @@ import pytest  # noqa: E402
 import engine  # noqa: E402
 import host as rig  # noqa: E402
 
-# A volume that nobody uses is detached soon, so that a test can see it.
+# An unused volume is detached soon, so that a test can observe it.
 SETTINGS = {"DETACH_AFTER": "1s", "LOG_LEVEL": "debug"}
 
 
 @pytest.fixture(scope="session")
 def host():
-    """One instance with the plugin for all tests; each test uses volumes of its own."""
+    """One instance with the plugin for all tests; each test uses its own volumes."""
     reason = rig.why_unavailable()
     if reason:
         pytest.skip(reason)
@@ -32,7 +32,7 @@ def host():
 
 @pytest.fixture(scope="module")
 def machine(host):
-    """The other instance with an engine of its own and without the plugin, which tests install."""
+    """The other instance, with its own engine and without the plugin, which the tests install."""
     with rig.Instance(host.simulator, rig.ELSEWHERE, SETTINGS) as machine:
         yield machine
     assert machine.leftovers() == []
@@ -40,8 +40,8 @@ def machine(host):
 
 @pytest.fixture
 def unpacked(machine):
-    """Unpacks the plugin's tarball into a folder of the engine's; its path. Behind the test all that
-    is installed on the machine is removed, and Docker forgets its volumes."""
+    """Unpacks the plugin's tarball into a folder of the engine's; its path. After the test,
+    everything that was installed on the machine is removed, and Docker forgets its volumes."""
     made = []
 
     def unpack(name):
@@ -51,7 +51,7 @@ def unpacked(machine):
         machine.shell(f"tar -xzf {rig.TARBALL} -C {folder}")
         for command in rig.adapting_commands(folder):
             machine.shell(command)
-        # Where nobody sets it, it is the folder that the engine's data root lies in, as on a host.
+        # By default, it is the folder that contains the engine's data root, as on a host.
         config = folder / "config.json"
         config.write_text(config.read_text().replace('"/var/lib"', f'"{machine.engine.lib}"', 1))
         return folder
@@ -63,7 +63,7 @@ def unpacked(machine):
             docker(*removed.split(), found)
     for folder in [*made, machine.engine.lib / rig.PLUGIN]:
         shutil.rmtree(folder, ignore_errors=True)
-    # Only at its start does Docker forget what was of a driver that is gone.
+    # Docker forgets the volumes of a removed driver only when it starts.
     machine.engine.stop_daemon()
     machine.engine.start_daemon()
 
@@ -85,7 +85,7 @@ def new_volume(host, volume_ids):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
-    """A failed test shows what the daemon has said meanwhile."""
+    """Shows the output of the daemon after a failed test."""
     report = (yield).get_result()
     running = item.funcargs.get("host") if hasattr(item, "funcargs") else None
     if report.failed and running is not None and running.engine.log.exists():

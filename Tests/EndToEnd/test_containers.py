@@ -1,4 +1,4 @@
-"""Containers on EBS volumes, as a user runs them."""
+"""Tests containers on EBS volumes, as a user runs them."""
 
 import subprocess
 import time
@@ -21,7 +21,7 @@ def file_system_uuid(host, volume):
 
 
 def wait_until_free(host, volume):
-    """The linger of an unused volume ends with its detachment."""
+    """Waits until the linger of an unused volume ends with its detachment."""
     host.simulator.wait_for_volume(volume, "available", timeout=90)
 
 

@@ -1,4 +1,4 @@
-"""What README.md and the examples say is what the plugin has. Needs neither root nor Docker."""
+"""Checks that README.md and the examples agree with the plugin. Needs neither root nor Docker."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from host import PLUGIN, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONFIG = json.loads((ROOT / "plugin" / "config.json").read_text(encoding="utf-8"))
-# For tests: no operator sets them.
+# Only for tests; operators do not set them.
 UNDOCUMENTED = {"SOCK_PATH", "DEV_PATH", "SYS_PATH", "MOUNT_PATH"}
 
 
@@ -49,7 +49,7 @@ def test_the_targets_that_the_readme_names_are_in_the_makefile():
 
 
 class Template(yaml.SafeLoader):
-    """CloudFormation's short forms are read as their texts, at no place in particular."""
+    """Reads CloudFormation's short forms as their texts, for an arbitrary place."""
 
 
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": "*", "AWS::AccountId": "*"}
@@ -76,7 +76,7 @@ def test_the_examples_permit_what_the_policy_does():
                 for policy in CLOUDFORMATION["Resources"]["InstanceRole"]["Properties"]["Policies"]
                 if policy["PolicyName"] == PLUGIN]
     assert statements(inline) == statements(policy)
-    # Terraform takes the file itself.
+    # Terraform uses the file itself.
     assert 'policy = replace(file("${path.module}/../iam-policy.json"), "arn:aws:",' in TERRAFORM
 
 

@@ -1,5 +1,5 @@
-"""The plugin under a name that its user chooses: with a tag, by an alias, upgraded, and two versions
-side by side. What the daemon says names the driver as Docker takes it."""
+"""Tests the plugin under a name that its user chooses: with a tag, with an alias, upgraded, and two
+versions side by side. The daemon's messages name the driver in a form that Docker accepts."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def create(machine, name, folder, **settings):
 
 
 def enable(machine, name):
-    """Docker 20.10 refuses it once ("id already in use") where the plugin has just failed to start,
+    """Docker 20.10 rejects this once ("id already in use") if the plugin has just failed to start,
     and then starts it by itself."""
     def enabled():
         machine.engine.docker("plugin", "enable", "--timeout", "120", name, check=False)
@@ -44,7 +44,7 @@ def enable(machine, name):
 
 
 def ask(machine, name, path, **body):
-    """What the plugin of that name answers to a call."""
+    """The response of the plugin with that name to a call."""
     identity = identity_of(machine, name)
     socket = f"/run/docker/plugins/{identity}/pl-ebs.sock"
     with contextlib.closing(engine.UnixConnection(socket, timeout=60)) as connection:
@@ -63,7 +63,7 @@ def run(machine, driver, volume, script, **how):
 
 
 def hint_of(machine, driver, volume):
-    """The command that the daemon gives to who mounts a volume that was not created."""
+    """The command that the daemon suggests if a volume is mounted that was not created."""
     error = ask(machine, driver, "/VolumeDriver.Mount", Name=volume, ID="a")["Err"]
     assert "; run docker volume create -d " in error, error
     return error.split("; run ")[1]
@@ -90,12 +90,12 @@ def test_a_plugin_with_a_tag_is_called_by_it(machine, make, new_volume):
 
 def test_a_plugin_whose_name_cannot_be_seen_is_called_by_its_id(machine, make, new_volume, tmp_path):
     volume = new_volume()
-    # So the plugin does not see the engine's data root, as where that is not below /var/lib.
+    # So the plugin does not see the engine's data root, as if that were not below /var/lib.
     create(machine, "ebs", make("1"), **{"state.source": tmp_path})
     enable(machine, "ebs")
     hint = hint_of(machine, "ebs", volume)
     assert hint == f"docker volume create -d {identity_of(machine, 'ebs')[:12]} {volume}"
-    # The engine takes it for the driver's name, and notes that itself.
+    # The engine accepts it as the driver's name, and records the name itself.
     machine.shell(hint)
     assert machine.engine.docker(
         "volume", "inspect", "--format", "{{.Driver}}", volume).stdout == "ebs:latest\n"
@@ -139,7 +139,7 @@ def test_two_versions_side_by_side_take_turns(machine, make, new_volume):
     machine.engine.docker("plugin", "enable", new, check=False)
     line = [line for line in machine.engine.plugin_log() if "does not start" in line][-1]
     assert line.startswith(f"{new} does not start: ")
-    assert f"another daemon has it: the plugin {old}, version 1.0, " in line
+    assert f"another daemon uses it: the plugin {old}, version 1.0, " in line
     assert run(machine, old, volume, "cat /data/file").stdout == "kept\n"
 
     for before, after in ((old, new), (new, old)):

@@ -1,5 +1,5 @@
-"""How plugin/package.py finds what goes into the rootfs, for this machine's architecture and another's.
-Needs neither root nor Docker."""
+"""Tests how plugin/package.py finds the contents of the rootfs, for this machine's architecture and
+another. Needs neither root nor Docker."""
 
 import pathlib
 import platform
@@ -21,7 +21,7 @@ MULTIARCH = f"{platform.machine()}-linux-gnu"
 
 
 def program(path, machine, *segments):
-    """Writes an executable of headers alone: (type, alignment) of each segment."""
+    """Writes an executable that consists of headers only: (type, alignment) of each segment."""
     headers = [struct.pack("<IIQQQQQQ", kind, 5, 0, 0, 0, 64, 64, alignment)
                for kind, alignment in segments]
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, machine, 1, 0, 64, 0, 0, 64, 56,
@@ -55,7 +55,7 @@ def elsewhere(tmp_path):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(here.real(path), copy)
     for name in {path.name for path in (tmp_path / "usr").iterdir()}:
-        # Absolute links of a system lead into its own folders, and not into this machine's.
+        # Absolute links of a system lead into its own folders, not into this machine's.
         (tmp_path / name).symlink_to(f"/usr/{name}")
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""The installed plugin: the README's commands, its process, disabling and enabling."""
+"""Tests the installed plugin: the commands in the README, its process, disabling and enabling."""
 
 import contextlib
 import hashlib
@@ -62,7 +62,7 @@ def test_health_tells_what_the_tarball_is_made_of(host):
     assert {"e2fsprogs", "xfsprogs", "ca-certificates"} <= {*told}
     licences = {f"/usr/share/doc/{name}/copyright" for name in told}
     assert licences | {"/usr/share/common-licenses/GPL-2"} <= files
-    # Each file is the daemon's own, or of a component, or tells of one.
+    # Each file belongs to the daemon or to a component, or describes a component.
     listed = {file for component in contents for file in component["files"]}
     unlisted = files - listed - {"config.json", f"/bin/{PLUGIN}", f"/etc/{PLUGIN}/build"}
     assert [file for file in unlisted if not file.startswith("/usr/share/")] == []
@@ -113,7 +113,7 @@ def test_the_debug_build_also_logs_to_a_file_on_the_host(host, tmp_path):
         tar.extractall(tmp_path / "plugin")
     config = json.loads((tmp_path / "plugin" / "config.json").read_text())
     assert [m["source"] for m in config["mounts"] if m["name"] == "log"] == ["/var/log"]
-    # Docker 20.10 refuses a second plugin whose root file system is the same to the byte.
+    # Docker 20.10 rejects a second plugin with a byte-identical root file system.
     (tmp_path / "plugin" / "rootfs" / "etc" / "debug").touch()
     for command in adapting_commands(tmp_path / "plugin"):
         host.shell(command)
@@ -134,7 +134,7 @@ def test_an_idle_daemon_has_one_thread(host):
 
 
 def test_the_plugin_pins_no_container_s_file_system(host):
-    """It sees the host's /var/lib, in which Docker has its containers' file systems mounted."""
+    """It sees the host's /var/lib, where Docker mounts the file systems of containers."""
     host.engine.docker("plugin", "disable", "--force", PLUGIN)
     sleep = ["run", "--detach", "--init", "--network", "none", "box", "sleep", "600"]
     containers = [host.engine.docker(*sleep).stdout.strip()]

@@ -1,4 +1,4 @@
-"""What cannot be done: a clear error in docker's own output, and nothing is changed."""
+"""Tests what is rejected: a clear error in docker's own output, and nothing is changed."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ from host import HERE, PLUGIN
 
 @pytest.fixture
 def refused(host):
-    """Runs docker, which must fail with words that say why, and change nothing in EC2 or here."""
+    """Runs docker, which must fail with an error that says why, and change nothing in EC2 or here."""
     def check(*arguments, words):
         # What earlier tests have used is detached in the background.
         host.simulator.wait_until(nothing_attached, what="the end of earlier detachments")

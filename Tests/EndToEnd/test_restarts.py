@@ -1,5 +1,5 @@
-"""The plugin or dockerd ends under a running container: the container goes on where Docker lets it,
-what it wrote stays, and in the end the volume is given back."""
+"""Ends the plugin or dockerd under a running container: the container continues if Docker lets it,
+its data stays, and in the end the volume is released."""
 
 import concurrent.futures
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 import engine
 from host import PLUGIN, readme_commands
 
-# A line every few milliseconds, each on the disk before the next: what a container may count on.
+# A line every few milliseconds, each on disk before the next: data that a container can rely on.
 WRITER = ("n=$(cat /data/log 2>/dev/null | wc -l); "
           "while :; do n=$((n+1)); echo $n >> /data/log; sync /data/log; usleep 20000; done")
 
@@ -31,7 +31,7 @@ def wait_until(condition, timeout=60, what="it"):
 
 
 class Writer:
-    """A container that writes on and on."""
+    """A container that writes continuously."""
 
     def __init__(self, host, volume, *options):
         self.host, self.volume = host, volume
@@ -47,11 +47,11 @@ class Writer:
             "inspect", "--format", "{{.State.Pid}}", self.id).stdout)
 
     def wait_for_more(self, than=0):
-        """Until it has written another line than these; how many there are then."""
+        """Waits until it has written more lines than these; returns their number."""
         return wait_until(lambda: (n := self.lines()) > than and n, what="another line")
 
     def remove(self):
-        """Ends it; then the volume is given back, and each of its lines is there."""
+        """Stops it; then the volume is released, and contains each of its lines."""
         self.host.engine.docker("rm", "--force", self.id)
         given_back(self.host, self.volume)
         text = self.host.run(self.volume, "cat /data/log")
@@ -67,7 +67,7 @@ def given_back(host, volume):
 
 
 def wait_for_plugin(host, but_not=None):
-    """Until a process other than `but_not` is the plugin and answers."""
+    """Waits until a process other than `but_not` is the plugin and answers."""
     def answers():
         process = host.engine.plugin_process()
         if process == but_not:
@@ -98,7 +98,7 @@ def test_a_plugin_killed_under_a_container_comes_back_and_loses_nothing(host, ne
     before = writer.lines()
     os.kill(plugin, signal.SIGKILL)
     wait_for_plugin(host, but_not=plugin)
-    # It is neither unmounted nor given back while the container has it, also after the linger.
+    # It is neither unmounted nor released while the container has it, even after the linger.
     writer.wait_for_more(writer.wait_for_more(before))
     assert host.mounts(writer.volume) != []
     assert writer.process() == process
@@ -177,7 +177,7 @@ def test_a_container_lives_through_disabling_and_enabling_by_force(host, new_vol
 
 
 def start_and_wait_for_attach(host, volume):
-    """A container that is being started, once EC2 has been asked to attach its volume."""
+    """A container that is being started; EC2 has already been asked to attach its volume."""
     run = host.engine.start_docker(
         "run", "--rm", "--network", "none", "-v", f"{volume}:/data", "box", "true")
     wait_until(lambda: host.simulator.calls("AttachVolume") == 1)
@@ -185,7 +185,7 @@ def start_and_wait_for_attach(host, volume):
 
 
 def mount_without_docker(host, volume):
-    """A Mount whose Unmount a dockerd that died would owe."""
+    """A Mount whose Unmount a crashed dockerd would owe."""
     with contextlib.closing(engine.UnixConnection(host.socket(), timeout=60)) as connection:
         connection.request(
             "POST", "/VolumeDriver.Mount", json.dumps({"Name": volume, "ID": "owed"}))
@@ -238,7 +238,7 @@ def said(host, *words):
 
 
 def test_an_upgrade_from_a_tarball_keeps_what_there_is(host, new_volume):
-    """The plugin's folder goes, with all that is mounted in it. What the plugin knows stays."""
+    """Removes the plugin's folder with all its mounts. What the plugin knows stays."""
     named, left = new_volume(content="xfs"), new_volume()
     writer = Writer(host, new_volume(content="ext4"))
     host.create("alias", "-o", f"volume-id={named}", "-o", "read-only=true")
@@ -255,11 +255,11 @@ def test_an_upgrade_from_a_tarball_keeps_what_there_is(host, new_volume):
         host.engine.docker("volume", "ls", "--quiet").stdout.split())
     given_back(host, left)
     assert host.simulator.calls("AttachVolume") == 0
-    # The container that lives holds its volume, which nobody counts.
+    # The running container holds its volume, which nobody counts.
     wait_until(lambda: said(host, writer.volume, "not given back yet", "some mount namespace"))
     assert host.simulator.volume(writer.volume)["state"] == "in-use"
     writer.wait_for_more(before)
-    # Another one joins it, and its file system is not repaired meanwhile, though not unmounted.
+    # Another one joins it; its file system is not repaired meanwhile, although it was not unmounted.
     assert int(host.run(writer.volume, "tail -n 1 /data/log")) > before
     assert host.run("alias", "touch /data/file 2>&1 || true").endswith("Read-only file system\n")
     assert host.run(left, "cat /data/file") == "kept\n"
@@ -282,7 +282,7 @@ def test_a_second_version_enabled_beside_the_first_is_told_so(host, new_volume):
             "plugin", "ls", "--filter", "enabled=true", "--format", "{{.Name}}").stdout.split()
         assert enabled == [f"{PLUGIN}:latest"]
         assert [line for line in host.engine.plugin_log() if "does not start" in line
-                and "another daemon has it" in line and "docker plugin disable" in line]
+                and "another daemon uses it" in line and "docker plugin disable" in line]
     finally:
         host.engine.docker("plugin", "rm", "--force", "second")
     assert host.engine.plugin_process() == plugin
@@ -309,7 +309,7 @@ def test_a_plugin_ended_in_the_middle_of_a_mount_ends_by_itself(host, new_volume
             assert not ending.done()
             ending.result()
         # SIGKILL would not have let it say so.
-        assert host.engine.plugin_log()[-1].endswith("ended")
+        assert host.engine.plugin_log()[-1].endswith("stopped")
         again(host)
         run.communicate(timeout=60)
         assert host.run(volume, "echo there") == "there\n"

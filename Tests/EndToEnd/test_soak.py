@@ -1,6 +1,6 @@
-"""Many short uses of a few volumes on two instances, each with a Docker Engine and the plugin, while
-EC2 fails now and then: nothing is lost, nothing is left. POLARITY_SOAK=1 plays 500 rounds, else a
-few, or POLARITY_ROUNDS; POLARITY_SEED makes others.
+"""Uses a few volumes many times, each time shortly, on two instances with a Docker Engine and the
+plugin, while EC2 fails now and then: nothing is lost, and nothing is left behind. POLARITY_SOAK=1
+plays 500 rounds, otherwise a few or POLARITY_ROUNDS; POLARITY_SEED varies them.
 """
 
 import collections
@@ -22,7 +22,7 @@ from host import ELSEWHERE, Instance
 ROUNDS = int(os.environ.get("POLARITY_ROUNDS", 500 if os.environ.get("POLARITY_SOAK") else 24))
 SEED = int(os.environ.get("POLARITY_SEED", "3"))
 WORKERS = 4
-# A round that EC2's faults make fail is tried again, as ECS does with a task.
+# A round that fails because of EC2's faults is repeated, as ECS does with a task.
 TRIES = 8
 # 5 % in all, and no two of them in step.
 FAULTS = [dict(probability=0.007, kind="error", code="RequestLimitExceeded", status=503),
@@ -57,7 +57,7 @@ def use(host, volume, line, log):
     finally:
         # Also one that could not be started.
         docker("rm", "--force", name, check=False)
-    # It goes on being given back after it was forgotten.
+    # It is still being released after it was forgotten.
     docker("volume", "rm", volume)
 
 
@@ -114,7 +114,7 @@ class Soak:
             raise AssertionError(f"{volume} could not be used in {TRIES} tries") from last
 
     def wait_until_settled(self, timeout=60):
-        """All volumes given back, and the daemons asleep: their resources then."""
+        """Waits until all volumes are released and the daemons are idle; returns their resources."""
         for volume in self.volumes:
             self.simulator.wait_for_volume(volume, "available", timeout)
         deadline = time.monotonic() + timeout
@@ -168,7 +168,7 @@ def test_volumes_used_over_and_over_lose_and_leak_nothing(host, instances, new_v
         check_nothing_is_left(instance, soak.volumes)
     assert [path for volume in soak.volumes for path in loop_devices(host, volume)] == []
     for (files, _, memory), (files_late, _, memory_late) in zip(early, late):
-        # A kept connection to EC2 may have gone or come.
+        # A kept connection to EC2 may have been opened or closed.
         assert files_late <= files + 2
         assert memory_late <= memory + 2048
 

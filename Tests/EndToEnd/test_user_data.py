@@ -1,4 +1,4 @@
-"""The example's user data and its AMI step are run, with Docker's real engine and without AWS: `aws`
+"""Runs the example's user data and its AMI step, with a real Docker Engine and without AWS: `aws`
 copies a file, or fails."""
 
 import dataclasses
@@ -22,7 +22,7 @@ def plain(_):
 
 
 def cloudformation(values):
-    """What Fn::Sub makes of the template's user data."""
+    """The template's user data after Fn::Sub."""
     template = (EXAMPLES / "cloudformation.yaml").read_text(encoding="utf-8")
     block = re.search(r"Fn::Base64: !Sub \|\n((?: {12}.*\n|\n)+)", template)[1]
     names = {"Cluster": "cluster", "Bucket": "bucket", "Sha256": "sha256", "Settings": "settings"}
@@ -32,7 +32,7 @@ def cloudformation(values):
 
 
 def terraform(values):
-    """What the expression in the launch template is worth."""
+    """The value of the expression in the launch template."""
     text = (EXAMPLES / "terraform" / "main.tf").read_text(encoding="utf-8")
     block = re.search(r'user_data = base64encode\(join\("\\n", \[\n(.*?)\n  \]\)\)', text, re.DOTALL)[1]
     assert block.splitlines()[-1].strip() == 'file("${path.module}/../user-data.sh"),'
@@ -186,7 +186,7 @@ def test_the_ami_step_installs_the_plugin_once(boot):
     sums = boot.folder / "SHA256SUMS"
     sums.write_text(f"{'0' * 64}  {NAME}\n")
     failed = boot.bash(script)
-    assert failed.returncode != 0 and "is not the file that SHA256SUMS tells of" in failed.stderr
+    assert failed.returncode != 0 and "does not match SHA256SUMS" in failed.stderr
     assert boot.plugins() == []
     sums.write_text(f"{'0' * 64}  other.tar.gz\n{boot.sha256}  {NAME}\n")
     for _ in range(2):

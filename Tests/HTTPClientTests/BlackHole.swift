@@ -1,7 +1,7 @@
 import Glibc
 
 /// A port of a loopback address on which connections neither succeed nor fail: its queue is full,
-/// and the kernel drops what else comes.
+/// and the kernel drops further packets.
 final class BlackHole: Sendable {
     private let descriptors: [Int32]
     let port: UInt16

@@ -27,7 +27,7 @@ func serverContext() throws -> TLSContext {
 }
 
 extension HTTPClient {
-    /// The body of the answer to a GET, with plenty of time.
+    /// The body of the response to a GET, with plenty of time.
     func get(
         _ origin: Origin, _ target: String = "/", bodyMax: Int = 1 << 20
     ) async throws -> String {
@@ -56,13 +56,14 @@ extension HTTPClient {
 
 struct Unexpected: Error { var description: String }
 
-/// How long a test waits for what has to come. It tells a hang from a slow machine, nothing else.
+/// How long a test waits for something that must happen. It only distinguishes a hang from a slow
+/// machine.
 let patience: Duration = .seconds(120)
 
 var soon: Instant { RingActor.ring.now + patience }
 
 extension HTTPClient.TimeLimits {
-    /// Limits that no machine is slow enough to reach, but for the one that is set.
+    /// Limits that even a slow machine does not reach, except for the one that is set.
     static func patient(
         _ limit: WritableKeyPath<Self, Duration>? = nil, _ duration: Duration = patience
     ) -> Self {

@@ -8,7 +8,7 @@ import Testing
 /// From a name to a connection.
 @Suite(.timeLimit(.minutes(5))) struct ConnectTests {
     @Test func `a dead address leaves time for the next one`() async throws {
-        // Both addresses are this machine's, so their order is the name server's.
+        // Both addresses belong to this machine, so the name server determines their order.
         let names = try NameServer(["api.test": [[127, 0, 0, 2], [127, 0, 0, 1]]])
         defer { names.stop() }
         try await onRing {
@@ -21,13 +21,13 @@ import Testing
                 limits: .patient(\.connect, .seconds(6)))
             let start = RingActor.ring.now
             #expect(try await client.get(origin(.https, "api.test", server.port)) == "hello")
-            // The dead one was tried, and had half of the time that connecting may take: with all
-            // of it the answer would be an error.
+            // The dead one was tried with half of the time for connecting: with all of it, the
+            // request would fail.
             #expect(RingActor.ring.now - start > .milliseconds(2900))
         }
     }
 
-    @Test func `a refused address is followed by the next at once`() async throws {
+    @Test func `after a refused address the next one is tried at once`() async throws {
         let names = try NameServer(["api.test": [[127, 0, 0, 2], [127, 0, 0, 1]]])
         defer { names.stop() }
         try await onRing {
@@ -39,7 +39,7 @@ import Testing
         }
     }
 
-    @Test func `an IPv6 address is tried as one`() async throws {
+    @Test func `an IPv6 address is used as such`() async throws {
         try await onRing {
             let listener = try Listener(address: .ipv6(.loopback, port: 0))
             let port = listener.port
@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    @Test func `an unknown host is said to be`() async throws {
+    @Test func `the error says that a host is unknown`() async throws {
         let names = try NameServer([:])
         defer { names.stop() }
         try await onRing {
@@ -58,13 +58,13 @@ import Testing
             #expect(failure.reason == .unknownHost)
             #expect(!failure.mayHaveReachedServer)
             #expect(
-                failure.found == "https://nobody.test: no address of nobody.test is known: "
+                failure.found == "https://nobody.test: nobody.test cannot be resolved: "
                     + "Domain name not found")
         }
     }
 
     @Test(arguments: ["", "a b", "a..b", "-\0", "host/path", "user@host", "[::1]", "ho:st"])
-    func `what is no host makes no origin`(host: String) {
+    func `text that is not a host is rejected`(host: String) {
         #expect(Origin(.https, host: host) == nil)
     }
 

@@ -37,7 +37,7 @@ import Testing
         }
     }
 
-    @Test func `a cancelled request that waited leaves its place to others`() async throws {
+    @Test func `a cancelled waiting request leaves its slot to others`() async throws {
         try await onRing {
             let server = try ScriptedServer { peer in
                 guard try await peer.request()?.hasPrefix("GET /fast") == true else {
@@ -78,14 +78,14 @@ import Testing
             let otherOrigin = try origin(.http, "127.0.0.1", other.port)
             let origin = try origin(scheme, "localhost", server.port)
             for round in 1...3 {
-                // POST: it must be found out before the request is sent.
+                // POST: this must be detected before the request is sent.
                 let response = try await client.send(
                     HTTPRequest(method: "POST", target: "/"), to: origin, by: soon)
                 #expect(response.status == 200)
                 await server.settle()
                 #expect(server.connections == round)
-                // The kernel may still have the end of the connection on the way: it comes before
-                // what is sent later.
+                // The end of the connection may still be in transit in the kernel: it arrives
+                // before anything sent later.
                 _ = try await client.get(otherOrigin)
             }
             if scheme == .https { #expect(client.statistics.resumedHandshakes == 2) }
@@ -130,7 +130,7 @@ import Testing
         }
     }
 
-    @Test func `a new connection that breaks is no reason to send again`() async throws {
+    @Test func `a request on a new connection that breaks is not sent again`() async throws {
         try await onRing {
             let server = try ScriptedServer { _ = try await $0.request() }
             defer { server.stop() }
@@ -142,7 +142,7 @@ import Testing
         }
     }
 
-    @Test func `a connection with bytes that nobody asked for is not used again`() async throws {
+    @Test func `a connection with unexpected bytes is not reused`() async throws {
         try await onRing {
             let server = try ScriptedServer { peer in
                 _ = try await peer.request()

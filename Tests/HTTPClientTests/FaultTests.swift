@@ -6,9 +6,9 @@ import TLS
 import TestSupport
 import Testing
 
-/// What servers do wrong, and how it is told.
+/// What servers do wrong, and how it is reported.
 @Suite(.timeLimit(.minutes(5))) struct FaultTests {
-    /// How a GET fails on a server that answers so.
+    /// The error of a GET from a server that answers in this way.
     private func failure(
         _ scheme: Origin.Scheme = .http, bodyMax: Int = 1 << 20,
         limits: HTTPClient.TimeLimits = .patient(), _ script: @escaping ScriptedServer.Script
@@ -58,7 +58,8 @@ import Testing
         #expect(failure.found.contains("3000 ms: receiving the answer"))
     }
 
-    @Test func `a server that does not shake hands is given up on`() async throws {
+    @Test func `the client gives up on a server that does not complete the handshake`() async throws
+    {
         let limits = HTTPClient.TimeLimits.patient(\.handshake, .milliseconds(200))
         try await onRing {
             let server = try ScriptedServer { try await $0.linger() }
@@ -67,7 +68,7 @@ import Testing
                 .failure(origin(.https, "localhost", server.port))
             #expect(failure.reason == .timedOut)
             #expect(!failure.mayHaveReachedServer)
-            #expect(failure.found.contains("shaking hands"))
+            #expect(failure.found.contains("performing the TLS handshake"))
         }
     }
 
@@ -90,7 +91,7 @@ import Testing
         }
     }
 
-    @Test func `a closed port is said to be one`() async throws {
+    @Test func `the error says that a port is closed`() async throws {
         try await onRing {
             let server = try ScriptedServer { _ in }
             let port = server.port
@@ -153,7 +154,7 @@ import Testing
         }
     }
 
-    @Test func `a body that ends with the connection is taken only if nothing was cut`()
+    @Test func `a body that ends with the connection is accepted only if complete`()
         async throws
     {
         try await onRing {
@@ -181,12 +182,12 @@ import Testing
     }
 
     @Test(arguments: ["SSH-2.0-OpenSSH_9.2\r\n\r\n", "HTTP/2 200\r\n\r\n", "\0\0\0\r\n\r\n"])
-    func `what is no HTTP answer is refused`(text: String) async throws {
+    func `a response that is not HTTP is rejected`(text: String) async throws {
         let failure = try await failure { try await $0.serve(text) }
         #expect(failure.reason == .malformedResponse)
     }
 
-    @Test func `a request that cannot go on the wire is refused unsent`() async throws {
+    @Test func `an invalid request is rejected without being sent`() async throws {
         try await onRing {
             let client = try makeClient()
             let request = HTTPRequest(
@@ -207,7 +208,7 @@ import Testing
             let failure = try await client.failure(origin(.https, "localhost", server.port))
             #expect(failure.reason == .tls)
             #expect(!failure.mayHaveReachedServer)
-            #expect(failure.found.contains("the certificate of localhost is refused"))
+            #expect(failure.found.contains("the certificate of localhost was rejected"))
         }
     }
 

@@ -67,7 +67,7 @@ import Testing
         }
     }
 
-    @Test func `Python's chunks are put together`() async throws {
+    @Test func `Python's chunks are joined`() async throws {
         let (tool, port) = try python()
         defer { tool.stop() }
         try await onRing {

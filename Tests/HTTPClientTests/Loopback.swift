@@ -23,7 +23,7 @@ final class SilentPort: Sendable {
     }
 }
 
-/// Binds a socket to an address and says to which port; nil with `errno` when that fails.
+/// Binds a socket to an address and returns the port; nil with `errno` on failure.
 func bindToLoopback(
     _ descriptor: Int32, address: UInt32 = 0x7f00_0001, port: UInt16 = 0
 ) -> UInt16? {
@@ -40,7 +40,7 @@ func bindToLoopback(
     return isBound ? UInt16(bigEndian: name.sin_port) : nil
 }
 
-/// A name that /etc/hosts has beside localhost, in lower case.
+/// A name in /etc/hosts other than localhost, in lower case.
 func nameInHostsFile() -> String? {
     let text = (try? String(contentsOfFile: "/etc/hosts", encoding: .utf8)) ?? ""
     return text.split(separator: "\n").lazy

@@ -31,10 +31,10 @@ final class NameServer: Sendable {
         pthread_detach(thread)
     }
 
-    /// What c-ares takes as a list of servers.
+    /// The list of servers in c-ares's format.
     var servers: String { "127.0.0.1:\(port)" }
 
-    /// The names that were asked for, with the type: `api.test 28`.
+    /// The requested names, with their type: `api.test 28`.
     var questions: [String] { asked.withLock { $0 } }
 
     func stop() { shutdown(descriptor, Int32(SHUT_RDWR)) }
@@ -58,7 +58,7 @@ final class NameServer: Sendable {
         }
     }
 
-    /// RFC 1035, section 4: the header, the question as it came, an answer for each address.
+    /// RFC 1035, section 4: the header, the unchanged question, an answer per address.
     private func answer(to query: [UInt8]) -> [UInt8] {
         var labels: [String] = []
         var position = 12

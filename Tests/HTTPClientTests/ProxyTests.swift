@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 @Suite(.timeLimit(.minutes(5))) struct ProxyTests {
-    /// A proxy that carries every tunnel to one port, and notes what it was asked.
+    /// A proxy that connects every tunnel to one port, and records its requests.
     @RingActor
     private final class TestProxy {
         private(set) var requests: [String] = []
@@ -37,7 +37,7 @@ import Testing
             let settings = try ProxySettings(environment: [
                 "HTTPS_PROXY": "http://us%65r:p%40ss@127.0.0.1:\(proxy.port)/"
             ])
-            // The name is the proxy's to resolve.
+            // The proxy resolves the name.
             let client = try makeClient(
                 proxies: settings, resolver: Resolver(servers: "127.0.0.1:1"))
             let origin = try origin(.https, "api.test", 443)
@@ -55,7 +55,9 @@ import Testing
         ("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3\r\n\r\nsad", "HTTP 502"),
         ("this is no proxy\r\n\r\n", "the status line is malformed"), ("", "ended"),
     ])
-    func `a proxy that makes no tunnel is said so`(answer: String, words: String) async throws {
+    func `the error says that a proxy did not create a tunnel`(answer: String, words: String)
+        async throws
+    {
         try await onRing {
             let server = try ScriptedServer { peer in
                 _ = try await peer.request()

@@ -28,7 +28,7 @@ import Testing
     @Test func `the hosts file comes first`() async throws {
         let server = try NameServer([:])
         defer { server.stop() }
-        // A machine without a name of its own there has localhost.
+        // A machine without its own entry there has localhost.
         let name = nameInHostsFile() ?? "localhost"
         #expect(!(try await addresses(of: name, servers: server.servers)).isEmpty)
         #expect(server.questions == [])
@@ -48,14 +48,14 @@ import Testing
         #expect(Set(server.questions) == ["api.test 1", "api.test 28"])
     }
 
-    @Test func `a name that is unknown is said to be`() async throws {
+    @Test func `the error says that a name is unknown`() async throws {
         let server = try NameServer([:])
         defer { server.stop() }
         let failure = await #expect(throws: Resolver.Failure.self) {
             _ = try await addresses(of: "nobody.test", servers: server.servers)
         }
         #expect(
-            failure?.description == "no address of nobody.test is known: Domain name not found")
+            failure?.description == "nobody.test cannot be resolved: Domain name not found")
     }
 
     @Test func `a dead name server is passed over`() async throws {

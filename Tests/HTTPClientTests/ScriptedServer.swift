@@ -4,7 +4,7 @@ import Ring
 import Streams
 import TLS
 
-/// A server that does with each connection what a test says.
+/// A server that handles each connection as a test says.
 @RingActor
 final class ScriptedServer {
     typealias Script = @RingActor @Sendable (Peer) async throws -> Void
@@ -33,7 +33,7 @@ final class ScriptedServer {
         for visit in visits { visit.cancel() }
     }
 
-    /// Returns when everything that the script does with connections so far is done.
+    /// Returns when the script is done with all connections so far.
     func settle() async {
         for visit in visits { await visit.value }
     }
@@ -72,7 +72,7 @@ final class Peer {
         self.number = number
     }
 
-    /// The head of the next request; its body, which a test's is short, is taken too. Nil at the
+    /// The head of the next request; also consumes its body, which is short in tests. Nil at the
     /// end of the connection.
     func request() async throws -> String? {
         while true {
@@ -111,13 +111,14 @@ final class Peer {
         while await stream.isQuiet() { await Task.yield() }
     }
 
-    /// Ends the connection as TLS wants it.
+    /// Ends the connection with a close_notify.
     func close() { stream.close() }
 
     /// Ends the connection without TLS's close_notify; with a reset if there are unread bytes.
     func cut() { socket.close() }
 
-    /// Carries bytes both ways between the client and a port of the loopback: a proxy's tunnel.
+    /// Carries bytes in both directions between the client and a port of the loopback: a proxy's
+    /// tunnel.
     func tunnel(to port: UInt16) async throws {
         let other = ByteStream(try await Socket.connect(to: .ipv4(.loopback, port: port)))
         let back = RingActor.spawn { try await copy(from: other, to: self.stream) }

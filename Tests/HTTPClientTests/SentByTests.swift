@@ -9,9 +9,9 @@ import Testing
     var requests = 0
 }
 
-/// A request that has to be sent by a certain time, or not at all.
+/// A request that must be sent by a certain time or not at all.
 @Suite(.timeLimit(.minutes(5))) struct SentByTests {
-    /// How a request that has to be sent by `latest` fails; nil where it is answered.
+    /// The error of a request that must be sent by `latest`; nil if it is answered.
     @RingActor private func failure(
         of client: HTTPClient, _ origin: Origin, sentBy latest: Instant, isIdempotent: Bool = false
     ) async -> HTTPClientError? {
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test func `nothing is sent again after that time, when a kept connection breaks`()
+    @Test func `after that time nothing is sent again when a kept connection breaks`()
         async throws
     {
         try await onRing {

@@ -1,7 +1,7 @@
 import Base
 import HTTPWire
 
-/// What a parser made of some bytes, in a form that tests compare.
+/// A parser's result for some bytes, in a form that tests compare.
 enum Outcome: Equatable, CustomStringConvertible {
     case requests([Received])
     case refused(Int, after: [Received])
@@ -24,7 +24,7 @@ struct Received: Equatable {
 
 /// Feeds `pieces` one after the other, as a server would, and returns the requests in order.
 ///
-/// `bufferedMax` tells how many bytes had to be kept for the parser at most.
+/// `bufferedMax` is the maximum number of bytes that had to be kept for the parser.
 func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
     var parser = RequestParser()
     var buffer: [UInt8] = []
@@ -58,12 +58,12 @@ func parse(_ bytes: [UInt8]) -> Outcome {
     return parse([bytes[...]], bufferedMax: &bufferedMax)
 }
 
-/// The status that `text` is refused with; nil if it is not refused.
+/// The status with which `text` is rejected; nil if it is accepted.
 func refusal(_ text: String) -> Int? {
     if case .refused(let status, _) = parse(text) { status } else { nil }
 }
 
-/// `bytes` cut at `cuts`, which ascend.
+/// `bytes`, split at the ascending positions `cuts`.
 func pieces(_ bytes: [UInt8], cutAt cuts: [Int]) -> [ArraySlice<UInt8>] {
     let bounds = [0] + cuts + [bytes.count]
     return zip(bounds, bounds.dropFirst()).map { bytes[$0..<$1] }

@@ -42,10 +42,10 @@ let samples = [
         #expect(differing == 0)
     }
 
-    /// Mutates good and bad messages; nothing may trap, what is kept stays within the limits, and
-    /// the pieces a message comes in change nothing.
+    /// Mutates valid and invalid messages: nothing may trap, memory stays within the limits, and
+    /// splitting a message makes no difference.
     @Test(arguments: [1, 2, 3, 4] as [UInt64])
-    func `mutated messages are taken or refused alike whole and in pieces`(seed: UInt64) {
+    func `mutated messages have the same result whole and in pieces`(seed: UInt64) {
         var random = SeededGenerator(seed: seed)
         var refused = 0
         var differing: [[UInt8]] = []
@@ -61,7 +61,7 @@ let samples = [
             if split != whole { differing.append(bytes) }
         }
         #expect(differing.isEmpty, "seed \(seed): \(differing.first ?? [])")
-        // Both outcomes are met often, else the mutations test little.
+        // Both outcomes must be frequent, otherwise the mutations test little.
         #expect((2_000...9_500).contains(refused), "\(refused) of 10000 refused")
     }
 

@@ -15,18 +15,18 @@ private enum Verdict: Equatable {
 }
 
 @Suite struct IndependentParserTests {
-    /// Where this parser refuses what h11 takes, each on purpose.
+    /// Where this parser intentionally rejects what h11 accepts.
     private static let stricter: Set<String> = [
-        // RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end, and 5.2 an obs-fold
-        // for a space. Repeated equal lengths may be refused (RFC 9110 section 8.6).
+        // RFC 9112 section 2.2 lets a recipient accept a bare LF as the end of a line, and 5.2 an
+        // obs-fold as a space. Repeated equal lengths may be rejected (RFC 9110 section 8.6).
         "a line of the head does not end with CRLF",
         "a header field has no valid name",
         "more than one Content-Length",
-        // In chunked bodies h11 takes a bare LF too.
+        // In chunked bodies h11 also accepts a bare LF.
         "a trailer field is malformed",
         "a chunk's size line has a bare CR",
-        "a chunk's size is followed by what is no extension",
-        // h11 takes any version for 1.1, and control characters other than NUL, CR and LF.
+        "a chunk's size is followed by something other than an extension",
+        // h11 treats any version as 1.1, and accepts control characters other than NUL, CR and LF.
         "a header field's value has a control character",
         // Left to the application by h11.
         "the request line has no valid target",
@@ -35,10 +35,10 @@ private enum Verdict: Equatable {
         "Transfer-Encoding leaves the body's end in doubt",
     ]
 
-    /// The case that matters for security: two parsers that both take a message but read it
-    /// differently. What is taken here is taken by h11 with the same parts and the same end.
+    /// The case that matters for security: two parsers that both accept a message but read it
+    /// differently. h11 accepts what is accepted here, with the same parts and the same end.
     @Test(.enabled(if: hasH11, "python3-h11 is not installed"), arguments: [11, 12] as [UInt64])
-    func `what is taken is read as h11 reads it, and refused only for named reasons`(
+    func `accepted requests are parsed as by h11, and rejected only for named reasons`(
         seed: UInt64
     ) throws {
         var random = SeededGenerator(seed: seed)
@@ -54,7 +54,7 @@ private enum Verdict: Equatable {
                 #expect(ours == theirs, "seed \(seed): \(text(message))")
             case (.refused, .taken):
                 let isStricter =
-                    reason.hasSuffix("is not spoken here") || Self.stricter.contains(reason)
+                    reason.hasSuffix("is not supported") || Self.stricter.contains(reason)
                 #expect(isStricter, "seed \(seed): \(text(message)) \(reason)")
             case (.incomplete, .taken):
                 Issue.record("seed \(seed): not complete: \(text(message))")
@@ -120,7 +120,7 @@ private func hasSpaceBeforeExtension(_ message: [UInt8]) -> Bool {
     zip(message, message.dropFirst()).contains { ($0 == 0x20 || $0 == 0x09) && $1 == 0x3B }
 }
 
-/// h11 leaves the absolute form as it is.
+/// h11 keeps the absolute form.
 private func normalised(_ target: String, _ method: String) -> String {
     guard target.lowercased().hasPrefix("http://") else { return target }
     let rest = target.dropFirst(7).drop { $0 != "/" && $0 != "?" }

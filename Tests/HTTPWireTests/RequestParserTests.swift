@@ -10,7 +10,7 @@ let dockerRequest =
     + #"{"Name":"vol-0123456789abcdef0"}"#
 
 @Suite struct RequestParserTests {
-    @Test func `a request of Docker is taken apart`() {
+    @Test func `a request from Docker is parsed`() {
         guard case .requests(let requests) = parse(dockerRequest), let request = requests.first
         else {
             Issue.record("refused")
@@ -39,7 +39,7 @@ let dockerRequest =
     }
 
     @Test(arguments: goodRequests)
-    func `a good request is taken`(text: String, method: String, target: String, body: String) {
+    func `a valid request is accepted`(text: String, method: String, target: String, body: String) {
         guard case .requests(let requests) = parse(text), let request = requests.first else {
             Issue.record("refused: \(parse(text))")
             return
@@ -51,7 +51,7 @@ let dockerRequest =
     }
 
     @Test(arguments: badLines + badFields + badFraming + badChunks)
-    func `a bad request is refused`(text: String, status: Int) {
+    func `an invalid request is rejected`(text: String, status: Int) {
         #expect(refusal(text) == status)
     }
 
@@ -76,7 +76,7 @@ let dockerRequest =
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nConnection: close\r\n\r\n", false),
         ("GET / HTTP/1.0\r\n\r\n", false),
     ])
-    func `a connection carries on unless a client says close or speaks 1.0`(
+    func `a connection stays open unless a client says close or speaks 1.0`(
         text: String, keepsAlive: Bool
     ) {
         guard case .requests(let requests) = parse(text) else {
@@ -86,7 +86,7 @@ let dockerRequest =
         #expect(requests.map(\.keepsAlive) == [keepsAlive])
     }
 
-    @Test func `a head as large as the limit is taken, one byte more is not`() {
+    @Test func `a head as large as the limit is accepted, one byte more is not`() {
         func head(_ size: Int) -> String {
             let rest = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n"
             return "GET / HTTP/1.1\r\nHost: a\r\nX: "
@@ -102,7 +102,7 @@ let dockerRequest =
         #expect(refusal("GET /\(target) HTTP/1.1\r\nHost: a\r\n\r\n") == 414)
     }
 
-    @Test func `as many fields as the limit are taken, one more is not`() {
+    @Test func `as many fields as the limit are accepted, one more is not`() {
         func head(_ count: Int) -> String {
             "GET / HTTP/1.1\r\nHost: a\r\n" + String(repeating: "X: 1\r\n", count: count - 1)
                 + "\r\n"
@@ -111,7 +111,7 @@ let dockerRequest =
         #expect(refusal(head(Limit.requestHeadersMax + 1)) == 431)
     }
 
-    @Test func `bodies as large as the limit are taken`() {
+    @Test func `bodies as large as the limit are accepted`() {
         let body = String(repeating: "x", count: Limit.requestBodyMax)
         #expect(refusal(framed("Content-Length: \(body.utf8.count)\r\n") + body) == nil)
         let half = String(repeating: "x", count: Limit.requestBodyMax / 2)
@@ -130,7 +130,7 @@ let dockerRequest =
         #expect(refusal(chunked("0\r\n\(trailer)\(trailer)\r\n")) == 431)
     }
 
-    @Test func `an expected 100 is awaited until it is sent or the body comes`() throws {
+    @Test func `an expected 100 is awaited until it is sent or the body arrives`() throws {
         let head = Array(framed("Content-Length: 2\r\nExpect: 100-Continue\r\n").utf8)
         var parser = RequestParser()
         #expect(try parser.parse(head.span).consumed == head.count)
@@ -149,13 +149,13 @@ let dockerRequest =
         "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
         "POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
     ])
-    func `100 is not sent for no body, nor to a client of 1.0`(text: String) throws {
+    func `100 is sent neither without a body nor to a client of 1.0`(text: String) throws {
         var parser = RequestParser()
         _ = try parser.parse(Array(text.utf8).span)
         #expect(!parser.awaitsContinue)
     }
 
-    @Test func `path and query are told apart`() {
+    @Test func `path and query are separated`() {
         let request = HTTPRequest(method: "GET", target: "/a/b?c=d?e")
         #expect(request.path == "/a/b")
         #expect(request.query == "c=d?e")

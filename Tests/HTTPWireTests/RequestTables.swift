@@ -1,6 +1,6 @@
-/// Requests that are taken: their bytes, and the method, target and body to be found.
+/// Requests that are accepted: their bytes, and the expected method, target and body.
 let goodRequests: [(text: String, method: String, target: String, body: String)] = [
-    // Host may be empty: Docker Engine 20.10 sends it so.
+    // Host may be empty: Docker Engine 20.10 sends it that way.
     ("POST /Plugin.Activate HTTP/1.1\r\nHost: \r\n\r\n", "POST", "/Plugin.Activate", ""),
     ("GET / HTTP/1.0\r\n\r\n", "GET", "/", ""),
     ("GET / HTTP/1.9\r\nHost: a\r\n\r\n", "GET", "/", ""),
@@ -26,7 +26,7 @@ let goodRequests: [(text: String, method: String, target: String, body: String)]
     ),
 ]
 
-/// Request lines that are refused, and the status.
+/// Request lines that are rejected, and the status.
 let badLines: [(text: String, status: Int)] = [
     ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
     ("GET /\r\nHost: a\r\n\r\n", 400),
@@ -57,7 +57,7 @@ let badLines: [(text: String, status: Int)] = [
     ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
 ]
 
-/// Header fields that are refused, and the status.
+/// Header fields that are rejected, and the status.
 let badFields: [(text: String, status: Int)] = [
     ("GET / HTTP/1.1\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
@@ -80,7 +80,7 @@ let badFields: [(text: String, status: Int)] = [
     ("GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
 ]
 
-/// Heads that leave the body's end in doubt or make it too long.
+/// Heads that make the body's end ambiguous or its length too large.
 let badFraming: [(text: String, status: Int)] = [
     (framed("Content-Length: 1\r\nContent-Length: 2\r\n") + "ab", 400),
     (framed("Content-Length: 1\r\nContent-Length: 1\r\n") + "a", 400),
@@ -106,7 +106,7 @@ let badFraming: [(text: String, status: Int)] = [
     (framed("Content-Length: 18446744073709551617\r\n"), 413),
 ]
 
-/// Chunked bodies that are refused.
+/// Chunked bodies that are rejected.
 let badChunks: [(text: String, status: Int)] = [
     (chunked("\r\n"), 400),
     (chunked(";x\r\n"), 400),

@@ -2,7 +2,7 @@ import Base
 import HTTPWire
 import Testing
 
-/// What a response came to: its status and body, or why there is none.
+/// The result of a response: its status and body, or why there is none.
 private enum Answer: Equatable {
     case response(Int, String, keepsAlive: Bool, leftOver: Int)
     case failed(HTTPWireError.Kind)
@@ -105,24 +105,26 @@ private let badResponses: [(text: String, kind: HTTPWireError.Kind)] = [
 
 @Suite struct ResponseParserTests {
     @Test(arguments: goodResponses)
-    fileprivate func `a good response is taken, wherever it is cut`(text: String, answer: Answer) {
+    fileprivate func `a valid response is accepted, however it is split`(
+        text: String, answer: Answer
+    ) {
         for cut in 0...text.utf8.count { #expect(receive(text, cutAt: cut) == answer) }
     }
 
     @Test(arguments: badResponses)
-    fileprivate func `a bad or truncated response is refused`(
+    fileprivate func `an invalid or truncated response is rejected`(
         text: String, kind: HTTPWireError.Kind
     ) {
         #expect(receive(text) == .failed(kind))
         #expect(receive(text, cutAt: text.utf8.count / 2) == .failed(kind))
     }
 
-    @Test func `the answer to HEAD has no body whatever its length says`() {
+    @Test func `the response to HEAD has no body, whatever its length says`() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
         #expect(receive(text, method: "HEAD") == got(200, ""))
     }
 
-    @Test func `a tunnel's bytes are left to it, a refused tunnel has a body`() {
+    @Test func `a tunnel's bytes are not parsed, a refused tunnel has a body`() {
         #expect(
             receive("HTTP/1.1 200 OK\r\n\r\nabc", method: "CONNECT") == got(200, "", leftOver: 3))
         let refused = "HTTP/1.1 403 No\r\nContent-Length: 1\r\n\r\na"

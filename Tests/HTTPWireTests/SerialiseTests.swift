@@ -30,7 +30,7 @@ private func text(_ request: HTTPRequest, host: String = "h") throws -> String {
                 == "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     }
 
-    @Test func `HEAD is told the length and sent no body`() throws {
+    @Test func `the response to HEAD has the length but no body`() throws {
         let response = HTTPResponse(status: 200, body: Array("ab".utf8))
         #expect(
             try text(response, method: "HEAD") == "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
@@ -81,7 +81,7 @@ private func text(_ request: HTTPRequest, host: String = "h") throws -> String {
                 == "POST /?a HTTP/1.1\r\nHost: h\r\nX: 1\r\nContent-Length: 2\r\n\r\nab")
     }
 
-    @Test func `a request's own Host is the one`() throws {
+    @Test func `a request's own Host is used`() throws {
         let request = HTTPRequest(method: "GET", target: "/", headers: ["host": "x"])
         #expect(try text(request) == "GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     }

@@ -26,7 +26,7 @@ THIS_MACHINE = "10.0.2.2"
 CA_FILE = "/var/lib/ec2-simulator.pem"
 # Emulated processors are slow, and two guests and the simulator may share as many real ones.
 PATIENCE_SECONDS = 240
-# A line every few milliseconds, each on the disk before the next: what a container may count on.
+# A line every few milliseconds, each on disk before the next: data that a container can rely on.
 WRITER = ("n=$(cat /data/log 2>/dev/null | wc -l); "
           "while :; do n=$((n+1)); echo $n >> /data/log; sync /data/log; usleep 50000; done")
 
@@ -160,7 +160,8 @@ class Host:
             server.server_close()
 
     def install(self, unpack=True):
-        """The README's commands, with the settings that lead the plugin to the simulator."""
+        """Runs the commands in the README, with the settings that connect the plugin to the
+        simulator."""
         for command in readme_commands("docker plugin create"):
             if command.startswith("docker plugin enable"):
                 self._set({

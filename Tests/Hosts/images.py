@@ -1,8 +1,8 @@
-"""The guests' disks and kernels, made of Debian's packages and kept in .build/hosts.
+"""Builds the guests' disks and kernels from Debian packages, and keeps them in .build/hosts.
 
-An image is a Debian release, which brings the Docker Engine, with a kernel of the same or another
-release. A release is downloaded and unpacked once, in a minute or two, and kept as a tar; an image of it
-with a kernel takes seconds.
+An image consists of a Debian release, which provides the Docker Engine, and a kernel of the same or
+another release. A release is downloaded and unpacked once, in a minute or two, and kept as a tar;
+making an image of it with a kernel takes seconds.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from simulator import ROOT
 
 CACHE = ROOT / ".build" / "hosts"
 DISK_MIB = 4096  # sparse
-# The root is a partition that is known by this: which NVMe disk comes first is chance on newer kernels,
-# where volumes are attached at the start.
+# The root partition is identified by this: if volumes are attached at the start, newer kernels number
+# NVMe disks at random.
 ROOT_PARTITION = "7c1f2c1e-5f0b-4c5e-9d1e-3b0a4de00001"
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "sed",
             "tar", "gzip", "mount", "util-linux", "procps", "kmod", "iproute2", "curl",
             "busybox-static", "qemu-guest-agent", "docker.io", "e2fsprogs", "xfsprogs"]
-# Releases whose docker.io leaves the command to another package.
+# Releases whose docker.io has the command in another package.
 SPLIT_CLIENT = {"trixie", "sid"}
-# It has sid's key too, which is not among those that apt trusts by itself.
+# It also contains sid's key, which apt does not trust by default.
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SKIPPED = ["doc", "man", "info", "locale", "perl", "zoneinfo", "bash-completion", "i18n"]
 QEMU = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
@@ -44,7 +44,7 @@ class Image:
 
 
 def image(release, kernel_release, architecture="amd64"):
-    """The image of a Debian release with the cloud kernel of `kernel_release`; made where missing."""
+    """The image of a Debian release with the cloud kernel of `kernel_release`; made if missing."""
     kernel, modules, version = _kernel(kernel_release, architecture)
     root = _root(release, architecture)
     name = f"{release}-{version}-"
@@ -77,7 +77,7 @@ def _make_disk(disk, tree):
 
 
 def qemu(architecture):
-    """The QEMU whose NVMe controllers are EBS's."""
+    """The QEMU whose NVMe controllers look like those of EBS."""
     program = shutil.which(QEMU[architecture])
     if program is None:
         raise FileNotFoundError(f"no {QEMU[architecture]}: make test-hosts installs it")
@@ -95,8 +95,8 @@ def qemu(architecture):
 
 
 def _root(release, architecture):
-    """Only unpacked: no package's script is run, so it needs no emulator. The guest's init does
-    without what those would make."""
+    """Packages are only unpacked; none of their scripts run, so no emulator is needed. The guest's
+    init does not need what the scripts would create."""
     packages = PACKAGES + (["docker-cli"] if release in SPLIT_CLIENT else [])
     tar = CACHE / f"{release}-{architecture}-{_digest(packages)}.tar"
     if not tar.exists():
@@ -106,7 +106,7 @@ def _root(release, architecture):
                  f"--architectures={architecture}", f"--include={','.join(packages)}",
                  "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
                  '--aptopt=APT::Install-Recommends "false"',
-                 # A mirror may be older than what Debian's Release files are good for.
+                 # A mirror may be older than the validity of Debian's Release files.
                  '--aptopt=Acquire::Check-Valid-Until "false"',
                  release, folder / "root.tar", *_sources(release))
             os.replace(folder / "root.tar", tar)
@@ -114,14 +114,15 @@ def _root(release, architecture):
 
 
 def _furnish(tree, architecture):
-    """What the packages' scripts would do, as far as it matters here, and the guest's own files."""
+    """Does what the packages' scripts would do, as far as it matters here, and adds the guest's own
+    files."""
     for name in ("passwd", "group"):
         shutil.copy(tree / f"usr/share/base-passwd/{name}.master", tree / "etc" / name)
     if not (tree / "usr/bin/sh").exists():
         (tree / "usr/bin/sh").symlink_to("dash")
     for folder in ("proc", "sys", "dev", "run", "tmp", "etc/docker", "var/lib/docker"):
         (tree / folder).mkdir(parents=True, exist_ok=True)
-    # docker.io's and busybox's programs look for their sockets there.
+    # The programs of docker.io and busybox look for their sockets there.
     shutil.rmtree(tree / "var/run", ignore_errors=True)
     (tree / "var/run").symlink_to("/run")
     shutil.copytree(GUEST, tree / "guest")
@@ -140,7 +141,7 @@ def _furnish(tree, architecture):
 
 
 def _kernel(release, architecture):
-    """The kernel, the folder of its modules, and its version; downloaded where missing."""
+    """The kernel, the folder of its modules, and its version; downloaded if missing."""
     folder = CACHE / f"linux-{release}-{architecture}"
     if not folder.exists():
         _say(f"the kernel of {release} for {architecture}")
@@ -156,7 +157,7 @@ def _unpack_kernel(release, architecture, scratch):
     meta = f"linux-image-cloud-{architecture}"
     depends = _run("apt-cache", *apt, "depends", meta, capture=True)
     [package] = set(re.findall(r"Depends: (linux-image-\d\S+)", depends))
-    # sid has the kernel and its modules in packages that this one only asks for.
+    # In sid, the kernel and its modules are in packages that this one only depends on.
     needs = _run("apt-cache", *apt, "depends", package, capture=True)
     packages = {package, *re.findall(r"Depends: (linux-(?:base|modules|binary)-\d\S+)", needs)}
     _run("apt-get", *apt, "download", *sorted(packages), cwd=scratch)
@@ -204,7 +205,7 @@ def _sources(release):
     if release == "sid":
         return [f"deb [signed-by={KEYRING}] {main} {release} main"]
     return [f"deb {security} {release}-security main"] + (
-        # Debian has given this one up but for its security.
+        # Debian supports this release only with security updates.
         [] if release == "bullseye" else [f"deb {main} {release} main"])
 
 
@@ -232,7 +233,7 @@ def _digest(*parts):
 
 @contextlib.contextmanager
 def _folder():
-    """A folder in the cache for what is being made, so that nothing half made is kept."""
+    """A folder in the cache for unfinished results, so that none of them is kept."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="making-") as folder:
         yield pathlib.Path(folder)

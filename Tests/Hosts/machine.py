@@ -1,4 +1,4 @@
-"""A virtual machine: QEMU without KVM, its monitor (QMP), and the guest agent in it."""
+"""Runs a virtual machine: QEMU without KVM, its monitor (QMP), and the guest agent in it."""
 
 import base64
 import contextlib
@@ -11,7 +11,7 @@ import time
 
 from images import ROOT_PARTITION
 
-PORTS = 12  # Volumes that fit beside the root.
+PORTS = 12  # How many volumes fit in addition to the root.
 BOOT_SECONDS = 240
 ENGINE_PORT = 2375  # Where dockerd listens in the guest.
 MEMORY = "1536M"
@@ -28,7 +28,8 @@ class GuestError(Exception):
 
 
 class Machine:
-    """`disk` stays as it is: what the guest writes is gone when this ends, not when it reboots."""
+    """`disk` is not changed: what the guest writes survives its reboots, and is lost when this
+    ends."""
 
     def __init__(self, program, image, directory, architecture="amd64", append="", *,
                  root_serial):
@@ -47,7 +48,7 @@ class Machine:
             f"quiet {append}",
             *ports,
             "-drive", f"if=none,id=root,file={image.disk},format=raw,snapshot=on,cache=unsafe",
-            # The first port, so that it is the first disk as a rule.
+            # The first port, so that it is usually the first disk.
             "-device", f"nvme,drive=root,serial={root_serial},bus=port0",
             "-netdev",
             f"user,id=net0,hostfwd=tcp:127.0.0.1:{self.engine_port}-:{ENGINE_PORT}",
@@ -64,7 +65,7 @@ class Machine:
     # Life
 
     def start(self):
-        """Returns when the guest's agent answers; raises where stop() ends it meanwhile."""
+        """Returns when the guest's agent answers; raises if stop() ends it meanwhile."""
         with open(self.directory / "qemu", "wb") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in self.command], stdin=subprocess.DEVNULL, stdout=output,
@@ -77,7 +78,7 @@ class Machine:
         self.agent.wait(BOOT_SECONDS)
 
     def check_alive(self):
-        """Raises where QEMU has ended."""
+        """Raises if QEMU has exited."""
         if self.process.poll() is not None:
             raise RuntimeError(f"QEMU ended: {(self.directory / 'qemu').read_text()[-2000:]}")
 
@@ -92,7 +93,7 @@ class Machine:
             self.process.wait()
 
     def cut_power(self):
-        """A reset without a word to the guest, which then starts again with what is attached."""
+        """Resets the guest without notice; it then starts again with what is attached."""
         before = self.run("cat /proc/sys/kernel/random/boot_id")
         self.monitor.call("system_reset")
         deadline = time.monotonic() + BOOT_SECONDS
@@ -128,7 +129,8 @@ class Machine:
         return port
 
     def unplug(self, id, port, timeout=60):
-        """Asks the guest for a disk, mounted or not, and waits until it has let go."""
+        """Requests the removal of a disk, mounted or not, and waits until the guest has released
+        it."""
         since = self.monitor.call("device_del", id=id)
         self.monitor.wait_for("DEVICE_DELETED", lambda data: data.get("device") == id, timeout, since)
         self.monitor.call("blockdev-del", **{"node-name": f"file-{id}"})
@@ -161,7 +163,7 @@ class Monitor:
                     self.changed.notify_all()
 
     def call(self, command, timeout=60, **arguments):
-        """What QEMU answers; for device_del how many events there were before."""
+        """QEMU's response; for device_del, the number of earlier events."""
         with self.changed:
             self.count += 1
             number, since = self.count, len(self.events)
@@ -186,7 +188,7 @@ class Monitor:
 
 
 class Agent:
-    """QEMU's guest agent: a line of JSON each way, one conversation at a time."""
+    """QEMU's guest agent: one line of JSON in each direction, one conversation at a time."""
 
     def __init__(self, path, alive):
         self.path, self.alive = path, alive
@@ -196,7 +198,7 @@ class Agent:
         self.count = 0
 
     def wait(self, timeout):
-        """Until the agent answers; what was said to one before it started is skipped."""
+        """Waits until the agent answers; skips responses to requests from before its start."""
         deadline = time.monotonic() + timeout
         while True:
             self.alive()
@@ -211,7 +213,7 @@ class Agent:
             self.socket.close()
         self.socket, self.buffer = _connect(self.path, self.alive), b""
         self.count += 1
-        # 0xFF makes the agent forget half a line, of which it may complain, and marks the answer.
+        # 0xFF makes the agent forget an incomplete line (it may complain), and marks the response.
         self.socket.sendall(b"\xff" + json.dumps(
             {"execute": "guest-sync-delimited", "arguments": {"id": self.count}}).encode() + b"\n")
         deadline = time.monotonic() + 3

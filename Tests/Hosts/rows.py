@@ -1,4 +1,5 @@
-"""The hosts that the plugin is tried on: which kernel, which Docker Engine, and what bars io_uring."""
+"""Lists the hosts on which the plugin is tested: the kernel, the Docker Engine, and what blocks
+io_uring."""
 
 import dataclasses
 
@@ -9,8 +10,9 @@ PLUGIN = "polarity-ecs-ebs-plugin"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """`release` is the Debian release that brings the Docker Engine, `kernel` the one that brings the
-    kernel; `loop_reason` has a word of why the daemon uses epoll, and is empty where it uses io_uring.
+    """`release` is the Debian release that provides the Docker Engine, `kernel` the one that provides
+    the kernel; `loop_reason` is a word from the reason why the daemon uses epoll, and empty if it uses
+    io_uring.
     """
 
     name: str
@@ -21,7 +23,7 @@ class Row:
     kernel_options: tuple = ()
     architecture: str = "amd64"
     disks: str = "nitro"
-    # Cases that this host does not play.
+    # Cases that are not run on this host.
     without: tuple = ()
 
     @property
@@ -30,7 +32,7 @@ class Row:
 
     @property
     def detach_milliseconds(self):
-        # Where there is no ACPI hot-plug, a slot's button is given 5 s for a second thought.
+        # Without ACPI hot-plug, pressing a slot's button can be revoked for 5 s.
         return 10_000 if self.architecture == "arm64" else 2_000
 
 

@@ -68,7 +68,8 @@ def start(simulator, tmp_path):
 
 
 def detach_everything(simulator):
-    """What a daemon that was stopped left attached; an instance bears so many volumes only."""
+    """Detaches what a stopped daemon left attached, because an instance can have only a limited
+    number of volumes."""
     simulator.clear_faults()
     for volume in simulator.state()["volumes"]:
         for attachment in volume["attachments"]:
@@ -87,7 +88,7 @@ def daemon(start):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
-    """A failed test shows what its daemons have said."""
+    """Shows the output of the daemons after a failed test."""
     report = (yield).get_result()
     if report.failed and "tmp_path" in getattr(item, "funcargs", {}):
         for log in item.funcargs["tmp_path"].glob("*/daemon.log"):

@@ -1,8 +1,9 @@
-"""The daemon killed (kill -9) at each of its steps, over real XFS: no hook in it, a tracer does it.
+"""Kills the daemon (kill -9) at each of its steps, with real XFS. A tracer does it, without hooks in
+the daemon.
 
-One life of a volume, from Create to Remove, is played as Docker plays it, once for each step at
-which the daemon is killed; then it is started again and Docker carries on as it would. `-s` prints
-the table of crash points. POLARITY_SOAK=1 takes every step of the life, else a selection.
+The test plays one life of a volume from Create to Remove, as Docker would, once for each step at which
+the daemon is killed; then it restarts the daemon and continues as Docker would. `-s` prints the table
+of crash points. With POLARITY_SOAK=1 it covers every step of the life, otherwise a selection.
 """
 
 import collections
@@ -32,14 +33,13 @@ BROKEN = (OSError, http.client.HTTPException)
 
 
 class Refused(Exception):
-    """A Mount that was refused for good reason."""
+    """A Mount that was rejected for a good reason."""
 
 
 class Docker:
-    """What dockerd does with one volume, and what it then expects.
-
-    What dockerd itself repeats of a call that was not answered has no body, and fails. So when the
-    daemon is back the user calls again, a Mount with another ID.
+    """What dockerd does with one volume, and what it then expects. When dockerd itself repeats an
+    unanswered call, the body is empty and the call fails. So when the daemon is back, the user calls
+    again, for a Mount with another ID.
     """
 
     def __init__(self, simulator, daemon, volume, step):
@@ -47,7 +47,7 @@ class Docker:
         self.report_file = daemon.folder / "steps.json"
         daemon.wrapper = [sys.executable, str(KILLER), str(self.report_file), str(step)]
         self.known = False
-        # IDs that were counted for a Mount whose answer never went out.
+        # IDs that were counted for a Mount whose response was never sent.
         self.in_doubt = []
         self.mounted_ids = collections.Counter()
         self.mount_number = None
@@ -107,7 +107,7 @@ class Docker:
                 id += "-again"
                 assert self.call("Mount", ID=id)
         except PluginError as error:
-            # Part of a file system is none, and what was proved blank once may not be by now.
+            # A partial file system is not mountable, and what was proved blank once may no longer be.
             if self.crashed_while == "Mount a" and "interrupted" in str(error):
                 raise Refused(str(error)) from error
             raise
@@ -117,16 +117,16 @@ class Docker:
 
     def unmount(self, id):
         id = id if self.mounted_ids[id] else id + "-again"
-        # From now on nothing is promised for it.
+        # From now on nothing is promised about it.
         self.mounted_ids[id] -= 1
         if not self.call("Unmount", ID=id):
-            # dockerd does not repeat it either, and the count stays until the container has been
+            # dockerd does not repeat it either, so the count stays until the container has been
             # started and stopped again.
             if self.saved_counts().get(id, 0) > self.mounted_ids[id]:
                 assert self.call("Unmount", ID=id)
         self.check()
         if self.mounted_ids.total() == 0:
-            # The daemon cannot know it from an answered one, and keeps what may be in use.
+            # The daemon cannot distinguish it from an answered one, and keeps what may be in use.
             for id in self.in_doubt:
                 self.daemon.unmount(self.volume, id)
             assert not self.mount_id(), "no Mount is left, and it is mounted"
@@ -138,7 +138,7 @@ class Docker:
         assert not self.is_known(), "it was removed, and Get knows it"
 
     def write(self, name):
-        """What a container writes and syncs: it may count on it from then on."""
+        """What a container writes and syncs, and can rely on from then on."""
         self.doing = f"write {name}"
         self.files[name] = f"{name} of {self.volume}\n" * 100
         with open(self.mountpoint / name, "x", encoding="ascii") as file:
@@ -147,7 +147,7 @@ class Docker:
             os.fsync(file.fileno())
 
     def wait_until_free(self, timeout=90):
-        """Until it is given back: nothing attached, no device, no mount."""
+        """Waits until it is released: nothing attached, no device, no mount."""
         self.doing = "give back"
         deadline = time.monotonic() + timeout
         while self.simulator.volume(self.volume)["state"] != "available":
@@ -169,7 +169,7 @@ class Docker:
     # Calls
 
     def call(self, name, **members):
-        """Whether it was answered. When it was not, the daemon died and is back."""
+        """Whether it was answered. If not, the daemon died and has been restarted."""
         self.doing = " ".join([name, *filter(None, [members.get("ID")])])
         try:
             self.daemon.call(f"VolumeDriver.{name}", Name=self.volume, **members)
@@ -193,14 +193,14 @@ class Docker:
             return self.is_known()
 
     def recover(self):
-        """As dockerd does when a plugin has ended: it is started again."""
+        """Restarts it, as dockerd does when a plugin has exited."""
         self.daemon.process.wait(60)
         assert self.crashed_while is None, "it ended without being killed"
         assert self.report()["killed"], "it ended without being killed:\n" + self.daemon.log()
         self.note_crash()
         self.daemon.wrapper = []
         self.daemon.start()
-        # What it does by itself after a start has then been done.
+        # By then it has done what it does by itself after a start.
         self.daemon.wait_until(lambda d: d.health()["status"] == "ok" and d.is_asleep())
         self.check()
 
@@ -230,7 +230,7 @@ class Docker:
         return self.daemon.mount_path / self.volume
 
     def mount_id(self):
-        """The kernel's number of the mount, which another mount of the volume does not have."""
+        """The kernel's number of the mount, which is unique for each mount of the volume."""
         with open("/proc/self/mountinfo", encoding="utf-8") as file:
             found = [line.split()[0] for line in file if line.split()[4] == str(self.mountpoint)]
         assert len(found) < 2, "it is mounted twice"
@@ -290,7 +290,7 @@ def play(crash_simulator, tmp_path):
         docker = Docker(crash_simulator, daemon, volume, step)
         try:
             docker.play()
-        except Exception as error:  # A row of the table, and the other lives go on.
+        except Exception as error:  # Becomes a row of the table; the other lives continue.
             docker.failure = error
         finally:
             daemon.__exit__()
@@ -299,7 +299,7 @@ def play(crash_simulator, tmp_path):
 
 
 def selected(steps):
-    """Numbers of the steps to be killed at: each that is not one of many of its kind."""
+    """The numbers of the steps to kill at: all but repeated steps of the same kind."""
     if os.environ.get("POLARITY_SOAK"):
         return list(range(1, len(steps) + 1))
     numbers = collections.defaultdict(list)

@@ -1,4 +1,4 @@
-"""The daemon as a process: its start, its end, its log, and EC2's faults seen from its socket."""
+"""Tests the daemon as a process: start, exit, log, and EC2's faults as seen from its socket."""
 
 import json
 import os
@@ -25,11 +25,11 @@ def test_it_has_one_thread_before_the_first_mount_and_after_the_last(daemon, new
 
 
 def test_an_idle_daemon_does_not_wake_up(daemon):
-    # The last that it asks by itself.
+    # The last call that it makes by itself.
     daemon.wait_until(lambda d: "the limit of attachments" in d.log())
     daemon.wait_until(lambda d: d.is_asleep())
     before = daemon.status("voluntary_ctxt_switches")
-    # Nothing can be waited for where nothing must happen: the time itself is the test.
+    # Nothing must happen, so there is nothing to wait for: the elapsed time is the test.
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.process.wait(3)
     assert daemon.status("voluntary_ctxt_switches") == before
@@ -62,7 +62,7 @@ def test_two_daemons_never_share_a_state_folder(start, daemon):
         start("i-0bbbbbbbbbbbbbbb2", "second", **shared)
     for part in [shared["STATE_PATH"], f"process {daemon.process.pid};", "docker plugin disable"]:
         assert part in str(refused.value)
-    # What a killed daemon had is free as soon as it is gone.
+    # What a killed daemon held is free as soon as it is gone.
     daemon.kill()
     start("i-0bbbbbbbbbbbbbbb2", "third", **shared)
 
@@ -212,7 +212,7 @@ def test_a_client_that_stalls_does_not_keep_others_waiting(daemon):
         connection.request("POST", "/VolumeDriver.List", "{}")
         assert connection.getresponse().read()
     connection.close()
-    # The daemon still waits for the other's request: it did not serve one after the other.
+    # The daemon still waits for the other request: it did not serve them one after the other.
     stalled.setblocking(False)
     with pytest.raises(BlockingIOError):
         stalled.recv(1)

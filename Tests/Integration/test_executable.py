@@ -1,5 +1,5 @@
-"""The daemon's executable: what the linker and the compiler did so that a fault in it is of less use
-to an attacker, and what it tells of its contents."""
+"""Tests the daemon's executable: the hardening by the linker and the compiler, and what it says
+about its contents."""
 
 import pathlib
 import re
@@ -52,7 +52,7 @@ def test_no_segment_is_both_written_and_executed(headers):
 
 
 def test_pointers_are_read_only_once_it_has_started(headers):
-    """RELRO, and all of what the linker calls lazily otherwise is bound at the start."""
+    """RELRO, with all symbols bound at the start instead of lazily."""
     [number] = [number for number, line in enumerate(
         re.findall(r"^  ([A-Z_]+) +0x[0-9a-f]+ ", headers, re.MULTILINE)) if line == "GNU_RELRO"]
     [covered] = re.findall(rf"^   0*{number:02d} +(.*)$", headers, re.MULTILINE)
@@ -66,7 +66,7 @@ def test_what_is_constant_is_never_writable(sections):
 
 
 def test_nothing_in_it_depends_on_where_it_was_built(sections):
-    """So that another folder gives the same bytes, and the same build id."""
+    """Another folder must give the same bytes and the same build id."""
     assert str(ROOT).encode() not in pathlib.Path(executable()).read_bytes()
     assert ".swift_modhash" not in sections
 

@@ -1,4 +1,4 @@
-"""Volumes that do not answer: the file system that holds their bytes is frozen under them."""
+"""Tests volumes that do not respond, by freezing the file system that contains their bytes."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from daemon import PluginError, answer_of
 
-# What a Mount, a Create and an Unmount may take.
+# How long a Mount, a Create and an Unmount may take.
 MOUNT, CREATE, UNMOUNT = 110, 50, 50
 
 
@@ -28,7 +28,7 @@ class Disk:
         subprocess.run(["mount", "-o", "loop", self.image, self.folder], check=True, timeout=60)
 
     def move(self, simulator, volume):
-        """Lets the volume's bytes lie here."""
+        """Stores the volume's bytes here."""
         path = simulator.backing(volume)
         subprocess.run(["cp", "--sparse=always", path, self.folder / volume], check=True, timeout=60)
         os.unlink(path)
@@ -45,7 +45,7 @@ class Disk:
 
     def close(self):
         self.thaw()
-        # A loop device gives its file up some time after its last user has gone.
+        # A loop device releases its file some time after its last user has gone.
         deadline = time.monotonic() + 60
         while subprocess.run(["umount", self.folder], capture_output=True, timeout=60).returncode:
             assert time.monotonic() < deadline, "the disk is still in use"
@@ -62,7 +62,7 @@ def disk(simulator, tmp_path):
 
 @pytest.fixture
 def daemon(disk, start):
-    """Ends before the disk does, which is thawed for that."""
+    """Ends before the disk, which is thawed for that."""
     daemon = start(DETACH_AFTER="1s")
     yield daemon
     disk.thaw()
@@ -76,7 +76,7 @@ def sick_volumes(simulator, disk, new_volume, count=1, **fields):
 
 
 def seconds(call):
-    """What the call fails with, None where it does not, and how long it takes."""
+    """The error of the call (None if it succeeds), and how long it takes."""
     begin = time.monotonic()
     error = None
     try:
@@ -149,7 +149,7 @@ def test_sixteen_volumes_that_hang_delay_no_other(
 
 def test_more_unmounts_that_hang_than_there_are_workers_delay_no_other(
         simulator, daemon, disk, new_volume):
-    """More than there are workers: each keeps one, in a system call that nothing ends."""
+    """More than there are workers: each occupies one, in a system call that nothing can end."""
     sick = sick_volumes(simulator, disk, new_volume, 20, content="xfs")
     healthy = new_volume(content="xfs")
     for volume in sick:
@@ -219,7 +219,7 @@ def test_calls_are_answered_while_the_disk_of_the_state_hangs(
 
 
 def programs(daemon):
-    """What the daemon's children run."""
+    """The programs that the daemon's children run."""
     folder = pathlib.Path(f"/proc/{daemon.process.pid}/task")
     names = []
     for thread in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Two instances that want one volume: at most one has it, and the other learns which."""
+"""Tests two instances that want the same volume: at most one gets it, and the other is told which."""
 
 import concurrent.futures
 import subprocess
@@ -40,7 +40,7 @@ def test_of_two_that_mount_at_once_one_has_it_and_the_other_is_told_which(
     loser = next(name for name in hosts if name not in winners)
     assert owner(simulator, volume) == winners
     assert winners[0] in str(results[loser])
-    # Once the winner's container has ended it is the other's turn.
+    # Once the winner's container has stopped, the other instance gets it.
     hosts[winners[0]].unmount(volume)
     hosts[loser].mount(volume)
     assert owner(simulator, volume) == [loser]
@@ -52,7 +52,7 @@ def test_an_instance_that_was_stopped_loses_its_volume_at_once(simulator, hosts,
     for daemon in hosts.values():
         daemon.create(volume)
     hosts[THERE].mount(volume)
-    # The machine goes, and all that was mounted with it.
+    # The machine disappears, together with its mounts.
     hosts[THERE].kill()
     hosts[THERE].__exit__()
     simulator.control("POST", "/instances", {"id": THERE, "state": "stopped"})

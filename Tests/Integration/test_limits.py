@@ -1,4 +1,4 @@
-"""What EC2 limits: the volumes of an instance, and the rate of calls."""
+"""Tests EC2's limits: the number of volumes of an instance, and the rate of calls."""
 
 import os
 import time
@@ -9,9 +9,9 @@ from conftest import HERE
 from daemon import PluginError, answer_of
 from simulator import Simulator, instance
 
-# Two volumes beside the root volume; less one for each network interface after the first.
+# Two volumes in addition to the root volume; one fewer for each network interface after the first.
 SMALL = "i-0ddddddddddddddd4"
-# Of a type whose limit EC2 does not tell, but enforces.
+# An instance type whose limit EC2 enforces but does not report.
 UNTOLD = "i-0eeeeeeeeeeeeeee5"
 
 
@@ -44,7 +44,7 @@ def created(daemon, new_volume, count):
 
 
 def at_once(daemon, name, volumes, **members):
-    """The answers to a call about each volume, all on their way at the same time."""
+    """The responses to one call per volume, all made at the same time."""
     calls = [daemon.start_call("VolumeDriver." + name, Name=v, **members) for v in volumes]
     return [answer_of(call) for call in calls]
 

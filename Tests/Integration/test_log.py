@@ -1,4 +1,4 @@
-"""The log of a real daemon: where its lines go, and that nobody who does not read them is waited for."""
+"""Tests the log of a real daemon: where its lines go, and that it never waits for a reader."""
 
 import contextlib
 import json
@@ -17,7 +17,8 @@ MISSING = re.compile(r"log lines are missing here count=(\d+)")
 
 
 class Reader:
-    """A FIFO as dockerd gives one to a plugin, full at first, and read when a test says so."""
+    """A FIFO like the one that dockerd gives to a plugin; initially full, and read only when a test
+    says so."""
 
     def __init__(self, path):
         os.mkfifo(path)
@@ -30,12 +31,12 @@ class Reader:
                 self.filler += os.write(self.descriptor, b"#" * 4096)
 
     def wrapper(self, *streams):
-        """What starts the daemon with those standard streams led here."""
+        """The command that starts the daemon with these standard streams redirected here."""
         redirections = " ".join(f"{stream}>'{self.path}'" for stream in streams)
         return ["sh", "-c", f'exec "$@" {redirections}', "sh"]
 
     def read_until(self, mark, timeout=60):
-        """Reads until there is a line in which `mark` is; all lines so far."""
+        """Reads until there is a line with `mark`; returns all lines so far."""
         deadline = time.monotonic() + timeout
         while mark not in self.whole_lines():
             left = deadline - time.monotonic()
@@ -55,7 +56,8 @@ def reader(tmp_path):
 
 
 def ask(daemon, count):
-    """So many calls, each of which is logged at level debug; the number of the answers."""
+    """Makes this many calls, each of which is logged at level debug; returns the number of
+    responses."""
     answered = 0
     with contextlib.closing(engine.UnixConnection(daemon.socket, timeout=60)) as connection:
         for _ in range(count):
@@ -67,7 +69,7 @@ def ask(daemon, count):
 @pytest.mark.parametrize("streams", [("1",), ("1", "2")])
 def test_a_log_that_is_not_read_delays_no_call_and_its_gap_is_counted(start, reader, streams):
     daemon = start(wrapper=reader.wrapper(*streams))
-    # Twice what the queue holds.
+    # Twice the capacity of the queue.
     asked = 8000
     assert ask(daemon, asked) == asked
     lines = reader.read_until("missing here")
@@ -77,7 +79,7 @@ def test_a_log_that_is_not_read_delays_no_call_and_its_gap_is_counted(start, rea
     assert lines[0].endswith("Z info listening") or " listening " in lines[0], lines[0]
     # The times only grow: no line has overtaken another.
     assert sorted(line[:20] for line in lines) == [line[:20] for line in lines]
-    # It is as before then: what is logged is there with the answer, and nothing is left behind.
+    # Then it works as before: a line is there with the response, and nothing is left behind.
     daemon.wait_until(lambda d: d.threads() == 1)
     assert ask(daemon, 3) == 3
     assert sum("/VolumeDriver.List" in line for line in reader.read_until("VolumeDriver.List")) >= seen
@@ -88,7 +90,7 @@ def test_what_waits_goes_out_at_the_end_if_somebody_reads_then(start, reader, nu
     daemon = start(wrapper=reader.wrapper("1"))
     assert ask(daemon, 100) == 100
     daemon.process.send_signal(number)
-    lines = reader.read_until("ended") if number == signal.SIGTERM else read_answers(reader, 100)
+    lines = reader.read_until("stopped") if number == signal.SIGTERM else read_answers(reader, 100)
     assert daemon.process.wait(10) == (0 if number == signal.SIGTERM else -number)
     assert sum("/VolumeDriver.List" in line for line in lines) == 100
 
@@ -111,7 +113,7 @@ def test_errors_go_to_standard_error_and_the_rest_to_standard_output(
     simulator.fault("IMDS", "error", status=503, count=1000)
     log = tmp_path / "all.log"
     daemon = start(wrapper=reader.wrapper("1"), LOG_FILE=str(log))
-    daemon.wait_until(lambda d: "EC2 cannot be asked yet" in d.log())
+    daemon.wait_until(lambda d: "EC2 is not available yet: trying again" in d.log())
     simulator.clear_faults()
     daemon.wait_until(lambda d: d.health()["status"] == "ok")
     output = reader.read_until("EC2 answers")
@@ -120,7 +122,7 @@ def test_errors_go_to_standard_error_and_the_rest_to_standard_output(
     assert {line.split(" ")[1] for line in daemon.log().splitlines()} == {"warning"}
     daemon.wait_until(lambda d: "EC2 answers" in log.read_text())
     both = log.read_text()
-    assert "EC2 cannot be asked yet" in both and " listening " in both
+    assert "EC2 is not available yet: trying again" in both and " listening " in both
 
 
 def test_a_log_file_that_cannot_be_opened_is_told_of(start, tmp_path):
@@ -146,14 +148,14 @@ def test_a_full_disk_of_the_debug_log_delays_no_call(start, small_disk):
     filler.write_bytes(b"#" * 4096 * 10)
     daemon = start(LOG_FILE=str(log))
     assert ask(daemon, 3000) == 3000
-    complaint = "the log's file cannot be written: it lacks lines"
+    complaint = "the log file cannot be written: lines are missing from it"
     daemon.wait_until(lambda d: complaint in d.log())
     assert daemon.log().count(complaint) == 1 and "No space left on device" in daemon.log()
     filler.unlink()
     assert ask(daemon, 1) == 1
     daemon.wait_until(lambda d: MISSING.search(log.read_text()))
     daemon.wait_until(lambda d: log.read_text().endswith("path=/VolumeDriver.List\n"))
-    # The whole log tells of each call, and no line runs into another.
+    # The log reports every call, and no two lines are mixed.
     lines = log.read_text().splitlines()
     missing = sum(int(MISSING.search(line)[1]) for line in lines if "missing" in line)
     whole = [line for line in lines if line.startswith("20")]
@@ -164,7 +166,7 @@ def test_a_full_disk_of_the_debug_log_delays_no_call(start, small_disk):
 
 @pytest.fixture
 def frozen_disk(tmp_path):
-    """A file system whose writes hang until it is thawed: it, and what thaws it."""
+    """A file system whose writes hang until it is thawed; yields it and the function that thaws it."""
     image, folder = tmp_path / "image", tmp_path / "frozen"
     folder.mkdir()
     with open(image, "wb") as file:

@@ -1,4 +1,5 @@
-"""The daemon where io_uring is barred, or all that is newer than Linux 4.14: it does the same by epoll."""
+"""Tests the daemon without io_uring, or without any call that is newer than Linux 4.14: it does the
+same with epoll."""
 
 import errno
 import os
@@ -17,9 +18,10 @@ pytestmark = pytest.mark.skipif(
 RIG = pathlib.Path(__file__).resolve().parents[1] / "Rig"
 BARRING = [sys.executable, str(RIG / "barring.py")]
 STARVING = [sys.executable, str(RIG / "starving.py")]
-WARNING = "io_uring is barred"
-SHORTAGE = "the kernel is short of memory"
-# As barring.py takes them, and what /health and the log then say: the call's answer, and the knob.
+WARNING = "io_uring is blocked"
+SHORTAGE = "no memory for io_uring's operations"
+# The arguments for barring.py, and what /health and the log then contain: the call's error, and the
+# setting.
 BARRIERS = [
     ("EPERM", ["not permitted", "a seccomp filter bars it"]),
     ("ENOSYS", ["not implemented", platform.release(), "CONFIG_IO_URING", "a seccomp filter bars it"]),
@@ -62,13 +64,13 @@ def test_a_volume_is_formatted_mounted_and_given_back(simulator, barred, new_vol
 
 def test_it_has_one_thread_and_does_not_wake_up_when_idle(barred, new_volume):
     daemon, volume = barred, new_volume()
-    # The last that it asks by itself.
+    # The last call that it makes by itself.
     daemon.wait_until(lambda d: "the limit of attachments" in d.log())
     daemon.create(volume)
     daemon.mount(volume)
     daemon.wait_until(lambda d: d.is_asleep())
     before = daemon.status("voluntary_ctxt_switches")
-    # Nothing can be waited for where nothing must happen: the time itself is the test.
+    # Nothing must happen, so there is nothing to wait for: the elapsed time is the test.
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.process.wait(3)
     assert daemon.status("voluntary_ctxt_switches") == before

@@ -1,4 +1,4 @@
-"""The daemon over the simulator and real file systems: what the options of a volume do."""
+"""Tests what the options of a volume do, with the simulator and real file systems."""
 
 import hashlib
 import os
@@ -163,7 +163,7 @@ def test_norecovery_changes_nothing_on_the_volume(simulator, daemon, new_volume,
 
 @pytest.fixture
 def crashed(simulator, daemon, new_volume):
-    """Makes a volume with a synced file, as it is where its instance died: its journal is full."""
+    """Makes a volume with a synced file whose instance died: its journal is not empty."""
     def make(type, **fields):
         origin, copy = new_volume(), new_volume(**fields)
         daemon.create(origin, **{"fs-type": type})
@@ -177,7 +177,7 @@ def crashed(simulator, daemon, new_volume):
 
 
 def contents_of(daemon, volume):
-    """What Get's Status says of the contents; nothing where all is there."""
+    """What Get's Status says about the contents; nothing if they are complete."""
     return daemon.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"].get("contents", "")
 
 
@@ -251,7 +251,7 @@ def test_a_file_system_that_was_not_unmounted_has_what_was_synced(
 
 @pytest.fixture
 def partitioned_over_ext4(simulator, new_volume):
-    """Makes a volume that was an ext4 as a whole, and then got a partition with an xfs."""
+    """Makes a volume that was completely formatted as ext4, and then got a partition with an xfs."""
     def make():
         volume = new_volume(content="ext4")
         backing = simulator.backing(volume)
@@ -360,7 +360,7 @@ def test_a_file_system_that_does_not_grow_is_mounted_all_the_same(simulator, dae
 
 @pytest.fixture
 def partitioned(simulator, new_volume):
-    """Makes a volume whose one partition holds an xfs with a file."""
+    """Makes a volume whose only partition contains an xfs with a file."""
     def make():
         volume = new_volume(content="partitioned")
         backing = simulator.backing(volume)

@@ -1,5 +1,5 @@
-"""What the daemon remembers on the disk: whose it is, what it does not understand, what it cannot save,
-and what it costs."""
+"""Tests the state that the daemon keeps on disk: whose it is, what it does not understand, what it
+cannot save, and what it costs."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ def record(volume, name=None, **members):
 
 def test_a_state_in_an_image_of_another_instance_leaves_what_is_attached_there_alone(
         simulator, start, new_volume):
-    """A root volume is copied while a container of its instance has a volume."""
+    """A root volume is copied while a container on its instance uses a volume."""
     there = start(THERE)
     volume, other = new_volume(content="xfs"), new_volume(content="xfs")
     there.create("data", **{"volume-id": volume})
@@ -55,7 +55,7 @@ def test_a_state_in_an_image_of_another_instance_leaves_what_is_attached_there_a
     assert (here.state_path / f"volumes.json.{THERE}").exists()
     assert sorted(names(here)) == sorted(["data", other])
     assert status(here, "data")["mounts"] == "0"
-    # Longer than the linger and the lease's drop, which are told of.
+    # Longer than the linger and the removal of the lease.
     here.mount(other)
     here.unmount(other)
     simulator.wait_for_volume(other, "available")
@@ -69,7 +69,7 @@ def test_a_state_in_an_image_of_another_instance_leaves_what_is_attached_there_a
 @pytest.mark.parametrize("instance, boot", [(THERE, "another"), (THERE, None), (HERE, "another")])
 def test_63_names_that_only_records_claim_keep_no_volume_out(
         simulator, start, new_volume, instance, boot):
-    """As in an image of a busy instance, without the permission that tells the limit."""
+    """As in an image of a busy instance, without the permission to read the limit."""
     daemon = start(DETACH_AFTER="never")
     daemon.create(new_volume())
     daemon.wait_until(lambda d: "instance" in document(d))
@@ -235,6 +235,6 @@ def test_100_000_volumes_are_remembered_and_a_create_writes_little(
     daemon.mount(volumes[1])
     daemon.unmount(volumes[1])
     daemon.stop()
-    # What follows may be an older version, which knows of one file.
+    # The next version may be an older one, which knows only one file.
     assert len(document(daemon)["volumes"]) == 100_000 - 300 + 20
     assert os.stat(daemon.state_path / "volumes.journal").st_size == 0

@@ -1,6 +1,6 @@
-"""Takeovers as they happen: answers that are old, calls that are throttled, tags that others change.
-
-Each test ends with one host that has the volume and can write to it; the other was told why not.
+"""Tests takeovers under realistic conditions: outdated responses, throttled calls, tags that others
+change. Each test ends with one host that has the volume and can write to it; the other was told why it
+has not.
 """
 
 import itertools
@@ -37,8 +37,8 @@ def hosts(start):
 
 @pytest.fixture
 def new_instance(simulator, instance_ids):
-    """Makes an instance of the test's own; its id. It is terminated at the end, and its root volume
-    goes with it."""
+    """Makes an instance for this test; its id. At the end it is terminated, which deletes its root
+    volume."""
     made = []
 
     def make(**fields):
@@ -163,7 +163,7 @@ def test_a_host_that_may_not_write_tags_takes_nothing_from_a_running_one(
     hosts[HERE].create(other)
     simulator.fault("CreateTags", "error", code="UnauthorizedOperation", probability=1)
     mounted = hosts[THERE].mount(volume)
-    # It learns from its own mounts that its role may not.
+    # It learns from its own mounts that its role lacks the permission.
     hosts[HERE].mount(other)
     with pytest.raises(PluginError, match=f"{THERE}.*ec2:CreateTags"):
         hosts[HERE].mount(volume)
@@ -196,7 +196,7 @@ def test_if_released_leaves_what_somebody_attached_by_hand(
         simulator, hosts, new_volume, copied):
     volume = new_volume(
         content="xfs", attachedTo={"instance": THERE, "device": "/dev/sdp"},
-        # A backup that was restored bears the tags of its source.
+        # A restored backup has the tags of its source.
         tags={ATTACHED_BY: f"{THERE} vol-0123456789abcdef0"} if copied else {})
     hosts[HERE].create(volume, takeover="if-released")
     with pytest.raises(PluginError, match=f"attached to {THERE}.*if-released"):
@@ -258,7 +258,8 @@ def test_a_container_that_joins_restores_the_lease(simulator, hosts, new_volume)
 
 
 def cycle(simulator, daemon, volume):
-    """The daemon attaches, mounts, unmounts and detaches a volume: it has done all that it does."""
+    """Makes the daemon attach, mount, unmount and detach a volume, that is, do everything that it
+    does."""
     daemon.create(volume)
     daemon.mount(volume)
     daemon.unmount(volume)
@@ -274,7 +275,7 @@ def test_a_copied_lease_releases_nothing(simulator, start, new_volume):
     simulator.ec2().create_tags(Resources=[own], Tags=[
         {"Key": LEASE, "Value": HERE}, {"Key": ATTACHED_BY, "Value": f"{HERE} {own}"}])
     daemon = start(HERE)
-    # What an earlier life of this plugin has attached is given back; its record was lost.
+    # A volume that an earlier run of this plugin attached is released; its record was lost.
     simulator.wait_for_volume(own, "available")
     cycle(simulator, daemon, new_volume(content="xfs"))
     assert owners(simulator, copy) == [(HERE, "attached")]
@@ -317,7 +318,7 @@ def test_a_volume_that_somebody_mounted_by_hand_outlives_restarts(
         write_and_sync(place)
     finally:
         subprocess.run(["umount", place], check=True)
-    # Now nothing holds it, and it still is not the plugin's to detach.
+    # Now nothing holds it, and still the plugin must not detach it.
     daemon.stop()
     daemon.start()
     cycle(simulator, daemon, new_volume(content="xfs"))
@@ -418,8 +419,8 @@ def test_a_hibernated_owner_keeps_what_it_has_mounted(
 
 @pytest.fixture
 def held(tmp_path):
-    """Keeps what is mounted now mounted in a mount namespace of its own, at a directory of its own, as a
-    container does: a copy at the same directory would go with that."""
+    """Keeps the current mounts in a separate mount namespace, at a separate directory, as a
+    container does: a copy at the same directory would be unmounted too."""
     holders = []
 
     def hold(mountpoint):

@@ -1,4 +1,4 @@
-"""The daemon over the simulator, real loop devices and real file systems: volumes' lives."""
+"""Tests the life of volumes with the simulator, real loop devices and real file systems."""
 
 import hashlib
 import os

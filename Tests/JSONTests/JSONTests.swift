@@ -23,7 +23,7 @@ import Testing
         "", "{", #"{"a":1,"a":2}"#, #"{"a":1}x"#, "nul", #""\u0000""#, #"{"\u0000":1}"#,
         "\"\u{01}\"", "[1,]", "01", "1e999999",
     ])
-    func `what is no document is refused`(text: String) {
+    func `text that is not a document is rejected`(text: String) {
         #expect(throws: JSONError.self) { try JSONValue.parse(Array(text.utf8)) }
     }
 
@@ -52,7 +52,7 @@ import Testing
     }
 
     @Test(arguments: ["\"", "\\", "\u{1f}", "\u{1}"])
-    func `what needs an escape gets one wherever it stands`(character: String) throws {
+    func `special characters are escaped at any position`(character: String) throws {
         for length in 1...20 {
             for place in 0..<length {
                 let text =

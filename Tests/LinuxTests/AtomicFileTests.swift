@@ -39,7 +39,7 @@ import Testing
         }
     }
 
-    @Test func `a file set aside is no longer there, and not lost`() async throws {
+    @Test func `a file that was set aside is gone from its path, but not lost`() async throws {
         try await Self.withFolder { folder in
             let file = AtomicFile(path: "\(folder)/s/f", sizeMax: 10)
             try await file.replace(with: [1])
@@ -58,7 +58,7 @@ import Testing
         }
     }
 
-    @Test func `a folder is one holder's alone, and free when that one is gone`() async throws {
+    @Test func `a folder has one holder, and is free when that is gone`() async throws {
         try await Self.withFolder { folder in
             var first: FolderLock? = try FolderLock("\(folder)/s", holder: "the first")
             let error = #expect(throws: OperationError.self) {
@@ -67,7 +67,7 @@ import Testing
             #expect(error?.description.contains("has it: the first;") == true)
             withExtendedLifetime(first) {}
             first = nil
-            // A child that another test is starting has a copy of it until its exec.
+            // A child that another test is starting holds a copy of it until its exec.
             await RingActor.ring.blocking { ChildProcess.awaitStarts() }
             let second = try FolderLock("\(folder)/s", holder: "2")
             let again = #expect(throws: OperationError.self) {

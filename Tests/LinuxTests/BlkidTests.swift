@@ -5,10 +5,10 @@ import Testing
 
 @testable import Linux
 
-/// The probe beside `blkid -p`, on devices that bear one thing over what another left.
+/// Compares the probe with `blkid -p`, on devices with overlapping contents.
 @Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct BlkidTests {
-    @Test func `whatever lies over whatever, the probe sees all that blkid sees`() async throws {
+    @Test func `the probe finds everything that blkid finds, whatever overlaps`() async throws {
         try await withDisks { fixture in
             let layers = try await fixture.layers()
             let (device, disk) = try fixture.volumeOne()
@@ -67,7 +67,7 @@ struct BlkidTests {
     }
 }
 
-/// What a program wrote onto a device: the sectors that are not zeros.
+/// What a program wrote to a device: the sectors that are not zero.
 private struct Layer {
     var name: String
     var sectors: [Int: [UInt8]]
@@ -87,7 +87,7 @@ private struct Judge: CustomStringConvertible {
         "blkid: ambivalent \(isAmbivalent), \(type ?? "-") (\(usage ?? "-")), \(table ?? "-")"
     }
 
-    /// Whether the probe saw no less. What is above libblkid's knowledge may be seen beside it.
+    /// Whether the probe found at least as much. It may also find what libblkid does not know.
     func allows(_ content: DeviceContent) -> Bool {
         let seen = [type, table.map { "\($0) partition table" }].compactMap { $0 }
         switch content {
@@ -170,7 +170,7 @@ extension DiskFixture {
             let parts = line.split(separator: "=", maxSplits: 1)
             if parts.count == 2 { values[parts[0]] = String(parts[1]) }
         }
-        // blkid(8): 2 is "nothing found", 8 an ambivalent result.
+        // blkid(8): 2 means "nothing found", 8 an ambivalent result.
         try #require([.exited(0), .exited(2), .exited(8)].contains(result.end), "\(result)")
         return Judge(
             isAmbivalent: result.end == .exited(8), type: values["TYPE"], usage: values["USAGE"],
@@ -193,7 +193,8 @@ private let bcachefsMagic: [UInt8] = [
     0xC6, 0x85, 0x73, 0xF6, 0x66, 0xCE, 0x90, 0xA9, 0xD9, 0x6A, 0x60, 0xCF, 0x80, 0x3D, 0xF7, 0xEF,
 ]
 
-/// Of a FAT16, which ends like a partition table; source: the kernel's struct fat_boot_sector.
+/// The boot sector of a FAT16, which ends like a partition table; source: the kernel's struct
+/// fat_boot_sector.
 private let fatBootSector: [UInt8] = {
     var bytes = [UInt8](repeating: 0, count: 512)
     bytes.replaceSubrange(0..<11, with: [0xEB, 0x3C, 0x90] + Array("mkfs.fat".utf8))

@@ -19,7 +19,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that comes later is found whatever its number`() async throws {
+    @Test func `a device that appears later is found whatever its number`() async throws {
         try await withDisks { fixture in
             let other = try fixture.disk(mebibytes: 1)
             let disk = try fixture.disk(mebibytes: 1)
@@ -42,7 +42,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a serial number that comes after the node is seen by the next notice`()
+    @Test func `a serial number that appears after the node is seen with the next event`()
         async throws
     {
         try await withDisks { fixture in
@@ -67,7 +67,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a by-id link to another disk is not believed`() async throws {
+    @Test func `a by-id link to another disk is not trusted`() async throws {
         try await withDisks { fixture in
             fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(2))
             let links = "\(fixture.devPath)/disk/by-id"
@@ -97,7 +97,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `two devices with one serial number are both refused`() async throws {
+    @Test func `two devices with one serial number are both rejected`() async throws {
         try await withDisks { fixture in
             fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme2n1", of: volume(1))
@@ -110,7 +110,7 @@ struct DeviceWatchTests {
     }
 
     @Test(arguments: [(0, "live"), (2048, "dead"), (2048, "deleting (no IO)"), (0, "deleting")])
-    func `of two devices with one serial number the one that works is found, whatever its number`(
+    func `of two devices with one serial number the working one is found`(
         sectors: Int, state: String
     ) async throws {
         try await withDisks { fixture in
@@ -126,7 +126,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that is alone and dead is told as that`() async throws {
+    @Test func `a single dead device is reported as dead`() async throws {
         try await withDisks { fixture in
             fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             fixture.showInSysfs("nvme1n1", sectors: 2048, state: "dead")
@@ -138,10 +138,9 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that the kernel has given up is gone, whoever holds it`() async throws {
+    @Test func `a device that the kernel has given up is gone, even if held`() async throws {
         try await withDisks { fixture in
-            let device = fixture.plugIn(
-                try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let device = fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             fixture.showInSysfs("nvme1n1", sectors: 2048, state: "live")
             let departure = RingActor.spawn {
                 try await fixture.watch.departure(
@@ -168,7 +167,7 @@ struct DeviceWatchTests {
             #expect(error.reason == .device)
             #expect(error.doing.contains("\(volume(1))"))
             #expect(error.found.contains("nvme2n1"), "\(error)")
-            // The other one is found all the same, and a wait goes on.
+            // The other one is found nevertheless, and a wait continues.
             #expect(try await fixture.watch.find(volume(2), attachedAs: nil) != nil)
             let arrival = try await fixture.awaiting(volume(1))
             fixture.showInSysfs("nvme2n1", disk.number, serial: volume(1).nvmeSerial)
@@ -178,7 +177,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a disk that cannot be read and is dead is no volume's`() async throws {
+    @Test func `a dead disk that cannot be read belongs to no volume`() async throws {
         try await withDisks { fixture in
             fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: nil)
             fixture.showInSysfs("nvme1n1", sectors: 0, state: "dead")
@@ -186,7 +185,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `eight volumes that come at once are all found`() async throws {
+    @Test func `eight volumes that appear at once are all found`() async throws {
         try await withDisks { fixture in
             let disks = try (0..<8).map { _ in try fixture.disk(mebibytes: 1) }
             var arrivals: [Task<BlockDevice, any Error>] = []
@@ -200,7 +199,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device is found though its notice was lost in a full queue`() async throws {
+    @Test func `a device is found although its event was lost in a full queue`() async throws {
         try await withDisks { fixture in
             let setting = try contents(
                 of: "/proc/sys/fs/inotify/max_queued_events", limit: 64)
@@ -243,7 +242,7 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a directory of nodes that is not there is named`() async throws {
+    @Test func `a missing device folder is named`() async throws {
         try await withDisks { fixture in
             let watch = try DeviceWatch(devPath: "/nowhere", sysPath: fixture.sysPath)
             let error = try await failure {
@@ -256,10 +255,9 @@ struct DeviceWatchTests {
         }
     }
 
-    @Test func `a device that goes is noticed, however long that takes`() async throws {
+    @Test func `the loss of a device is detected, however long that takes`() async throws {
         try await withDisks { fixture in
-            let device = fixture.plugIn(
-                try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let device = fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             let never = Instant(nanoseconds: .max)
             let departure = RingActor.spawn {
                 try await fixture.watch.departure(of: device, volume: volume(1), by: never)
@@ -267,12 +265,12 @@ struct DeviceWatchTests {
             try await fixture.untilWatched()
             fixture.unplug("nvme1n1")
             try await departure.value
-            // And at once where it is gone already.
+            // And at once if it is already gone.
             try await fixture.watch.departure(of: device, volume: volume(1), by: never)
         }
     }
 
-    @Test func `a device whose node is another volume's by now has gone`() async throws {
+    @Test func `a device whose node now belongs to another volume is gone`() async throws {
         try await withDisks { fixture in
             let disk = try fixture.disk(mebibytes: 1)
             let device = fixture.plugIn(disk, as: "nvme1n1", of: volume(1))
@@ -297,7 +295,7 @@ struct DeviceWatchTests {
 }
 
 extension DiskFixture {
-    /// Starts an arrival that has looked once and found nothing when this returns.
+    /// Starts an arrival, which has looked once and found nothing when this returns.
     fileprivate func awaiting(
         _ volume: VolumeID
     ) async throws -> Task<BlockDevice, any Error> {
@@ -306,7 +304,7 @@ extension DiskFixture {
         let arrival = RingActor.spawn {
             let device = try await self.watch.arrival(
                 of: volume, attachedAs: "/dev/sdf", by: deadline)
-            // At the deadline it looks once more; without a notice it would be found only then.
+            // At the deadline it looks once more; without an event it would be found only then.
             try #require(RingActor.ring.now < deadline)
             return device
         }
@@ -318,7 +316,7 @@ extension DiskFixture {
         try await until { self.watch.watchers > 0 }
     }
 
-    /// Returns when the watch has taken the last notice.
+    /// Returns when the watch has processed the last event.
     fileprivate func untilLookedAt() async throws {
         let changes = watch.changes
         try await until { self.watch.changes > changes }

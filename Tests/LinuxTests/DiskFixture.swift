@@ -8,11 +8,11 @@ import Testing
 
 @testable import Linux
 
-/// Whether this process may make loop devices, nodes and mounts.
+/// Whether this process may create loop devices, nodes and mounts.
 let isRoot = geteuid() == 0
 
-/// A temporary directory with a devPath, a sysPath and room for mountpoints; and real block
-/// devices, of the loop driver, that are plugged into it as a volume's.
+/// A temporary directory with a devPath, a sysPath and mountpoints, and real block devices (of the
+/// loop driver) that can be plugged into it as volumes.
 @RingActor
 final class DiskFixture {
     let path: String
@@ -64,8 +64,8 @@ final class DiskFixture {
         return disk
     }
 
-    /// Shows `disk` as Nitro shows a volume: in sysfs, and then as a node. Without `volume` it has
-    /// no serial number yet.
+    /// Shows `disk` as Nitro shows a volume: first in sysfs, then as a node. Without `volume` it
+    /// has no serial number yet.
     @discardableResult
     func plugIn(_ disk: Disk, as name: String, of volume: VolumeID?) -> BlockDevice {
         showInSysfs(name, disk.number, serial: volume?.nvmeSerial)
@@ -78,7 +78,7 @@ final class DiskFixture {
         return (plugIn(disk, as: "nvme1n1", of: volume(1)), disk)
     }
 
-    /// Makes the disk's device that much larger.
+    /// Enlarges the disk's device by this much.
     func enlarge(_ disk: Disk, toMebibytes mebibytes: Int) {
         precondition(truncate(disk.file, off_t(mebibytes) << 20) == 0)
         precondition(CLoop_resize(disk.descriptor) == 0)
@@ -103,7 +103,8 @@ final class DiskFixture {
         write("\(number)\n", to: "\(entry)/partition")
     }
 
-    /// What the kernel says of a namespace's size, in sectors, and of its controller's state.
+    /// The size of a namespace, in sectors, and the state of its controller, as the kernel shows
+    /// them.
     func showInSysfs(_ name: String, sectors: Int, state: String) {
         write("\(sectors)\n", to: "\(sysPath)/block/\(name)/size")
         write("\(state)\n", to: "\(sysPath)/block/\(name)/device/state")
@@ -135,7 +136,7 @@ final class DiskFixture {
         removeTree("\(sysPath)/block/\(name)")
     }
 
-    /// Writes onto the disk, past all caches of it.
+    /// Writes to the disk, bypassing all caches.
     func write(_ bytes: [UInt8], at offset: Int, of disk: Disk) {
         let count = pwrite(disk.descriptor, bytes, bytes.count, off_t(offset))
         precondition(count == bytes.count && fsync(disk.descriptor) == 0)
@@ -145,7 +146,7 @@ final class DiskFixture {
         precondition(pwrite(disk.descriptor, bytes, bytes.count, off_t(offset)) == bytes.count)
     }
 
-    /// Brings what programs wrote to the disk's device into its file.
+    /// Flushes what programs wrote to the disk's device into its file.
     func flush(_ disk: Disk) { precondition(fsync(disk.descriptor) == 0) }
 
     func read(_ count: Int, at offset: Int, of disk: Disk) -> [UInt8] {
@@ -162,7 +163,7 @@ final class DiskFixture {
         close(descriptor)
     }
 
-    /// Runs a program that has to succeed.
+    /// Runs a program that must succeed.
     func run(_ command: String...) async throws { try await run(command) }
 
     func run(_ command: [String]) async throws {
@@ -174,10 +175,8 @@ final class DiskFixture {
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }
 }
 
-/// Runs `body` on the ring with a fixture, which is removed afterwards whatever happens.
-func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void)
-    async throws
-{
+/// Runs `body` on the ring with a fixture, which is always removed afterwards.
+func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void) async throws {
     try await onRing {
         await BenchSlots.take()
         defer { BenchSlots.give() }
@@ -187,7 +186,7 @@ func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws
     }
 }
 
-/// How many benches there may be at once: each has an inotify instance, of which a user has 128.
+/// How many benches there may be at once: each has an inotify instance, and a user can have 128.
 @RingActor
 private enum BenchSlots {
     static var free = 24
@@ -206,7 +205,7 @@ private enum BenchSlots {
     }
 }
 
-/// Runs `body`, which has to fail with an `OperationError`, and returns that.
+/// Runs `body`, which must fail with an `OperationError`, and returns the error.
 @RingActor
 func failure(
     _ body: @RingActor () async throws -> Void, sourceLocation: SourceLocation = #_sourceLocation

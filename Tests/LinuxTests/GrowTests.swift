@@ -44,7 +44,7 @@ struct GrowTests {
     }
 
     @Test(arguments: ["xfs", "ext4"])
-    func `mounting tells whether the file system is smaller than its volume`(
+    func `mounting reports whether the file system is smaller than its volume`(
         type: String
     ) async throws {
         try await withDisks { fixture in

@@ -5,10 +5,10 @@ import Testing
 
 @testable import Linux
 
-/// A file system that is frozen: who writes to it waits in the kernel, and no signal ends that.
+/// A frozen file system: writers wait in the kernel, and no signal ends that.
 @Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct HangTests {
-    @Test func `a child that a kill does not end keeps nobody, is told of, and is reaped later`()
+    @Test func `a child that survives a kill delays nobody, is reported, and reaped later`()
         async throws
     {
         try await withFrozen(volume(8)) { fixture, mountpoint in
@@ -28,7 +28,7 @@ struct HangTests {
         }
     }
 
-    @Test func `a device that hangs holds up no other's calls`() async throws {
+    @Test func `a device that hangs does not delay calls for others`() async throws {
         try await withFrozen(volume(9)) { fixture, mountpoint in
             let ring = RingActor.ring
             let owning = RingActor.spawn {
@@ -63,7 +63,7 @@ struct HangTests {
             try await fixture.fileSystems.mount(
                 device, of: id, type: "xfs", at: mountpoint, access: .writable, options: [])
             try await fixture.run("/sbin/fsfreeze", "-f", mountpoint)
-            // Where the test fails, what it waits for may never come otherwise.
+            // Otherwise, if the test fails, the event that it waits for may never happen.
             let thawing = RingActor.spawn {
                 try? await RingActor.ring.sleep(until: fixture.after(.seconds(60)))
                 _ = await RingActor.spawn {

@@ -36,7 +36,7 @@ import Testing
     @Test(arguments: [
         ("ro,nouuid,norecovery", true), ("ro,noload", true), ("ro,nouuid", false), ("rw", false),
     ])
-    func `a mount without a replay shows as that`(options: String, skips: Bool) {
+    func `a mount without a replay is recognised`(options: String, skips: Bool) {
         let line = "36 35 98:0 / /mnt2 ro - xfs /dev/xvdf \(options)"
         #expect(MountInfoLine(Array(line.utf8))?.skipsReplay == skips)
     }
@@ -56,7 +56,7 @@ import Testing
         #expect(MountInfoLine.parse(Array("\(line)\n\(line)".utf8)) == (line.isEmpty ? [] : nil))
     }
 
-    @Test func `of two mounts at one place the later is on top`() throws {
+    @Test func `of two mounts at one mountpoint the later is on top`() throws {
         let text = """
             36 35 7:1 / /mnt/a rw - xfs /dev/loop1 rw
             37 36 7:2 / /mnt/a rw - xfs /dev/loop2 rw

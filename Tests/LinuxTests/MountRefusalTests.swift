@@ -8,7 +8,7 @@ import Testing
 @Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct MountRefusalTests {
     @Test(arguments: ["xfs", "ext4"])
-    func `a file system that is larger than its volume is told with both sizes`(
+    func `a file system larger than its volume is reported with both sizes`(
         type: String
     ) async throws {
         try await withDisks { fixture in
@@ -26,7 +26,7 @@ struct MountRefusalTests {
         ("-l logdev=", "its log is on another device"),
         ("-r rtdev=", "on a realtime device"),
     ])
-    func `an xfs that needs a second device is told as that`(
+    func `an xfs that needs a second device is reported as such`(
         option: String, found: String
     ) async throws {
         try await withDisks { fixture in
@@ -41,7 +41,7 @@ struct MountRefusalTests {
         }
     }
 
-    @Test func `an ext4 whose journal is elsewhere is told as that`() async throws {
+    @Test func `an ext4 with an external journal is reported as such`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             let journal = fixture.makeNode("journal", try fixture.disk(mebibytes: 64).number)
@@ -50,7 +50,7 @@ struct MountRefusalTests {
             try await fixture.run(
                 "/sbin/mkfs.ext4", "-q", "-b", "4096", "-J", "device=\(journal.path)", device.path)
             unlink(journal.path)
-            // The number that it knows the journal by is no device's any more.
+            // The number by which it refers to the journal no longer belongs to a device.
             try await fixture.run(
                 "/sbin/debugfs", "-w", "-R", "set_super_value journal_dev 0xFFFE", device.path)
             let error = try await fixture.refusal(of: device, "ext4")
@@ -58,7 +58,7 @@ struct MountRefusalTests {
         }
     }
 
-    @Test func `features that no kernel knows are told`() async throws {
+    @Test func `features that no kernel supports are reported`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.ext4", "-q", "-O", "^metadata_csum", device.path)
@@ -71,7 +71,7 @@ struct MountRefusalTests {
         }
     }
 
-    @Test func `one that is busy is told as busy alone`() async throws {
+    @Test func `a busy device is only reported as busy`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
@@ -109,7 +109,7 @@ struct MountRefusalTests {
         return MountRefusal.findings(superblock, Self.linux510).map(\.found)
     }
 
-    @Test func `an xfs without anything uncommon gives no reason`() throws {
+    @Test func `an ordinary xfs has no reason`() throws {
         #expect(try xfs(readOnly: 0xF, incompatible: 0xF).isEmpty)
     }
 
@@ -125,7 +125,7 @@ struct MountRefusalTests {
         #expect(try xfs(readOnly: 0x10).first?.contains("read-only features") == true)
     }
 
-    @Test func `version 4, large blocks and a due repair are told`() throws {
+    @Test func `version 4, large blocks and a due repair are reported`() throws {
         #expect(try xfs(version: 4, incompatible: 0xFFFF).first?.contains("version 4") == true)
         let large = try xfs(blockSize: 65536)
         #expect(large.contains { $0.contains("of 65536 bytes, are larger than") }, "\(large)")

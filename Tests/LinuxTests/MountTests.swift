@@ -104,7 +104,7 @@ struct MountTests {
         }
     }
 
-    @Test func `a mount of another device than the proved one is taken back`() async throws {
+    @Test func `a mount of another device than the proved one is undone`() async throws {
         try await withDisks { fixture in
             let device = try await fixture.xfsVolume()
             let other = try fixture.disk()
@@ -165,7 +165,7 @@ struct MountTests {
         }
     }
 
-    @Test func `a mount that is reached by a link is not taken for unmounted`() async throws {
+    @Test func `a mount that is reached by a link does not count as unmounted`() async throws {
         try await withDisks { fixture in
             symlink("mnt", "\(fixture.path)/link")
             try await fixture.mount(try await fixture.xfsVolume(), at: "\(fixture.path)/mnt/a")
@@ -176,7 +176,7 @@ struct MountTests {
         }
     }
 
-    @Test func `what the kernel refuses says why, and leaves no directory`() async throws {
+    @Test func `the error for a refused mount says why, and leaves no directory`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             let mountpoint = "\(fixture.path)/mnt/a"
@@ -198,7 +198,7 @@ struct MountTests {
         }
     }
 
-    @Test func `a file system that has shut down is told from one that is not mounted`()
+    @Test func `a file system that has shut down is distinguished from an unmounted one`()
         async throws
     {
         try await withDisks { fixture in
@@ -272,7 +272,7 @@ struct MountTests {
 
             container.cancel()
             _ = await container.result
-            // The kernel takes an ended namespace's mounts down a moment after its last process.
+            // The kernel removes the mounts of an ended namespace shortly after its last process.
             let deadline = fixture.after(.seconds(120))
             while try await fixture.fileSystems.isHeld(device) {
                 try #require(RingActor.ring.now < deadline)
@@ -338,22 +338,24 @@ extension DiskFixture {
         try await fileSystems.mounted().last { $0.mountpoint == mountpoint }
     }
 
-    /// A process in a mount namespace of its own that has `source` at `target`, as a container that
-    /// outlives the plugin; it has it when this returns, and ends when the task is cancelled.
+    /// A process in its own mount namespace with `source` mounted at `target`, like a container
+    /// that outlives the plugin. The mount exists when this returns; the process ends when the task
+    /// is cancelled.
     fileprivate func startContainer(
         with source: String, at target: String
     ) async throws -> Task<ChildResult, any Error> {
         mkdir(target, 0o755)
         let fifo = "\(path)/ready"
         mkfifo(fifo, 0o600)
-        // Opening waits for the reader. Nothing is written, which the reader might not wait for.
+        // Opening waits for the reader. Nothing is written, because the reader might not wait for
+        // it.
         let script = "mount --bind \(source) \(target); : > \(fifo); exec sleep 1000"
         let deadline = after(.seconds(120))
         let process = RingActor.spawn {
             try await ChildProcess.run(
                 "/usr/bin/unshare", ["--mount", "/bin/sh", "-c", script], by: deadline)
         }
-        // A child that fails first would leave the opening waiting for ever.
+        // If the child failed first, opening would wait forever.
         RingActor.spawn {
             _ = await process.result
             let end = open(fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC)

@@ -40,7 +40,7 @@ import Testing
         return bytes
     }
 
-    @Test func `an EBS controller's answer is read`() {
+    @Test func `an EBS controller's response is parsed`() {
         let controller = NVMeController(answer())
         #expect(controller.vendor == 0x1D0F)
         #expect(controller.serial == "vol0123456789abcde1f")
@@ -72,13 +72,13 @@ import Testing
         #expect(options(["logbsize=256k"]).data == "logbsize=256k,nouuid")
     }
 
-    @Test func `options that are flags are told as flags, the others as text`() {
+    @Test func `options that are flags become flags, the others text`() {
         let several = options(["noatime", "discard", "nodev"], type: "ext4", readOnly: true)
         #expect(several.flags == UInt(MS_NOATIME | MS_NODEV | MS_RDONLY))
         #expect(several.data == "discard")
     }
 
-    @Test func `a journal is left alone only where that is asked for`() {
+    @Test func `the journal is skipped only on request`() {
         #expect(options([], readOnly: true).data == "nouuid")
         #expect(options([], readOnly: true).withoutReplay.data == "nouuid,norecovery")
         #expect(options([], type: "ext4", readOnly: true).withoutReplay.data == "norecovery")

@@ -114,7 +114,7 @@ struct PartitionTests {
         }
     }
 
-    @Test func `a partition's going is noticed`() async throws {
+    @Test func `the loss of a partition is detected`() async throws {
         try await withDisks { fixture in
             let disk = try fixture.disk()
             fixture.plugIn(disk, as: "nvme1n1", of: volume(1))

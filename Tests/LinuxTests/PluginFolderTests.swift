@@ -5,7 +5,7 @@ import Testing
 @Suite struct PluginFolderTests {
     private static let id = String(repeating: "0123456789abcdef", count: 4)
 
-    /// The table of a process that has these mounts: the device, the directory mounted, the mountpoint.
+    /// The mount table of a process with these mounts: device, mounted directory, mountpoint.
     private static func table(_ mounts: [(String, String, String)]) throws -> MountTable {
         let lines = try mounts.map { device, root, mountpoint in
             try #require(
@@ -22,12 +22,12 @@ import Testing
     @Test(arguments: [
         // The data root in the host's root file system, whose /var/lib the plugin sees.
         ("/var/lib/docker/plugins", "/var/lib", "/var/lib", "/var/lib/docker/plugins"),
-        // Another data root in what state.source leads to.
+        // Another data root, below state.source.
         ("/srv/docker/plugins", "/srv", "/var/lib", "/var/lib/docker/plugins"),
         // A file system of its own that is mounted as a whole.
         ("/docker/plugins", "/", "/var/lib", "/var/lib/docker/plugins"),
     ])
-    func `the record lies where a mount shows the folder`(
+    func `the record is where a mount shows the folder`(
         plugins: String, root: String, mountpoint: String, seen: String
     ) throws {
         let folder = try #require(
@@ -41,7 +41,7 @@ import Testing
         #expect(folder.records == ["\(seen)/\(Self.id)/config.json"])
     }
 
-    @Test func `a plugin whose folder no mount shows has its id all the same`() throws {
+    @Test func `a plugin whose folder no mount shows still has its id`() throws {
         let folder = try #require(
             try Self.folder([
                 ("8:2", "/plugins/\(Self.id)/propagated-mount", "/mnt"),
@@ -55,7 +55,7 @@ import Testing
         "/plugins/\(String(repeating: "A", count: 64))/propagated-mount",
         "/plugins/\(id)/rootfs", "/plugins/\(id)0/propagated-mount",
     ])
-    func `another mount there is no plugin's`(root: String) throws {
+    func `another mount there does not belong to a plugin`(root: String) throws {
         #expect(try Self.folder([("8:1", root, "/mnt"), ("8:1", "/", "/host")]) == nil)
         #expect(try Self.folder([("8:1", "/", "/host")]) == nil)
     }

@@ -70,7 +70,7 @@ struct ProbeTests {
     @Test(arguments: [
         (lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS"), (raidMember, "linux_raid_member"),
     ])
-    func `what other systems hold is a signature`(header: [UInt8], name: String) async throws {
+    func `data of other systems is a signature`(header: [UInt8], name: String) async throws {
         try await withDisks { fixture in
             let (device, disk) = try fixture.volumeOne()
             fixture.write(header, at: 0, of: disk)
@@ -79,7 +79,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `of two file systems at once both are named`() async throws {
+    @Test func `two file systems on one device are both named`() async throws {
         try await withDisks { fixture in
             let (device, disk) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
@@ -91,7 +91,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `a superblock with a wrong checksum is known by its name`() async throws {
+    @Test func `a superblock with a wrong checksum is named`() async throws {
         try await withDisks { fixture in
             let (device, disk) = try fixture.volumeOne()
             fixture.write(lvmLabel, at: 0, of: disk)
@@ -122,7 +122,7 @@ struct ProbeTests {
         }
     }
 
-    @Test func `an xfs that mkfs did not finish is told, and formatted only if it may be`()
+    @Test func `an unfinished xfs is detected, and formatted only if that is allowed`()
         async throws
     {
         try await withDisks { fixture in
@@ -156,7 +156,7 @@ struct ProbeTests {
     func `a device that cannot be read is an error, never blank`(mebibytes: Int) async throws {
         try await withDisks { fixture in
             let (device, disk) = try fixture.volumeOne(mebibytes: 64)
-            // The device stays as long as it was: reads past the file's end fail.
+            // The device keeps its size: reads past the file's end fail.
             truncate(disk.file, off_t(mebibytes) << 20)
             let error = try await failure {
                 _ = try await fixture.fileSystems.probe(device, of: volume(1))
@@ -170,20 +170,20 @@ struct ProbeTests {
 
 @Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct IdentityTests {
-    @Test func `a node of another device is refused`() async throws {
+    @Test func `a node of another device is rejected`() async throws {
         try await expectRefusal("is device") { fixture, device in
             unlink(device.path)
             fixture.makeNode("nvme1n1", try fixture.disk(mebibytes: 1).number)
         }
     }
 
-    @Test func `a device that bears another volume's serial number is refused`() async throws {
+    @Test func `a device with another volume's serial number is rejected`() async throws {
         try await expectRefusal(volume(2).nvmeSerial) { fixture, device in
             fixture.showInSysfs("nvme1n1", device.number, serial: volume(2).nvmeSerial)
         }
     }
 
-    @Test func `a device whose serial number cannot be read is refused`() async throws {
+    @Test func `a device whose serial number cannot be read is rejected`() async throws {
         try await expectRefusal("cannot be read") { fixture, _ in
             unlink("\(fixture.sysPath)/block/nvme1n1/device/serial")
         }

@@ -21,7 +21,7 @@ struct ReadOnlyTests {
     }
 
     @Test(arguments: ["xfs", "ext4", "ext3"])
-    func `without a replay not a byte is written, and it is told that something is missing`(
+    func `without a replay not a byte is written, and missing data is reported`(
         type: String
     ) async throws {
         try await withDisks { fixture in
@@ -42,7 +42,7 @@ struct ReadOnlyTests {
         }
     }
 
-    @Test func `without a replay an ext4 that has files to free is left as it is`() async throws {
+    @Test func `without a replay an ext4 with orphaned files is not changed`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.ext4", "-q", "-O", "^orphan_file", device.path)
@@ -90,7 +90,7 @@ struct ReadOnlyTests {
             let error = try await failure { _ = try await fixture.mount(copy, type, .writable) }
             #expect(error.found.contains("the device accepts no writes"), "\(error)")
             #expect(error.advice?.contains("read-only=true") == true)
-            // A loop device would keep that for the next file that it is of.
+            // A loop device would keep this setting for its next file.
             try await fixture.run("/sbin/blockdev", "--setrw", copy.path)
         }
     }
@@ -115,7 +115,7 @@ struct ReadOnlyTests {
         }
     }
 
-    @Test func `what another mount may be writing to goes on being written to`() async throws {
+    @Test func `a device that another mount may be writing to stays writable`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)

@@ -19,7 +19,7 @@ struct RepairTests {
         ["/sbin/debugfs", "-w", "-R", "set_super_value state 0"],
         ["/sbin/debugfs", "-w", "-R", "set_super_value state 3"],
     ])
-    func `one that bears signs of damage is checked, and then bears none`(
+    func `a file system with signs of damage is checked, and then has none`(
         command: [String]
     ) async throws {
         try await withDisks { fixture in
@@ -32,7 +32,7 @@ struct RepairTests {
     }
 
     @Test(arguments: ["ext2", "ext3", "ext4"])
-    func `wrong counts of free blocks are put right, and the data is there`(
+    func `wrong counts of free blocks are corrected, and the data is there`(
         type: String
     ) async throws {
         try await withDisks { fixture in
@@ -65,7 +65,7 @@ struct RepairTests {
     }
 
     @Test(arguments: ["ext2", "ext4"])
-    func `one that is mounted elsewhere is not checked`(type: String) async throws {
+    func `a file system that is mounted elsewhere is not checked`(type: String) async throws {
         try await withDisks { fixture in
             let device = try await fixture.ext(type)
             let mountpoint = try await fixture.mountOne(device, type: type)
@@ -88,7 +88,7 @@ struct RepairTests {
     @Test(arguments: [
         ["-c", "1", "-C", "7"], ["-i", "1d", "-T", "20200101"],
     ])
-    func `one whose check is merely due is left alone, and only its journal is replayed`(
+    func `if a check is merely due, only the journal is replayed`(
         due: [String]
     ) async throws {
         try await withDisks { fixture in
@@ -104,13 +104,12 @@ struct RepairTests {
         }
     }
 
-    @Test func `an error that only the journal knows of is seen, and all is checked`() async throws
-    {
+    @Test func `an error that is recorded only in the journal causes a full check`() async throws {
         try await withDisks { fixture in
             let (device, _) = try fixture.volumeOne()
             try await fixture.run("/sbin/mkfs.ext4", "-q", "-O", "^metadata_csum", device.path)
             let copy = try await fixture.crashedCopy(of: device, type: "ext4")
-            // j_errno, at byte 32 of the journal's superblock, is what jbd2_journal_abort leaves.
+            // jbd2_journal_abort sets j_errno, at byte 32 of the journal's superblock.
             let disk = try #require(fixture.disks.last)
             let journal = try #require(
                 fixture.offset(of: [0xC0, 0x3B, 0x39, 0x98, 0, 0, 0, 4], disk))
@@ -122,7 +121,7 @@ struct RepairTests {
         }
     }
 
-    @Test func `a check that outlasts its Mount goes on, tells how far it is, and is joined`()
+    @Test func `a check that outlasts its Mount continues, reports progress, and is joined`()
         async throws
     {
         try await withDisks { fixture in
@@ -155,7 +154,7 @@ struct RepairTests {
         }
     }
 
-    @Test func `a check that failed between two Mounts is told by the next, until it was mended`()
+    @Test func `a check that failed between Mounts is reported until it is repaired`()
         async throws
     {
         try await withDisks { fixture in
@@ -192,7 +191,7 @@ struct RepairTests {
         }
     }
 
-    @Test func `what -p cannot mend is an error with what e2fsck says, and nothing is mounted`()
+    @Test func `damage that -p cannot repair is an error with e2fsck's output`()
         async throws
     {
         try await withDisks { fixture in
@@ -234,7 +233,7 @@ extension DiskFixture {
         return device
     }
 
-    /// With a script in e2fsck's place, that waits for `letGo` where it reads from `go`.
+    /// With a script instead of e2fsck, which waits for `letGo` when it reads from `go`.
     fileprivate func fileSystems(withE2fsck script: String) throws -> FileSystems {
         mkdir("\(path)/tools", 0o755)
         mkfifo("\(path)/go", 0o600)
@@ -247,7 +246,7 @@ extension DiskFixture {
         await RingActor.ring.blocking { _ = close(open(fifo, O_WRONLY | O_CLOEXEC)) }
     }
 
-    /// Where these bytes are first on a disk, at the beginning of a block of 1 KiB.
+    /// The first position of these bytes on a disk, at the beginning of a block of 1 KiB.
     fileprivate func offset(of bytes: [UInt8], _ disk: Disk) -> Int? {
         stride(from: 0, to: 320 << 20, by: 1024).first {
             read(bytes.count, at: $0, of: disk) == bytes
@@ -258,7 +257,7 @@ extension DiskFixture {
         try await fileSystems.repair(device, of: volume(1), type: type, by: after(.seconds(120)))
     }
 
-    /// Of the newest disk, past all caches of the device.
+    /// On the newest disk, bypassing all caches of the device.
     func digest() async throws -> String {
         let disk = try #require(disks.last)
         flush(disk)

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives and tests to tell.
+"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives or tests to detect
+it.
 
 `make sim-mutants` calls it. mutations.py says what is mutated, planted.py adds faults by hand. All
 mutants are compiled into one copy of the package, in .build/mutants; what does not compile is left out.

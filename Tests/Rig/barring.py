@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Runs a command where the kernel answers some system calls with an error, by a seccomp filter.
+"""Runs a command under a seccomp filter that makes the kernel return an error for some system calls.
 
-    Tests/Rig/barring.py EPERM COMMAND …    # io_uring's three calls, as a container's profile bars them
-    Tests/Rig/barring.py 4.14 COMMAND …     # ENOSYS to every call that Linux 4.14 does not have
+Tests/Rig/barring.py EPERM COMMAND … # io_uring's three calls, as blocked by a container's profile
+Tests/Rig/barring.py 4.14 COMMAND … # ENOSYS for every call that Linux 4.14 does not have
 
-The filter holds for the command and all that it starts. In its environment BARRED says that it is
-there.
+The filter applies to the command and everything that it starts. BARRED in its environment says that it
+is active.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ LOAD_WORD, JUMP_IF_GREATER_OR_EQUAL, JUMP_IF_GREATER, RETURN = 0x20, 0x35, 0x25,
 
 # io_uring_setup, io_uring_enter and io_uring_register have these numbers everywhere.
 IO_URING = (425, 427)
-# What came after statx, the last call that 4.14 has.
+# The calls after statx, the last one of 4.14.
 AFTER_4_14 = ({"x86_64": 333, "aarch64": 292}[platform.machine()], 0xFFFFFFFF)
 
 
@@ -35,7 +35,7 @@ class Program(ctypes.Structure):
 
 
 def bar(calls, error):
-    """Answers the calls whose numbers lie in a range with an errno, in this process from now on."""
+    """From now on, makes calls with numbers in a range return an errno in this process."""
     first, last = calls
     instructions = (Instruction * 5)(
         Instruction(LOAD_WORD, 0, 0, 0),  # seccomp_data.nr

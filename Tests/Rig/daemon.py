@@ -1,4 +1,4 @@
-"""The daemon as a child process, without Docker: on a socket of its own, for one simulated instance.
+"""Runs the daemon as a child process, without Docker, on its own socket, for one simulated instance.
 
     with Daemon(simulator.environment("i-0aaaaaaaaaaaaaaa1"), folder) as daemon:
         daemon.call("VolumeDriver.Create", Name="vol-0aaaaaaaaaaaaaaa1")
@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def executable():
-    """The built daemon: EBS_PLUGIN, else a release build, else a debug build."""
+    """The built daemon: EBS_PLUGIN, otherwise a release build, otherwise a debug build."""
     if "EBS_PLUGIN" in os.environ:
         return os.environ["EBS_PLUGIN"]
     for configuration in ("release", "debug"):
@@ -30,21 +30,22 @@ def executable():
 
 
 def runner():
-    """What the daemon is run by where this machine cannot run it itself: EBS_PLUGIN_RUNNER, such as
-    qemu-aarch64-static."""
+    """The program that runs the daemon if this machine cannot run it directly: EBS_PLUGIN_RUNNER,
+    such as qemu-aarch64-static."""
     return os.environ.get("EBS_PLUGIN_RUNNER", "").split()
 
 
-# QEMU's own, beside the daemon's: it frees memory of the emulation.
+# QEMU's own thread, in addition to the daemon's: it frees memory of the emulation.
 RUNNER_THREADS = 1 if runner() else 0
 
 
 class PluginError(Exception):
-    """An answer's Err."""
+    """The Err of a response."""
 
 
 class Daemon:
-    """`folder` holds its socket, mounts, state and log, and stays. `settings` add to the simulator's."""
+    """`folder` contains its socket, mounts, state and log, and is kept. `settings` are added to the
+    simulator's."""
 
     def __init__(self, environment, folder, **settings):
         self.folder = pathlib.Path(folder)
@@ -132,7 +133,7 @@ class Daemon:
         return self.call("VolumeDriver.Get", Name=volume)["Volume"]["Status"]["phase"]
 
     def wait_until(self, condition, timeout=60):
-        """Polls `condition` (a function of this daemon) until it gives something true."""
+        """Polls `condition` (a function of this daemon) until it returns something true."""
         deadline = time.monotonic() + timeout
         while True:
             result = condition(self)
@@ -153,19 +154,20 @@ class Daemon:
         return int(re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)[1])
 
     def is_asleep(self):
-        """Whether its one thread sleeps: what was done before this has then been handled."""
+        """Whether its only thread sleeps: then it has handled everything before."""
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return "State:\tS" in text and f"Threads:\t{1 + RUNNER_THREADS}\n" in text
 
     def start_call(self, name, **members):
-        """Sends a call and returns its connection, which has the answer or can be closed."""
+        """Sends a call and returns its connection, from which the response can be read, or which
+        can be closed."""
         connection = engine.UnixConnection(self.socket, timeout=120)
         connection.request("POST", "/" + name, json.dumps(members))
         return connection
 
 
 def answer_of(connection):
-    """The answer to start_call."""
+    """The response to start_call."""
     with contextlib.closing(connection):
         try:
             answer = json.loads(connection.getresponse().read())

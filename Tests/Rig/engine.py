@@ -1,12 +1,13 @@
-"""A private Docker Engine for the demo and the end-to-end tests, beside any other of the machine.
+"""Runs a private Docker Engine for the demo and the end-to-end tests, independent of any other on the
+machine.
 
     with Engine() as engine:
         engine.import_image("box")
         print(engine.docker("run", "--rm", "box", "echo", "hello").stdout)
 
 It has its own data root, sockets, cgroup and log in one folder, no bridge and no iptables rules.
-Leaving the block, also by an error or a signal, ends its processes by their ids, unmounts what lies
-in the folder, and removes it; a later start sweeps the folder of a run that was killed.
+Leaving the block, even by an error or a signal, ends its processes by their ids, unmounts everything
+in the folder, and removes it; a later start removes the folder of a run that was killed.
 
 What a managed plugin sees of the host, tried with 20.10.24:
 
@@ -46,7 +47,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def why_unavailable():
-    """Why no engine can be run here, or None where one can."""
+    """Why no engine can run here; None if one can."""
     if os.geteuid() != 0:
         return "not root"
     for program in ("dockerd", "docker", "containerd", "runc", "busybox"):
@@ -59,7 +60,7 @@ class Engine:
     def __init__(self):
         sweep()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        # As on a host: the data root lies in /var/lib, and so does what is kept for plugins.
+        # As on a host: the data root is in /var/lib, and so is what is kept for plugins.
         self.lib = self.directory / "lib"
         self.root = self.lib / "docker"
         self.socket = self.directory / "docker.sock"
@@ -120,7 +121,7 @@ class Engine:
                 return False
 
     def stop_daemon(self, timeout=40):
-        """SIGTERM to dockerd, which stops the plugins; SIGKILL when it does not end."""
+        """Sends SIGTERM to dockerd, which stops the plugins; sends SIGKILL if it does not end."""
         if self.process is None:
             return
         self.process.terminate()
@@ -137,7 +138,7 @@ class Engine:
         self.process.kill()
         self.process.wait()
         self.process = None
-        # The next dockerd takes one that is not reaped for alive.
+        # The next dockerd would consider an unreaped one alive.
         deadline = time.monotonic() + 60
         while os.path.exists(f"/proc/{containerd}"):
             if time.monotonic() > deadline:
@@ -156,7 +157,7 @@ class Engine:
     def _remove_containers_and_plugins(self):
         for listed, removed in ((["ps", "--all", "--quiet"], ["rm", "--force", "--volumes"]),
                                 (["plugin", "ls", "--quiet"], ["plugin", "rm", "--force"])):
-            # Whatever goes wrong here, the processes are ended and the mounts unmounted below.
+            # Whatever fails here, the code below ends the processes and unmounts the mounts.
             with contextlib.suppress(DockerError, subprocess.SubprocessError, OSError):
                 names = self.docker(*listed, timeout=60).stdout.split()
                 if names:
@@ -165,7 +166,7 @@ class Engine:
     # Use
 
     def docker(self, *arguments, check=True, timeout=120, **options):
-        """The docker command; its result has stdout and stderr as text."""
+        """Runs the docker command; its result has stdout and stderr as text."""
         result = subprocess.run(
             ["docker", *map(str, arguments)], env=self.environment, timeout=timeout,
             **{"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, **options})
@@ -174,7 +175,7 @@ class Engine:
         return result
 
     def start_docker(self, *arguments):
-        """The docker command, not waited for."""
+        """Starts the docker command without waiting for it."""
         return subprocess.Popen(
             ["docker", *map(str, arguments)], env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -255,15 +256,16 @@ def _run(*command):
 
 
 def interrupt_on_signals():
-    """SIGTERM and SIGHUP unwind as an interrupt does, so that what was started is ended; also in a
-    process that was started with interrupts ignored, as shells start background jobs."""
+    """Makes SIGTERM and SIGHUP unwind like an interrupt, so that everything that was started is
+    ended, even in a process that was started with interrupts ignored, as shells do with background
+    jobs."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def signals_held():
-    """Signals wait while something is being cleaned up."""
+    """Delays signals during a cleanup."""
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
@@ -273,7 +275,7 @@ def signals_held():
 
 
 def sweep():
-    """Removes what runs that were killed have left."""
+    """Removes what killed runs have left."""
     for path in glob.glob(os.path.join(tempfile.gettempdir(), PREFIX + "*")):
         owner = os.path.basename(path)[len(PREFIX):].split("-")[0]
         if not os.path.exists(f"/proc/{owner}"):
@@ -284,8 +286,8 @@ def remove_folder(directory):
     """Ends the processes that an engine in `directory` left, unmounts, removes the folder."""
     end_processes(directory, seconds=5)
     while mounted := mounts_below(directory):
-        # One at a time, for others may go with it: they are peers. Lazily as a last resort only: a
-        # busy mount would be left for good otherwise.
+        # One at a time, because unmounting one may unmount its peers. Lazily only as a last resort:
+        # otherwise a busy mount would stay forever.
         subprocess.run(["umount", mounted[-1]], capture_output=True, timeout=60)
         if mounts_below(directory) == mounted:
             _run("umount", "--lazy", mounted[-1])
@@ -319,8 +321,8 @@ def end_processes(directory, seconds):
 
 
 def processes_of(directory):
-    """Processes whose command line names the engine's folder (dockerd, containerd, shims), or that
-    live in a mount namespace with it mounted (plugins, containers)."""
+    """Processes whose command line names the engine's folder (dockerd, containerd, shims), or whose
+    mount namespace has it mounted (plugins, containers)."""
     found = []
     name = str(directory)
     here = os.readlink("/proc/self/ns/mnt")
@@ -343,8 +345,8 @@ def _command(process):
 
 
 def _reap_orphans():
-    """Takes the exit of adopted shims. Only what dockerd started is in another session than this
-    process; the exits of processes started here are left to those who wait for them."""
+    """Reaps adopted shims. Only processes that dockerd started are in another session than this
+    one; processes that were started here are reaped by whoever waits for them."""
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
             children = [int(child) for child in file.read().split()]

@@ -1,5 +1,5 @@
-"""An EC2 instance for the demo and the end-to-end tests: the simulator, a private Docker Engine,
-and the plugin, installed from its tarball with the README's own commands.
+"""Provides an EC2 instance for the demo and the end-to-end tests: the simulator, a private Docker
+Engine, and the plugin, installed from its tarball by the commands in the README.
 
     with Host(volumes=[volume("vol-0aaaaaaaaaaaaaaa1")]) as host:
         host.run("vol-0aaaaaaaaaaaaaaa1", "echo hello > /data/file")
@@ -32,7 +32,7 @@ TARBALL = ROOT / f"{PLUGIN}.{ARCHITECTURE}.tar.gz"
 
 
 def why_unavailable():
-    """Why no such host can be run here, or None."""
+    """Why no such host can run here; None if it can."""
     if not TARBALL.exists():
         return f"no {TARBALL.name} (make tar)"
     return engine.why_unavailable()
@@ -51,8 +51,9 @@ CAP_SYS_RESOURCE = 24  # linux/capability.h
 
 
 def adapting_commands(folder):
-    """What makes an unpacked plugin one that this machine can start: the root of a sandbox may lack a
-    capability, and so cannot grant it. The plugin can do without this one, but grows no ext4 then."""
+    """The commands that adapt an unpacked plugin to this machine: in a sandbox, root may lack a
+    capability, and so cannot grant it. The plugin can do without this one, but cannot grow an ext4
+    then."""
     status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
     bounds = int(re.search(r"^CapBnd:\s+(\w+)", status, re.MULTILINE)[1], 16)
     if bounds >> CAP_SYS_RESOURCE & 1:
@@ -61,9 +62,10 @@ def adapting_commands(folder):
 
 
 class Instance:
-    """One of the simulator's instances: an engine of its own, and the plugin once it is installed.
+    """One of the simulator's instances: its own engine, and the plugin once it is installed.
 
-    `settings` go to `docker plugin set`. The state lies in the engine's folder, not the machine's.
+    `settings` are passed to `docker plugin set`. The state is in the engine's folder, not in the
+    machine's.
     """
 
     def __init__(self, simulator, id, settings=None):
@@ -89,7 +91,8 @@ class Instance:
     # The plugin
 
     def install_commands(self):
-        """The README's commands, with the settings that lead the plugin to the simulator."""
+        """Runs the commands in the README, with the settings that connect the plugin to the
+        simulator."""
         settings = {**self.simulator.environment(self.id),
                     "state.source": self.engine.lib, **self.settings}
         for command in readme_commands("docker plugin create"):
@@ -101,7 +104,7 @@ class Instance:
                 yield from adapting_commands(PLUGIN)
 
     def install(self, echo=lambda command: None, unpack=True):
-        """Without `unpack`, from the folder that the tarball was unpacked to before."""
+        """Without `unpack`, uses the folder that the tarball was unpacked to before."""
         if unpack:
             os.symlink(TARBALL, self.engine.directory / TARBALL.name)
         for command in self.install_commands():
@@ -148,7 +151,7 @@ class Instance:
             "-v", f"{volume}:/data", *options, "box", "sh", "-c", script).stdout.strip()
 
     def timelines(self):
-        """What the daemon logged of each mount: its fields, numbers as such."""
+        """What the daemon logged about each mount: the fields, with numbers converted."""
         found = []
         for line in self.engine.plugin_log():
             fields = dict(re.findall(r'(\w+)=("[^"]*"|\S+)', line))
@@ -169,13 +172,13 @@ class Instance:
 
 
 class Host(Instance):
-    """The first instance, and the simulator, which `configuration` goes to."""
+    """The first instance, and the simulator with this `configuration`."""
 
     def __init__(self, volumes=(), settings=None, **configuration):
         sweep()
         self.directory = pathlib.Path(
             tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=SHARED))
-        # Nodes work only where the file system allows them; /dev/shm often does not.
+        # Device nodes work only if the file system allows them; /dev/shm often does not.
         nodes = nodes_elsewhere(self.directory)
         simulator = Simulator(
             instances=[instance(HERE, devPath="/dev"), instance(ELSEWHERE, devPath=nodes)],
@@ -185,7 +188,7 @@ class Host(Instance):
     def _start(self, cleanup):
         cleanup.callback(shutil.rmtree, self.directory)
         cleanup.callback(shutil.rmtree, nodes_elsewhere(self.directory), ignore_errors=True)
-        # The engine goes first, since it holds the simulator's devices.
+        # The engine is stopped first, because it holds the simulator's devices.
         cleanup.callback(self._stop_simulator)
         self.simulator.start()
         super()._start(cleanup)
@@ -215,7 +218,7 @@ def nodes_elsewhere(directory):
 
 
 def sweep():
-    """Removes what the simulators of killed runs have left, after the engines that used it."""
+    """Removes what the simulators of killed runs have left, after the engines that used them."""
     engine.sweep()
     for path in glob.glob(f"{SHARED}/{PREFIX}*"):
         if not os.path.exists("/proc/" + os.path.basename(path)[len(PREFIX):].split("-")[0]):

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Runs a program and kills it at a chosen one of its steps, without its help.
+"""Runs a program and kills it at a chosen step, without the program's cooperation.
 
     killer.py REPORT STEP PROGRAM [ARGUMENT...]
 
@@ -75,7 +75,7 @@ def follow(program, stopped, ended=lambda thread: None):
         except ChildProcessError:
             return status
         if os.WIFSTOPPED(news):
-            # One that is killed meanwhile is no more there to be asked.
+            # A thread that was killed in the meantime can no longer be inspected.
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 stopped(thread, news)
         else:
@@ -134,7 +134,7 @@ class Program:
             self.count(f"{self.name(thread)}: submitted")
 
     def label(self, thread, number, arguments):
-        """What a call is about; None for one that is no step."""
+        """What a call is about; None if it is not a step."""
         name = NUMBERS.get(number)
         if name == "io_uring_enter":
             return "submit" if arguments[1] > 0 else None
@@ -145,7 +145,7 @@ class Program:
             return BLOCK_IOCTLS.get(arguments[1])
         if name in ("write", "fsync", "ftruncate"):
             file = os.readlink(f"/proc/{thread}/fd/{arguments[0]}")
-            # Not the log, a pipe, what wakes another thread or names it.
+            # Not the log, a pipe, or a call that wakes or names another thread.
             is_step = arguments[0] > 2 and file[0] == "/" and not file.startswith("/proc/")
             return f"{name} {short(file)}" if is_step else None
         if name in PATHS:
@@ -166,7 +166,7 @@ class Program:
         return short(text.split(b"\0")[0].decode(errors="replace"))
 
     def do_not_wait(self, thread):
-        """Lets io_uring_enter submit and come back at once."""
+        """Makes io_uring_enter submit and return at once."""
         registers = ctypes.create_string_buffer(512)
         place = (ctypes.c_size_t * 2)(ctypes.addressof(registers), len(registers))
         ptrace(GETREGSET, thread, NT_PRSTATUS, ctypes.addressof(place))

@@ -1,11 +1,11 @@
-"""A registry with plugins in it, as far as `docker plugin install` and `upgrade` ask one.
+"""Provides a registry with plugins, as far as `docker plugin install` and `upgrade` need one.
 
     with Registry() as registry:
         reference = registry.add("polarity-ecs-ebs-plugin:1.2.3", "folder of config.json and rootfs")
         engine.docker("plugin", "install", "--grant-all-permissions", reference)
 
-It reads only: GET and HEAD of the distribution API's manifests and blobs. dockerd asks one on
-127.0.0.1 without TLS.
+It supports only GET and HEAD of the distribution API's manifests and blobs. dockerd uses no TLS for a
+registry on 127.0.0.1.
 """
 
 import gzip
@@ -50,7 +50,8 @@ class Registry:
         self.server.server_close()
 
     def add(self, name, folder):
-        """The plugin that `docker plugin create` would make of the folder; how it is referred to."""
+        """Adds the plugin that `docker plugin create` would make from the folder; returns its
+        reference."""
         repository, tag = name.split(":")
         rootfs = io.BytesIO()
         with tarfile.open(fileobj=rootfs, mode="w") as tar:

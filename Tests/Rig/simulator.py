@@ -1,4 +1,5 @@
-"""Starts and drives ec2-simulator for tests, the demo and the benchmarks. boto3 only where asked.
+"""Starts and drives ec2-simulator for tests, the demo and the benchmarks. boto3 is loaded only on
+request.
 
     with Simulator(instances=[instance("i-0aaaaaaaaaaaaaaa1")],
                    volumes=[volume("vol-0aaaaaaaaaaaaaaa1", content="xfs")]) as simulator:
@@ -28,7 +29,7 @@ SECRET_KEY = "simulator/secret/key/0000000000000000001"
 
 
 def executable():
-    """The built simulator: EC2_SIMULATOR, else a release build, else a debug build."""
+    """The built simulator: EC2_SIMULATOR, otherwise a release build, otherwise a debug build."""
     if "EC2_SIMULATOR" in os.environ:
         return os.environ["EC2_SIMULATOR"]
     for configuration in ("release", "debug"):
@@ -47,7 +48,7 @@ def instance(id, **fields):
 def volume(id, content="blank", sizeMiB=320, **fields):
     """A volume for the configuration or POST /volumes; attachedTo={"instance": .., "device": ..}.
 
-    320 MiB is sparse, and just above the least that mkfs.xfs accepts.
+    320 MiB is sparse, and just above the minimum for mkfs.xfs.
     """
     return {"id": id, "sizeMiB": sizeMiB, "availabilityZone": ZONE, "content": content, **fields}
 
@@ -89,7 +90,7 @@ class Simulator:
         self.process = subprocess.Popen(
             [executable(), "serve", "--config", str(self.configuration_file)],
             stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL,
-            # An interrupt typed at the terminal is for the rig, which stops the simulator last.
+            # The rig handles an interrupt typed at the terminal, and stops the simulator last.
             process_group=0)
         line = self._first_line(timeout)
         if not line.startswith("ready "):
@@ -130,7 +131,7 @@ class Simulator:
         return code
 
     def kill(self):
-        """kill -9, as a crash: what it made stays until clean() or the next start."""
+        """kill -9, as in a crash: what it created stays until clean() or the next start."""
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
@@ -162,7 +163,7 @@ class Simulator:
     # The control endpoint
 
     def control(self, method, path, body=None):
-        """One call of the control endpoint; the parsed answer."""
+        """One call of the control endpoint; the parsed response."""
         connection = _UnixConnection(self.socket_path)
         try:
             payload = None if body is None else json.dumps(body)
@@ -207,7 +208,7 @@ class Simulator:
         return self.control("POST", "/volumes", volume(id, **fields))
 
     def fault(self, action, kind, **fields):
-        """Adds a fault, once unless count= or probability= says otherwise."""
+        """Adds a fault, for one time unless count= or probability= says otherwise."""
         self.control("POST", "/faults", {"action": action, "kind": kind, **fields})
 
     def clear_faults(self):
@@ -217,7 +218,7 @@ class Simulator:
         self.control("POST", "/latency", milliseconds)
 
     def wait_until(self, condition, timeout=60, what="condition"):
-        """Polls `condition` (a function of this simulator) until it gives something true."""
+        """Polls `condition` (a function of this simulator) until it returns something true."""
         deadline = time.monotonic() + timeout
         while True:
             result = condition(self)
@@ -233,7 +234,7 @@ class Simulator:
     # What its users need
 
     def environment(self, instance_id):
-        """The settings that make the daemon take `instance_id` of this simulator for its own."""
+        """The settings with which the daemon runs as `instance_id` of this simulator."""
         described = self.instance(instance_id)
         return {
             "AWS_ENDPOINT_URL_EC2": self.endpoint,
@@ -260,7 +261,7 @@ class Simulator:
 
 @functools.lru_cache
 def _session():
-    """One for all clients: it keeps the description of the API, which takes long to load."""
+    """One session for all clients: it keeps the description of the API, which takes long to load."""
     import boto3
 
     return boto3.session.Session()

@@ -18,14 +18,14 @@ SMALL = 16  # MiB, for volumes whose content does not matter
 
 
 def loops(of):
-    """The loop devices whose backing file lies below a directory."""
+    """The loop devices whose backing file is below a directory."""
     listed = subprocess.run(["losetup", "-l", "-n", "-O", "NAME,BACK-FILE"], check=True,
                             capture_output=True, text=True).stdout
     return [line.split()[0] for line in listed.splitlines() if str(of) in line]
 
 
 def await_no_loops(of, timeout=60):
-    """udev may look into a loop device for a moment longer than the simulator has it."""
+    """udev may keep a loop device open for a moment longer than the simulator."""
     deadline = time.monotonic() + timeout
     while loops(of):
         assert time.monotonic() < deadline, loops(of)
@@ -46,7 +46,7 @@ def built():
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts simulators, and sees that each leaves nothing behind."""
+    """Starts simulators, and checks that each leaves nothing behind."""
     started = []
 
     def start(instances=None, volumes=None, **configuration):
@@ -79,7 +79,7 @@ def ec2(simulator):
 
 
 def attach(simulator, id, to, device="/dev/sdf"):
-    """Attaches, and gives the path of the node once it is there."""
+    """Attaches, and returns the path of the node once it exists."""
     simulator.ec2().attach_volume(VolumeId=id, InstanceId=to, Device=device)
 
     def node(s):

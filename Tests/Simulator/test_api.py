@@ -1,4 +1,4 @@
-"""Each call and each refusal of the EC2 API, judged by boto3."""
+"""Tests each call and each error of the EC2 API, judged by boto3."""
 
 import datetime
 import os
@@ -14,7 +14,7 @@ ABSENT = "vol-0fffffffffffffff1"
 
 
 def refusal(call, **parameters):
-    """The code, HTTP status and message with which a call is refused."""
+    """The code, HTTP status and message of a rejected call."""
     with pytest.raises(ClientError) as caught:
         call(**parameters)
     response = caught.value.response
@@ -243,7 +243,7 @@ def test_network_interfaces_take_places_where_the_limit_is_shared(start):
 
 
 def ebs_info(ec2, **parameters):
-    """What is told of EBS in the answer's XML: botocore of Debian 12 does not know the limit."""
+    """What the response's XML says about EBS: Debian 12's botocore does not know the limit."""
     bodies = []
     ec2.meta.events.register(
         "response-received.ec2.DescribeInstanceTypes",
@@ -436,7 +436,7 @@ def test_a_volume_attached_by_the_roots_name_is_the_root_volume(start):
     code, _, message = refusal(ec2.detach_volume, VolumeId=FREE)
     assert code == "OperationNotPermitted"
     assert message == f"Unable to detach root volume '{FREE}' from instance '{HERE}'"
-    # Once the instance is stopped EC2 lets it go.
+    # Once the instance is stopped, EC2 allows it.
     ec2.stop_instances(InstanceIds=[HERE])
     simulator.wait_until(lambda s: s.instance(HERE)["state"] == "stopped")
     ec2.detach_volume(VolumeId=FREE)

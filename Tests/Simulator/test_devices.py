@@ -1,4 +1,4 @@
-"""Devices that appear and go as on EC2, and what is left behind: nothing."""
+"""Tests that devices appear and disappear as on EC2, and that nothing is left behind."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import pytest
 from conftest import FREE, HERE, SMALL, THERE, XEN, attach, await_no_loops, loops
 from simulator import Simulator, instance, volume
 
-# What a file system says whose device is dead; ENOMEM is ext4's for a block that there is not.
+# The errors of a file system whose device is dead; ext4 returns ENOMEM for a missing block.
 DEAD = (errno.EIO, errno.EROFS, errno.ENOMEM)
 SERIAL = FREE.replace("-", "")
 
@@ -202,7 +202,7 @@ def test_nitro_takes_a_mounted_device_away(start, mounted, content):
     other = mounted(attach(simulator, FREE, THERE), *nouuid)
     assert (other / "kept").read_text() == "synced"
     write_much(other)
-    # What ends on the dead device does not reach the volume.
+    # What is written to the dead device does not reach the volume.
     subprocess.run(["umount", place], check=True)
     subprocess.run(["umount", other], check=True)
     check = {"xfs": ["xfs_repair", "-n"], "ext4": ["e2fsck", "-fn"]}[content]
@@ -250,7 +250,7 @@ def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
     assert os.path.basename(node) == "nvme1n2"
     assert read(described["sysPath"], "block/nvme1n2/device/serial") == SERIAL
     assert os.path.exists(dead) == stays
-    # A volume that comes meanwhile has a controller of its own.
+    # A volume that appears meanwhile has its own controller.
     simulator.create_volume("vol-0bbbbbbbbbbbbbbb1", sizeMiB=SMALL)
     assert attach(simulator, "vol-0bbbbbbbbbbbbbbb1", HERE, "/dev/sdg").endswith("/nvme2n1")
     alive = mounted(node, "-o", "nouuid")

@@ -1,4 +1,4 @@
-"""Everything that can be made to go wrong."""
+"""Tests every fault that can be injected."""
 
 import concurrent.futures
 import os
@@ -106,7 +106,7 @@ def test_botocore_retries_over_a_share_of_faults(simulator):
 def test_a_device_may_never_come(simulator, ec2, stuck, state):
     simulator.fault("Device", "deviceNever", stuck=stuck)
     ec2.attach_volume(**ATTACH)
-    # One more device of the same instance comes after it would have.
+    # Another device of the same instance appears after the time at which it would have.
     simulator.create_volume("vol-0aaaaaaaaaaaaaaa2", sizeMiB=SMALL)
     attach(simulator, "vol-0aaaaaaaaaaaaaaa2", HERE, "/dev/sdg")
     [attachment] = simulator.volume(FREE)["attachments"]

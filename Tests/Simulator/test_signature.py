@@ -1,4 +1,4 @@
-"""Who may call: signatures, keys and clocks."""
+"""Tests who may make calls: signatures, keys and clocks."""
 
 import datetime
 import os
@@ -74,7 +74,7 @@ def test_a_changed_body_is_refused(simulator):
 
 def _send_changed(id):
     def change(request, **_):
-        # Same length, so that only the signature can tell.
+        # The same length, so that only the signature can detect it.
         body = request.body
         body = body.encode() if isinstance(body, str) else body
         request.body = body.replace(id.encode(), id[:-1].encode() + b"9")

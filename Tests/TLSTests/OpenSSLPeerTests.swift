@@ -51,7 +51,7 @@ import Testing
     }
 
     @Test(arguments: [("localhost", true), ("127.0.0.1", false)])
-    func `the server is asked for by name, but not by address`(host: String, named: Bool) throws {
+    func `the server is requested by name, but not by address`(host: String, named: Bool) throws {
         let good = certificates.good
         let (tool, port) = try server([
             "-naccept", "1", "-servername", "localhost", "-cert2", good.certificate,

@@ -4,10 +4,10 @@ import TLS
 struct Pipe {
     let client: TLSSession
     let server: TLSSession
-    /// How many bytes go over at once.
+    /// How many bytes are transferred at once.
     var stride = Int.max
 
-    /// Carries what waits at one end to the other, and says how much that was.
+    /// Transfers what waits at one end to the other, and returns its size.
     @discardableResult
     func carry(from sender: TLSSession, to receiver: TLSSession) -> Int {
         var total = 0
@@ -19,7 +19,7 @@ struct Pipe {
         return total
     }
 
-    /// Shakes hands, step by step, until both are done or one throws.
+    /// Performs the handshake step by step, until both are done or one throws.
     func handshake() throws {
         var clientIsDone = false
         var serverIsDone = false
@@ -31,7 +31,7 @@ struct Pipe {
         }
     }
 
-    /// What `receiver` reads when `sender` has written `text` and everything has gone over.
+    /// What `receiver` reads after `sender` has written `text` and everything was transferred.
     func say(_ text: [UInt8], from sender: TLSSession, to receiver: TLSSession) throws -> [UInt8] {
         try text.withUnsafeBytes { try sender.write($0) }
         carry(from: sender, to: receiver)
@@ -40,7 +40,7 @@ struct Pipe {
 }
 
 extension TLSSession {
-    /// All plaintext that can be had from what was fed, and why there was no more.
+    /// All plaintext that is available from the fed bytes, and why there was no more.
     func readAll() throws -> (text: [UInt8], end: ReadResult) {
         var text: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 4096)

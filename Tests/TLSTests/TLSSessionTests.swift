@@ -15,7 +15,7 @@ struct TLSSessionTests {
             server: try .server(.server(certificate: certificate, key: key)))
     }
 
-    /// How the client refuses the server.
+    /// The client's error when it rejects the server.
     private func refusal(_ pipe: Pipe) throws -> TLSError {
         try #require(throws: TLSError.self) { try pipe.handshake() }
     }
@@ -33,7 +33,7 @@ struct TLSSessionTests {
                 == Array("pong".utf8))
     }
 
-    @Test func `an unknown CA is refused in words that name the issuer`() throws {
+    @Test func `an unknown CA is rejected with an error that names the issuer`() throws {
         let error = try refusal(pipe(trusting: \.otherCA))
         #expect(error.reason == .untrustedPeer)
         #expect(error.found.contains("unable to get local issuer certificate"))
@@ -44,7 +44,7 @@ struct TLSSessionTests {
     func `a certificate for other names is refused`(host: String) throws {
         let error = try refusal(pipe(host: host))
         #expect(error.reason == .untrustedPeer)
-        #expect(error.found.contains("the certificate of \(host) is refused"))
+        #expect(error.found.contains("the certificate of \(host) was rejected"))
         #expect(error.found.contains("mismatch"))
     }
 
@@ -58,7 +58,7 @@ struct TLSSessionTests {
         #expect(try refusal(pipe(serving: \.nameless)).reason == .untrustedPeer)
     }
 
-    @Test func `the server learns by an alert why it was refused`() throws {
+    @Test func `an alert tells the server why it was rejected`() throws {
         let pipe = try pipe(trusting: \.otherCA)
         _ = try refusal(pipe)
         pipe.carry(from: pipe.client, to: pipe.server)
@@ -95,7 +95,7 @@ struct TLSSessionTests {
         #expect(try pipe.say(text, from: pipe.client, to: pipe.server) == text)
     }
 
-    @Test func `a closed connection is told from a cut one`() throws {
+    @Test func `a closed connection is distinguished from a truncated one`() throws {
         let closed = try pipe()
         try closed.handshake()
         closed.server.close()
@@ -111,7 +111,7 @@ struct TLSSessionTests {
         #expect(error.reason == .truncated)
     }
 
-    @Test func `a peer that hangs up during the handshake is said so`() throws {
+    @Test func `a peer that hangs up during the handshake is reported`() throws {
         let pipe = try pipe()
         _ = try pipe.client.handshake()
         pipe.client.feedEnd()
@@ -160,7 +160,7 @@ struct TLSSessionTests {
         #expect(resumed == [false, true, true, true])
     }
 
-    @Test func `a context says which file it cannot use`() throws {
+    @Test func `the error of a context names the unusable file`() throws {
         let certificates = try TestCertificates.shared.get()
         let noFile = try #require(throws: TLSError.self) {
             _ = try TLSContext.client(caFile: "/nonexistent/ca.pem")

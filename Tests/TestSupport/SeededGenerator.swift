@@ -1,4 +1,4 @@
-/// A generator with a seed (SplitMix64), so that a failing run can be played again.
+/// A generator with a seed (SplitMix64), so that a failing run can be replayed.
 package struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 

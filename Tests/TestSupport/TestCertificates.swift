@@ -1,8 +1,8 @@
 import Foundation
 
-/// Certificates of a CA of their own, made with the openssl command in a temporary folder.
+/// Certificates of a test CA, created with the openssl command in a temporary folder.
 package final class TestCertificates: Sendable {
-    /// One set for all tests of a process, made when first asked for, removed at its end.
+    /// One set for all tests of a process, created on first use and removed at its end.
     package static let shared: Result<TestCertificates, any Error> = {
         // A static is never deinitialised.
         atexit { try? TestCertificates.shared.get().folder.remove() }
@@ -19,7 +19,7 @@ package final class TestCertificates: Sendable {
     package var good: (certificate: String, key: String) { pair("good") }
     /// The same names, no longer valid.
     package var expired: (certificate: String, key: String) { pair("expired") }
-    /// Names localhost as its subject only, which is no longer enough.
+    /// Has localhost only as its subject, which is no longer enough.
     package var nameless: (certificate: String, key: String) { pair("nameless") }
 
     private init() throws {

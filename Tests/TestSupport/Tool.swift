@@ -1,7 +1,7 @@
 import Foundation
 
-/// A program that runs beside a test as an independent peer. Killed at the latest when the last
-/// reference goes.
+/// A program that a test uses as an independent peer. Killed at the latest when the last reference
+/// disappears.
 package final class Tool: @unchecked Sendable {
     private let process = Process()
     private let output = Pipe()
@@ -19,7 +19,7 @@ package final class Tool: @unchecked Sendable {
         process.standardOutput = output
         process.standardError = output
         try process.run()
-        // So that the end of the program is the end of its output.
+        // So that the output ends when the program does.
         try output.fileHandleForWriting.close()
     }
 
@@ -29,7 +29,7 @@ package final class Tool: @unchecked Sendable {
         try input.fileHandleForWriting.write(contentsOf: Data(text.utf8))
     }
 
-    /// The next line of its output that contains `mark`; nil when the output ends before. Waits.
+    /// Waits for the next line of its output that contains `mark`; nil if the output ends before.
     package func line(containing mark: String) -> String? {
         while let line = nextLine() {
             if line.contains(mark) { return line }
@@ -37,7 +37,7 @@ package final class Tool: @unchecked Sendable {
         return nil
     }
 
-    /// What it writes until it ends, and how it ended.
+    /// Its output until it ends, and its exit status.
     package func finish() -> (status: Int32, output: String) {
         try? input.fileHandleForWriting.close()
         while receive() {}
@@ -62,7 +62,8 @@ package final class Tool: @unchecked Sendable {
         }
     }
 
-    /// False at the end of the output, and when nothing came for so long that nothing will.
+    /// False at the end of the output, and if nothing was received for so long that nothing will
+    /// be.
     private func receive() -> Bool {
         var readiness = pollfd(
             fd: output.fileHandleForReading.fileDescriptor, events: Int16(POLLIN), revents: 0)
@@ -73,7 +74,7 @@ package final class Tool: @unchecked Sendable {
         return count > 0
     }
 
-    /// Runs `program` to its end; throws its output when it fails.
+    /// Runs `program` to its end; throws its output if it fails.
     @discardableResult
     package static func run(_ program: String, _ arguments: [String]) throws -> String {
         let (status, output) = try Tool(program, arguments).finish()
@@ -87,7 +88,7 @@ package struct ToolFailure: Error {
     package var output: String
 }
 
-/// A folder of its own under the temporary one, removed when the last reference goes.
+/// A separate temporary folder, removed when the last reference disappears.
 package final class TemporaryFolder: Sendable {
     package let path: String
 

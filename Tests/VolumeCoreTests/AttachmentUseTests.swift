@@ -27,23 +27,23 @@ import VolumeCore
             own: isOursHere ? [ours] : [], known: [ours, next])
     }
 
-    @Test func `the root volume, foreign ones and the plugin's take a place each`() {
+    @Test func `the root volume, foreign volumes and the plugin's each count once`() {
         #expect(use(max: 3).isFull)
         #expect(!use(max: 4).isFull)
     }
 
-    @Test func `of its own volumes the plugin knows better than an old answer`() {
+    @Test func `for its own volumes the plugin knows better than an old response`() {
         #expect(!use(max: 3, isOursHere: false).isFull)
     }
 
-    @Test func `network interfaces after the first take places where the limit is shared`() {
+    @Test func `network interfaces after the first count if the limit is shared`() {
         #expect(!use(max: 4, isShared: true).isFull)
         #expect(use(max: 4, isShared: true, interfaces: 2).isFull)
         #expect(!use(max: 4, isShared: false, interfaces: 5).isFull)
         #expect(!use(max: 4, isShared: true, interfaces: 0).isFull)
     }
 
-    @Test func `a refusal tells the numbers and what to do`() {
+    @Test func `the error has the numbers and what to do`() {
         let error = use(max: 4, isShared: true, interfaces: 2, disks: 1).refusal(
             of: next, kept: [(ours, "it is mounted in some mount namespace")])
         #expect(error.reason == .limitReached)
@@ -59,12 +59,12 @@ import VolumeCore
         }
     }
 
-    @Test func `one of a kind is told in the singular`() {
+    @Test func `one of a kind is named in the singular`() {
         let text = "\(use(max: 1, isOursHere: false).refusal(of: next, kept: []))"
         #expect(text.contains("have 1 volume;") && text.contains("1 network interface;"))
     }
 
-    @Test func `a dedicated limit's refusal does not speak of what takes no place`() {
+    @Test func `the error for a dedicated limit omits network interfaces`() {
         let text = "\(use(max: 3).refusal(of: next, kept: []))"
         #expect(!text.contains("one less") && !text.contains("instance store"))
     }

@@ -30,7 +30,7 @@ private func situation(
 }
 
 @Suite struct SituationTests {
-    @Test func `each place a volume can be at is told apart`() throws {
+    @Test func `each situation of a volume is recognised`() throws {
         #expect(try situation(volume()) == .free)
         #expect(try situation(volume(.creating)) == .creating)
         #expect(
@@ -40,7 +40,7 @@ private func situation(
     }
 
     @Test(arguments: [VolumeAttachment.State.detaching, .busy])
-    func `a volume on its way out is not mounted, also when it goes from here`(
+    func `a volume that is being detached is not mounted, even if from here`(
         state: VolumeAttachment.State
     ) throws {
         #expect(try situation(volume(.inUse, [attached(here, state)])) == .leaving(here))
@@ -57,7 +57,7 @@ private func situation(
     }
 
     @Test(arguments: [VolumeDescription.State.deleting, .deleted, .error, .other("odd")])
-    func `a volume in a state without a future is refused`(state: VolumeDescription.State) {
+    func `a volume in a final state is rejected`(state: VolumeDescription.State) {
         #expect(throws: OperationError.self) { try situation(volume(state)) }
     }
 
@@ -65,7 +65,7 @@ private func situation(
         #expect(throws: OperationError.self) { try situation(volume(.inUse, [attached(nil)])) }
     }
 
-    @Test func `a Multi-Attach volume is for reading alone`() throws {
+    @Test func `a Multi-Attach volume can only be read`() throws {
         let shared = volume(.inUse, multiAttach: true, [attached(other)])
         #expect(throws: OperationError.self) { try situation(shared) }
         #expect(try situation(shared, readOnly: true) == .free)
@@ -128,7 +128,7 @@ private func situation(
         #expect(error?.description.contains("partition=") == true)
     }
 
-    @Test func `of two things at once both are named, and a partition may be asked for`() throws {
+    @Test func `two signatures are both named, and a partition is suggested`() throws {
         let both = DeviceContent.several(["ext4", "dos partition table"])
         let error = #expect(throws: OperationError.self) { try decide(both) }
         #expect(error?.description.contains("ext4 and dos partition table") == true)
@@ -144,14 +144,14 @@ private func situation(
         }
     }
 
-    @Test func `of two things without a partition table no partition is spoken of`() {
+    @Test func `two signatures without a partition table suggest no partition`() {
         let error = #expect(throws: OperationError.self) {
             try decide(.several(["xfs", "crypto_LUKS"]))
         }
         #expect(error?.description.contains("partition") == false)
     }
 
-    @Test func `whoever asked for a partition is not told to ask for one`() {
+    @Test func `a partition is not suggested if one was requested`() {
         let error = #expect(throws: OperationError.self) {
             try decide(
                 .several(["ext4", "dos partition table"]),
@@ -160,13 +160,12 @@ private func situation(
         #expect(error?.description.contains("partition=") == false)
     }
 
-    @Test func `what is no partition table is not answered with the option for partitions`() {
+    @Test func `a partition is suggested only for a partition table`() {
         let error = #expect(throws: OperationError.self) { try decide(.signature("LVM2_member")) }
         #expect(error?.description.contains("partition=") == false)
     }
 
-    @Test func `what was left unfinished in a partition is not formatted, whosever it was`() throws
-    {
+    @Test func `an unfinished file system in a partition is never formatted`() throws {
         let options = try VolumeOptions(["partition": "1"])
         let error = #expect(throws: OperationError.self) {
             try ContentDecision(
@@ -176,7 +175,7 @@ private func situation(
         #expect(error?.description.contains("interrupted") == true)
     }
 
-    @Test func `why a blank volume is not formatted is told`() throws {
+    @Test func `the error says why a blank volume is not formatted`() throws {
         let partition = try VolumeOptions(["partition": "1"])
         let readOnly = VolumeOptions(readOnly: true)
         let refusals = [
@@ -191,7 +190,7 @@ private func situation(
         }
     }
 
-    @Test func `a blank volume is not formatted from a snapshot or to be read`() {
+    @Test func `a blank volume from a snapshot or for reading is not formatted`() {
         #expect(throws: OperationError.self) { try decide(.blank, snapshot: "snap-1") }
         #expect(throws: OperationError.self) {
             try decide(.blank, options: VolumeOptions(readOnly: true))
@@ -200,7 +199,7 @@ private func situation(
 }
 
 @Suite struct AttachRefusalTests {
-    @Test func `EC2's refusals are told apart by code`() {
+    @Test func `EC2's errors are distinguished by code`() {
         func refusal(_ code: String, _ message: String = "") -> AttachRefusal {
             AttachRefusal(code: code, message: message)
         }
@@ -226,19 +225,19 @@ private func situation(
         "RequestLimitExceeded", "IncorrectState", "InvalidAttachment.NotFound",
         "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InternalError", "Unavailable",
     ])
-    func `what passes, or says that the volume has gone, is looked at again`(code: String) {
+    func `after a transient error or a missing volume there is a new look`(code: String) {
         #expect(!ends(code) && !ends(code, forced: true))
     }
 
     @Test
-    func `any other refusal is the answer, and of a forced call the missing permission alone`() {
+    func `other errors are final, for a forced call only a missing permission`() {
         #expect(ends("OperationNotPermitted"))
         #expect(!ends("OperationNotPermitted", forced: true))
         #expect(ends("UnauthorizedOperation"))
         #expect(ends("UnauthorizedOperation", forced: true))
     }
 
-    @Test func `without an answer it is looked at again, but not without credentials`() {
+    @Test func `without a response there is a new look, but not without credentials`() {
         let unclear: [EC2Failure] = [
             .unanswered(reason: "no route", mayHaveApplied: true),
             .unanswered(reason: "no route", mayHaveApplied: false),
@@ -254,7 +253,7 @@ private func situation(
 }
 
 @Suite struct DeletionWarningTests {
-    @Test func `a volume that goes with its instance tells the command that keeps it`() throws {
+    @Test func `a volume that is deleted with its instance has the command to keep it`() throws {
         var own = attached(here)
         #expect(volume(.inUse, [own]).deletionWarning == nil)
         own.deleteOnTermination = true
@@ -265,7 +264,7 @@ private func situation(
 }
 
 @Suite struct PlaceTests {
-    @Test func `a volume is on an instance while it is attached there or on its way from there`() {
+    @Test func `a volume is on an instance while it is attached or being detached`() {
         #expect(Situation.here(deviceName: "/dev/sdf").isOn(here))
         #expect(Situation.leaving(here).isOn(here))
         for situation in [.free, .creating, .elsewhere(other), Situation.leaving(other)] {

@@ -11,7 +11,7 @@ private func advice(
         .advice(on: action, kmsKeyID: key)
 }
 
-/// What an operator is told for a code, whatever was called.
+/// The advice for a code, whichever action was called.
 private let forAll: [(code: String, advice: String)] = [
     ("AuthFailure", "AWS_ACCESS_KEY_ID"), ("InvalidClientTokenId", "AWS_ACCESS_KEY_ID"),
     ("SignatureDoesNotMatch", "clock"), ("RequestExpired", "clock"),
@@ -29,7 +29,7 @@ private let forAll: [(code: String, advice: String)] = [
     ("502", "not EC2"), ("407", "HTTPS_PROXY"),
 ]
 
-/// What an operator is told for a code of one action.
+/// The advice for a code of one action.
 private let forOne: [(code: String, action: EC2Action, advice: String)] = [
     ("UnauthorizedOperation", .describeVolumes, "allow ec2:DescribeVolumes for the resource *"),
     ("UnauthorizedOperation", .describeInstances, "allow ec2:DescribeInstances for the resource *"),
@@ -70,8 +70,8 @@ private let forOne: [(code: String, action: EC2Action, advice: String)] = [
     ("TagPolicyViolation", .createTags, "tag policy"),
 ]
 
-/// Codes that are a fault of this program, that EC2's message explains in full, that the program
-/// handles by itself, or that time mends.
+/// Codes that mean a bug in this program, that EC2's message explains in full, that the program
+/// handles by itself, or that resolve themselves.
 private let forNone: [(code: String, actions: [EC2Action])] = [
     ("DryRunOperation", EC2Action.allCases), ("IdempotentParameterMismatch", EC2Action.allCases),
     ("InvalidCharacter", EC2Action.allCases), ("InvalidParameter", EC2Action.allCases),
@@ -90,7 +90,7 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
 
 @Suite struct EC2AdviceTests {
     @Test(arguments: forAll.map(\.code))
-    func `a code that any action can have is advised upon alike`(_ code: String) throws {
+    func `a code that any action can return has one advice`(_ code: String) throws {
         let expected = try #require(forAll.first { $0.code == code }?.advice)
         for action in EC2Action.allCases {
             let found = try #require(advice(code, action))
@@ -99,19 +99,19 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
     }
 
     @Test(arguments: forOne.indices)
-    func `a code of an action is advised upon`(_ index: Int) throws {
+    func `a code of one action has its own advice`(_ index: Int) throws {
         let (code, action, expected) = forOne[index]
         let found = try #require(advice(code, action))
         #expect(found.contains(expected))
     }
 
     @Test(arguments: forNone.map(\.code))
-    func `nothing is advised where an operator can do nothing`(_ code: String) throws {
+    func `there is no advice if an operator can do nothing`(_ code: String) throws {
         let actions = try #require(forNone.first { $0.code == code }?.actions)
         for action in actions { #expect(advice(code, action) == nil, "\(action)") }
     }
 
-    @Test func `a refused key is named, with each permission that EC2 needs of it`() throws {
+    @Test func `a rejected key is named, with each permission that EC2 needs`() throws {
         let found = try #require(advice("CustomerKeyHasBeenRevoked", .attachVolume, key: key))
         for permission in [
             "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext",
@@ -124,16 +124,16 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
         #expect(unnamed.contains("the volume's KMS key"))
     }
 
-    @Test func `an attachment that ended by itself is laid to the key of an encrypted volume`() {
+    @Test func `for an encrypted volume, an ended attachment is blamed on its key`() {
         let encrypted = adviceOnEndedAttachment(kmsKeyID: key)
         #expect(encrypted.contains(key) && encrypted.contains("kms:CreateGrant"))
-        // Somebody may have detached it all the same.
+        // Somebody may have detached it nevertheless.
         #expect(encrypted.contains("CloudTrail"))
         let plain = adviceOnEndedAttachment(kmsKeyID: nil)
         #expect(plain.hasPrefix("see CloudTrail") && !plain.contains("kms"))
     }
 
-    /// The message as EC2 has written it since 2023.
+    /// The form of EC2's message since 2023.
     @Test func `an explicit deny is not answered with a permission to add`() throws {
         let message =
             "You are not authorized to perform this operation. User: arn:aws:sts::1:assumed-role/r/i-1 is "
@@ -143,7 +143,7 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
         #expect(found.contains("denies ec2:DetachVolume") && !found.contains("allow"))
     }
 
-    @Test func `missing credentials are advised upon, and silence speaks for itself`() {
+    @Test func `there is advice for missing credentials, but not for silence`() {
         let missing = EC2Failure.noCredentials(reason: "none").advice(on: .describeVolumes)
         #expect(missing?.contains("plugin/iam-policy.json") == true)
         for failure: EC2Failure in [

@@ -19,7 +19,7 @@ import VolumeCore
         }
     }
 
-    @Test func `a volume that is not here loses its lease too`() {
+    @Test func `a volume that is not here also loses its lease`() {
         #expect(next(false, true, false, .seconds(15)) == .dropLease)
     }
 
@@ -35,7 +35,7 @@ import VolumeCore
         (.seconds(600), Limit.unusedMountTimeMax, Limit.leaseDropDelay),
         (nil, Limit.unusedMountTimeMax, Limit.leaseDropDelay),
     ])
-    func `a long linger keeps the attachment alone for so long`(
+    func `a long linger only keeps the attachment for so long`(
         linger: Duration?, mount: Duration, lease: Duration
     ) {
         func after(_ isMounted: Bool, _ hasLease: Bool) -> Duration? {

@@ -13,7 +13,7 @@ import VolumeCore
         #expect(second && counts.isEmpty)
     }
 
-    @Test func `an ID that mounted nothing takes nobody's count`() throws {
+    @Test func `an Unmount of an ID that mounted nothing removes no count`() throws {
         var counts = MountCounts()
         try counts.add("a")
         let removed = counts.remove("b")
@@ -28,7 +28,7 @@ import VolumeCore
         #expect(throws: Never.self) { try counts.add("0") }
     }
 
-    @Test func `names are told of while anything is counted, and no longer`() throws {
+    @Test func `names are known while anything is counted, and no longer`() throws {
         var counts = MountCounts()
         try counts.add("a", by: "data")
         try counts.add("b", by: "logs")
@@ -51,9 +51,9 @@ import VolumeCore
         { $0.names[0].options.readOnly = true },
     ]
 
-    /// Of what is not at rest something may be here; the first four alone say so.
+    /// If a volume is not at rest, something of it may be here; only the first four say so.
     @Test(arguments: changes.indices)
-    func `each thing that is saved of a volume makes it another`(index: Int) {
+    func `every saved property of a volume makes a difference`(index: Int) {
         var record = Self.idle
         Self.changes[index](&record)
         #expect(!record.isSavedLike(Self.idle) && !Self.idle.isSavedLike(record))
@@ -69,7 +69,7 @@ import VolumeCore
 }
 
 @Suite struct VolumeOptionsTests {
-    @Test func `every option comes back from what is remembered of it`() throws {
+    @Test func `every option survives being saved`() throws {
         let given = [
             "fs-type": "ext4", "gid": "0", "mkfs-legacy": "true", "mode": "2770",
             "mount-options": "noatime,logbsize=64k", "partition": "128", "read-only": "true",
@@ -92,7 +92,7 @@ import VolumeCore
         ("read-only", "", "true"), ("mkfs-legacy", "false", nil),
         ("read-only", "false", nil),
     ])
-    func `a value is remembered in one form`(name: String, text: String, kept: String?) throws {
+    func `a value is saved in one form`(name: String, text: String, kept: String?) throws {
         #expect(try VolumeOptions([name: text]).dictionary[name] == kept)
     }
 
@@ -107,7 +107,7 @@ import VolumeCore
         ("mount-options", "logbufs=1"), ("mount-options", "noatime=1"), ("mount-options", "x y"),
         ("mount-options", "errors=continue"), ("mount-options", "data=writeback"),
     ])
-    func `a value that an option does not take is refused with both`(
+    func `an invalid value is rejected, and named with its option`(
         name: String, text: String
     ) throws {
         let error = try #require(
@@ -116,7 +116,7 @@ import VolumeCore
         #expect(error.doing.hasPrefix("use the option \(name)="))
     }
 
-    @Test func `norecovery goes with read-only alone, and says what a mount may do`() throws {
+    @Test func `norecovery needs read-only, and determines the access`() throws {
         #expect(throws: OperationError.self) { try VolumeOptions(["mount-options": "norecovery"]) }
         let both = try VolumeOptions(["mount-options": "norecovery,noatime", "read-only": "true"])
         #expect(try both.mountOptions(for: "ext4") == ["noatime"])
@@ -132,7 +132,7 @@ import VolumeCore
         #expect(VolumeOptions().access(to: single) == .writable)
     }
 
-    @Test func `instead of a mount option that is not allowed the right ones are named`() {
+    @Test func `the error for a forbidden mount option names the allowed ones`() {
         #expect(MountOption.advice(about: "ro") == "use -o read-only=true")
         let advice = MountOption.advice(about: "rw")
         for option in ["noatime", "inode64", "logbufs=…", "logbsize=…"] {
@@ -142,7 +142,7 @@ import VolumeCore
     }
 
     @Test(arguments: ["inode64", "logbufs=8", "logbsize=256k"])
-    func `a mount option for xfs is taken with the values that it has`(text: String) throws {
+    func `a mount option for xfs accepts its values`(text: String) throws {
         let options = try VolumeOptions(["mount-options": text])
         #expect(try options.mountOptions(for: "xfs") == [text])
         #expect(throws: OperationError.self) { try options.mountOptions(for: "ext4") }
@@ -164,7 +164,7 @@ import VolumeCore
         ("read-only", "true", "false", "true"),
         ("mount-options", "nodev,noatime", "none", "noatime,nodev"),
     ])
-    func `two names' options conflict where both cannot be mounted, and are told`(
+    func `the options of two names that cannot both be mounted conflict`(
         name: String, value: String, own: String, others: String
     ) throws {
         let conflict = VolumeOptions().conflict(
@@ -192,7 +192,7 @@ import VolumeCore
         for name in VolumeOptions.known { #expect(error?.description.contains(name) == true) }
     }
 
-    @Test func `a value that is no truth value is refused`() {
+    @Test func `a value that is not boolean is rejected`() {
         #expect(throws: OperationError.self) { try VolumeOptions(["read-only": "yes please"]) }
     }
 
@@ -211,7 +211,7 @@ import VolumeCore
         #expect(taken.contains("/dev/sdf") && taken.contains("/dev/xvdcz"))
     }
 
-    @Test func `a name given back is the last to be used again`() {
+    @Test func `a released name is the last to be used again`() {
         var names = DeviceNames()
         let first = names.take() ?? ""
         names.release(first)
@@ -227,7 +227,7 @@ import VolumeCore
         #expect(rest.last == bad)
     }
 
-    @Test func `a name that an attachment bears is not taken`() {
+    @Test func `a name that an attachment has is not taken`() {
         var names = DeviceNames()
         names.claim("/dev/sdf")
         names.claim("/dev/sda1")
@@ -235,7 +235,7 @@ import VolumeCore
         #expect(name == "/dev/sdg")
     }
 
-    @Test func `a name is one in both spellings`() {
+    @Test func `both spellings are the same name`() {
         var names = DeviceNames()
         names.claim("/dev/xvdf")
         #expect(names.take() == "/dev/sdg")
@@ -244,13 +244,13 @@ import VolumeCore
     }
 
     @Test(arguments: ["/dev/sdaf", "/dev/xvdbf", "/dev/xvdfx"])
-    func `a longer name is no other spelling of a shorter one`(name: String) {
+    func `a longer name is not another spelling of a shorter one`(name: String) {
         var names = DeviceNames()
         names.claim(name)
         #expect(names.take() == "/dev/sdf")
     }
 
-    @Test func `a name that was set aside and that an attachment bears is not taken`() {
+    @Test func `a quarantined name that an attachment has is not taken`() {
         var names = DeviceNames()
         let refused = names.take() ?? ""
         names.quarantine(refused)
@@ -260,7 +260,7 @@ import VolumeCore
         #expect(!rest.contains(refused) && !rest.contains("/dev/sdg"))
     }
 
-    @Test func `a name that a record alone claims is taken last of all`() {
+    @Test func `a name that only a record claims is taken last of all`() {
         var names = DeviceNames()
         names.presume("/dev/xvdf")
         let refused = names.take() ?? ""

@@ -7,7 +7,7 @@ import VolumeCore
     private static let owner = InstanceID(literal: "i-0fedcba9876543210")
     private static let look = Instant(nanoseconds: 100_000_000_000)
 
-    /// A volume whose running owner has no lease, looked at just now, for the second time.
+    /// A volume whose running owner has no lease; this is the second look, just now.
     private func facts(
         _ policy: TakeoverPolicy = .unlessMounted, _ state: InstanceDescription.State? = .running,
         tags: [String: String] = [:]
@@ -42,7 +42,7 @@ import VolumeCore
         return error.map { "\($0)" } ?? ""
     }
 
-    @Test func `a volume without a lease is taken, by a request that goes out at once`() throws {
+    @Test func `a volume without a lease is taken, by a request that is sent at once`() throws {
         #expect(try step(facts()) == Self.soon)
         #expect(Limit.takeoverLookAgeMax < Limit.leaseSettleTime)
     }
@@ -77,7 +77,7 @@ import VolumeCore
         #expect(try step(first) == Self.soon)
     }
 
-    @Test func `never is never, also where the owner is down`() {
+    @Test func `never applies even if the owner is down`() {
         for state in [InstanceDescription.State.running, .stopped] {
             #expect(refusal(of: facts(.never, state)).contains("takeover is never"))
         }
@@ -93,7 +93,7 @@ import VolumeCore
     }
 
     @Test(arguments: [InstanceDescription.State.running, .pending, .other("odd")])
-    func `a living owner's lease is waited for, and then keeps the volume`(
+    func `a running owner's lease is waited for, and then protects the volume`(
         state: InstanceDescription.State
     ) throws {
         var patient = facts(.unlessMounted, state, tags: Self.leased)
@@ -103,13 +103,13 @@ import VolumeCore
     }
 
     @Test(arguments: [InstanceDescription.State.stopping, .shuttingDown])
-    func `an owner on its way down is waited for`(state: InstanceDescription.State) throws {
+    func `an owner that is shutting down is waited for`(state: InstanceDescription.State) throws {
         #expect(
             try step(facts(.unlessMounted, state, tags: Self.leased)) == .lookAgain(at: nil))
     }
 
     @Test(arguments: [InstanceDescription.State.stopped, .terminated, nil])
-    func `a dead owner's lease is broken`(state: InstanceDescription.State?) throws {
+    func `the lease of an owner that is down is ignored`(state: InstanceDescription.State?) throws {
         for policy in [TakeoverPolicy.unlessMounted, .ifReleased] {
             #expect(try step(facts(policy, state, tags: Self.leased)) == Self.soon)
         }
@@ -122,7 +122,7 @@ import VolumeCore
         #expect(refusal(of: hibernated).contains("hibernated"))
     }
 
-    @Test func `nothing is forced from an instance that EC2 merely does not tell of`() {
+    @Test func `nothing is forced from an instance that EC2 merely does not report`() {
         func isDown(_ state: InstanceDescription.State?) -> Bool? {
             facts(.always, state).ownerLook?.isDown
         }
@@ -132,7 +132,7 @@ import VolumeCore
         }
     }
 
-    @Test func `another's lease is left over, and stops nobody`() throws {
+    @Test func `a lease of another instance is stale, and blocks nobody`() throws {
         #expect(try step(facts(tags: [Lease.tag: "i-0123456789abcdef0"])) == Self.soon)
     }
 
@@ -145,7 +145,7 @@ import VolumeCore
         }
     }
 
-    @Test func `who cannot write a lease takes nothing from a running instance, but with always`()
+    @Test func `without leases nothing is taken from a running instance, except with always`()
         throws
     {
         var unknown = facts()

@@ -25,7 +25,7 @@ import VolumeCore
     }
 
     @Test(arguments: ["vol-1a2b3c4d", "vol-0123456789abcdef0"])
-    func `an id is itself, said twice too, and no other volume`(name: String) throws {
+    func `an id means its volume, even if repeated, and no other`(name: String) throws {
         let id = try #require(VolumeID(name))
         #expect(try VolumeName.volume(name, Self.options(nil)) == id)
         #expect(try VolumeName.volume(name, Self.options(id)) == id)
@@ -40,7 +40,7 @@ import VolumeCore
         "a[", "a`", "a{", "a/", "a:", "é", "aé", "a\0", "vol-", "vol-x", "vol-1A2B3C4D",
         "vol-1a2b3c4",
     ])
-    func `nothing else is a name, whatever its option says`(name: String) throws {
+    func `nothing else is a valid name, whatever its option says`(name: String) throws {
         #expect(!VolumeName.isValid(name))
         for id in [nil, Self.id] {
             let error = #expect(throws: OperationError.self) {

@@ -1,4 +1,4 @@
-# What plugin/cloudformation.yaml makes, for Terraform: an ECS cluster whose instances have the
+# The same as plugin/cloudformation.yaml, for Terraform: an ECS cluster whose instances have the
 # plugin, and a service of one task with an EBS volume that follows it from instance to instance.
 #
 #   terraform apply -var subnet=subnet-... -var bucket=my-bucket \
@@ -15,8 +15,8 @@ terraform {
 }
 
 provider "aws" {
-  # The plugin tags volumes with what it uses and where. Terraform would remove these tags from
-  # volumes of its own, and other instances could then take a volume that is mounted.
+  # The plugin's tags say which instance has mounted a volume. Terraform would remove them from the
+  # volumes that it manages, and other instances could then take a mounted volume.
   ignore_tags {
     key_prefixes = ["polarity-ecs-ebs-plugin:"]
   }
@@ -24,17 +24,17 @@ provider "aws" {
 
 variable "subnet" {
   type        = string
-  description = "With a route to ECS, EC2 and S3; a volume serves the instances of its own zone alone"
+  description = "A subnet with a route to ECS, EC2 and S3; a volume can only be used by instances in its own zone"
 }
 
 variable "bucket" {
   type        = string
-  description = "The S3 bucket that holds polarity-ecs-ebs-plugin.amd64.tar.gz"
+  description = "The S3 bucket with polarity-ecs-ebs-plugin.amd64.tar.gz"
 }
 
 variable "sha256" {
   type        = string
-  description = "What sha256sum prints of that file"
+  description = "The SHA-256 of that file, from sha256sum"
 
   validation {
     condition     = can(regex("^[0-9a-f]{64}$", var.sha256))
@@ -44,7 +44,7 @@ variable "sha256" {
 
 variable "settings" {
   type        = string
-  description = "For docker plugin set, such as DETACH_AFTER=5m TAKEOVER=never"
+  description = "Settings for docker plugin set, for example DETACH_AFTER=5m TAKEOVER=never"
   default     = ""
 }
 
@@ -117,7 +117,7 @@ resource "aws_launch_template" "instances" {
     arn = aws_iam_instance_profile.instance.arn
   }
 
-  # Containers need not reach the instance's role; the plugin is on the host's network.
+  # Containers need no access to the instance's role; the plugin uses the host's network.
   metadata_options {
     http_tokens                 = "required"
     http_put_response_hop_limit = 1
@@ -159,7 +159,7 @@ resource "aws_ebs_volume" "data" {
   type              = "gp3"
   size              = 10
   encrypted         = true
-  # As the example keeps its data too where it is destroyed.
+  # Destroying the example keeps its data.
   final_snapshot = true
 }
 
@@ -167,7 +167,7 @@ resource "aws_ecs_task_definition" "writer" {
   family                   = var.name
   requires_compatibilities = ["EC2"]
 
-  # Docker's name of the volume is the EBS volume's id.
+  # Docker's name for the volume is the EBS volume's id.
   volume {
     name = aws_ebs_volume.data.id
     docker_volume_configuration {
@@ -191,7 +191,7 @@ resource "aws_ecs_service" "writer" {
   cluster         = aws_ecs_cluster.this.id
   task_definition = aws_ecs_task_definition.writer.arn
   desired_count   = 1
-  # The old task ends before the new one starts: the volume has one writer.
+  # The old task stops before the new one starts, because the volume has one writer.
   deployment_minimum_healthy_percent = 0
   deployment_maximum_percent         = 100
   depends_on                         = [aws_autoscaling_group.instances]

@@ -1,13 +1,13 @@
 import Base
 import VolumeCore
 
-// The invariants that are checked at each step. Those of a life that has settled are in LifeScript.
+// The invariants that are checked at each step. LifeScript has those of a settled life.
 
 extension LifeWorld {
     static var callsAtOnce: Double { 80 }
     static var callsPerSecond: Double { 4 }
 
-    /// A token bucket per host: more calls than that are a loop that runs away.
+    /// A token bucket per host: more calls than that mean a runaway loop.
     func checkBudget(of host: Int) {
         guard takeCallToken(of: host) else {
             trace.broke("EC2 calls stay within their budget", "host \(host)")
@@ -32,7 +32,7 @@ extension LifeWorld {
             "host \(host) mounts \(device.node.path), volume \(device.volume.index), for \(volume)")
     }
 
-    /// Whether the host would know if it had looked since EC2 tells of it.
+    /// Whether the host would know, if it had looked since EC2 reports it.
     private func isMultiAttachKnowable(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
         let looks = cloud.looks(at: volume, by: host, until: scheduler.now)
         guard let look = looks.last else { return true }
@@ -47,7 +47,7 @@ extension LifeWorld {
         trace.broke("read-only is not written", "host \(host) \(what) volume \(volume.index)")
     }
 
-    /// Called as what is mounted is changed.
+    /// Called when something mounted is changed.
     func checkChange(_ what: String, _ superBlock: LifeKernel.SuperBlock, on host: Int) {
         guard superBlock.readOnly else { return }
         trace.broke(
@@ -71,7 +71,7 @@ extension LifeWorld {
             "host \(host) formats volume \(volume.index) with \(volume.content)")
     }
 
-    /// Called as DetachVolume takes effect.
+    /// Called when DetachVolume takes effect.
     func checkDetach(
         of volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool,
         _ call: LifeCloud.Call
@@ -79,7 +79,7 @@ extension LifeWorld {
         guard let attachment = volume.attachment(on: owner), !attachment.isLeaving || force else {
             return
         }
-        // What is on its way for seconds meets what nobody could foresee.
+        // A call that takes seconds to arrive can meet a state that nobody could foresee.
         attachment.isJudged = call.isLate
         guard hosts[owner].isRunning, !call.isLate else { return }
         if owner == caller {
@@ -102,7 +102,7 @@ extension LifeWorld {
                 "a volume that is held is not detached",
                 "host \(host) detaches its volume \(volume.index)")
         }
-        // Without a place for another volume one is given back early.
+        // If there is no room for another volume, one is released early.
         if let linger = plan.detachAfter, plan.attachmentsMax == nil,
             let last = hosts[host].lastUnmounts[volume.index],
             hosts[host].kernel.device(of: volume) != nil, scheduler.now < last + linger
@@ -111,13 +111,13 @@ extension LifeWorld {
         }
     }
 
-    /// Whether somebody ended the plugin's own attachment and made another in its place.
+    /// Whether somebody ended the plugin's own attachment and made another one instead.
     private func isConfusing(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
         guard let last = volume.lastAttachment else { return false }
         return last.host == host && !last.isByHand && last.endedBy != host
     }
 
-    /// A host detaches a volume of another one, which runs.
+    /// A host detaches a volume from another one that is running.
     private func checkTaking(
         _ volume: LifeCloud.Volume, from owner: Int, by caller: Int, force: Bool,
         _ call: LifeCloud.Call
@@ -126,7 +126,7 @@ extension LifeWorld {
         if plan.takeover == .never {
             trace.broke("no volume is taken where takeover is never", what)
         }
-        // An owner may come up between the look at it and the call that follows.
+        // An owner may start between the look at it and the call that follows.
         let isNew =
             hosts[owner].bootedAt.map {
                 scheduler.now <= $0 + .milliseconds(3500) + plan.lagMax
@@ -135,8 +135,8 @@ extension LifeWorld {
             trace.broke("only the volumes of instances that are down are detached by force", what)
         }
         guard plan.takeover != .always else { return }
-        // An instance that EC2 does not know counts as gone, and so does, for as long as a look at it
-        // may be old, one that has just started.
+        // An instance that EC2 does not know counts as gone, and so does one that has just started,
+        // for as long as a look at it may be old.
         if isNew { volume.attachment(on: owner)?.isJudged = true }
         let lease = volume.leaseSince
         if isNew, let booted = hosts[owner].bootedAt, let lease, lease < booted,
@@ -157,7 +157,7 @@ extension LifeWorld {
         {
             trace.broke("if-released takes what the plugin has released", what)
         }
-        // A lease that was taken away need not be back yet.
+        // A removed lease need not be back yet.
         if isDisturbed(volume) { volume.attachment(on: owner)?.isJudged = true }
         guard let since = volume.leaseSince,
             volume.tags[LifeCloud.lease] == cloud.instances[owner].description,
@@ -172,13 +172,13 @@ extension LifeWorld {
         }
     }
 
-    /// How long after its lease is written an owner looks last, and sees whether it was taken by
-    /// somebody who had looked before.
+    /// How long after writing its lease an owner looks for the last time, and sees whether somebody
+    /// who had looked before took the volume.
     private static var lastLook: Duration { .milliseconds(300) }
 
-    /// Whether a host that looks as it should knows of a lease that was written then. It does not where
-    /// an old look is the first to show that the lease before has gone, or where the second look is old
-    /// and the lease was written after the first one.
+    /// Whether a host that looks correctly knows of a lease that was written at that time. It does
+    /// not if an outdated look is the first to show that the previous lease has gone, or if the
+    /// second look is outdated and the lease was written after the first.
     private func isKnowable(
         _ since: Instant, on volume: LifeCloud.Volume, to host: Int, _ call: LifeCloud.Call
     ) -> Bool {
@@ -191,7 +191,7 @@ extension LifeWorld {
         return looks.last { $0.at + .seconds(2) <= last.at }.map { $0.at >= since } ?? true
     }
 
-    /// Called as a host drops its lease.
+    /// Called when a host drops its lease.
     func checkLeaseDrop(of volume: LifeCloud.Volume, by host: Int, _ call: LifeCloud.Call) {
         guard !call.isLate, hosts[host].isRunning, hosts[host].kernel.isLongHeld(volume) else {
             return
@@ -199,7 +199,7 @@ extension LifeWorld {
         trace.broke("a volume that is held bears its lease", "host \(host), volume \(volume.index)")
     }
 
-    /// Called as a lease is written.
+    /// Called when a lease is written.
     func checkLease(on volume: LifeCloud.Volume, by host: Int, _ call: LifeCloud.Call) {
         guard !call.isLate, plan.takeover != .always, let attachment = volume.attachment,
             attachment.host != host, hosts[attachment.host].isRunning,
@@ -211,10 +211,10 @@ extension LifeWorld {
             "host \(host) writes over that of host \(attachment.host) on volume \(volume.index)")
     }
 
-    /// Called as the plugin unmounts.
+    /// Called when the plugin unmounts.
     func checkUnmount(of volume: Int, on host: Int) {
         let here = hosts[host]
-        // What is lost is no use to a container either.
+        // A lost mount is of no use to a container either.
         guard let superBlock = here.kernel.mounts[mountpoint(volume)], superBlock.device.isPresent,
             !superBlock.isShutDown,
             here.docker.hasRunning(superBlock), !here.uncertain.contains(volume),
@@ -224,7 +224,7 @@ extension LifeWorld {
             "nothing is unmounted under a running container", "host \(host), volume \(volume)")
     }
 
-    /// Called as dockerd has a Mount's answer.
+    /// Called when dockerd receives the response to a Mount.
     func checkMountAnswer(of volume: Int, on host: Int, at path: String, sentAt: Instant) {
         let kernel = hosts[host].kernel
         var what: String { "host \(host), volume \(volume)" }
@@ -247,7 +247,7 @@ extension LifeWorld {
                 "\(what): \(superBlock.view) writes of \(acknowledgedWrites[volume])")
         }
         if let gone = superBlock.device.goneSince {
-            // It may go while the answer is on its way.
+            // It may disappear while the response is in transit.
             if gone + .seconds(1) < sentAt {
                 trace.broke("no Mount is answered on a device that has gone", what)
             }
@@ -256,7 +256,7 @@ extension LifeWorld {
         checkHold(on: cloud.volumes[volume], by: host)
     }
 
-    /// A volume whose Mount is answered is the host's, and says so.
+    /// A volume whose Mount was answered belongs to the host, and its lease says so.
     private func checkHold(on volume: LifeCloud.Volume, by host: Int) {
         var what: String { "host \(host), volume \(volume.index)" }
         if volume.tags[LifeCloud.lease] != cloud.instances[host].description,
@@ -274,12 +274,12 @@ extension LifeWorld {
             guard isOverlooked(attachment, of: volume, by: host) else {
                 return trace.broke("a Mount that is answered is not being taken", what)
             }
-            // Where it stays while it is mounted, others join that mount.
+            // If it stays while it is mounted, others join that mount.
             attachment.isJudged = true
         }
     }
 
-    /// Whether the owner's last look was too old to show that the volume is being taken.
+    /// Whether the owner's last look was too outdated to show that the volume is being taken.
     private func isOverlooked(
         _ attachment: LifeCloud.Attachment, of volume: LifeCloud.Volume, by host: Int
     ) -> Bool {
@@ -289,12 +289,12 @@ extension LifeWorld {
         return look.at >= since && look.told < attachment.leavingVersion
     }
 
-    /// Whether a lease that was taken away, or written over, need not be back yet.
+    /// Whether a removed or overwritten lease need not be back yet.
     func isDisturbed(_ volume: LifeCloud.Volume) -> Bool {
         volume.disturbedAt.map { scheduler.now < $0 + .seconds(360) } ?? false
     }
 
-    /// Called as dockerd has a Mount's error.
+    /// Called when dockerd receives the error of a Mount.
     func checkRefusal(_ error: any Error, of volume: Int, on host: Int) {
         guard let error = error as? OperationError else { return }
         if error.reason == .noSuchVolume, hosts[host].isCreated(volume),

@@ -1,11 +1,11 @@
 import Base
 import VolumeCore
 
-/// EC2 as the hosts of one life share it.
+/// The EC2 that the hosts of one life share.
 final class LifeCloud: @unchecked Sendable {
     static let zone = "eu-west-1a"
     static let lease = "polarity-ecs-ebs-plugin:mounted-on"
-    /// The mark of what the plugin attached: instance and volume.
+    /// The tag of the plugin's attachment: instance and volume.
     static let mark = "polarity-ecs-ebs-plugin:attached-by"
 
     final class Attachment {
@@ -13,18 +13,18 @@ final class LifeCloud: @unchecked Sendable {
         let host: Int
         let name: String
         let since: Instant
-        /// Whether somebody made it, and not the plugin.
+        /// Whether somebody else than the plugin made it.
         let isByHand: Bool
         var state = VolumeAttachment.State.attaching
         var leavingSince: Instant?
-        /// Which host asked for its end; nil for somebody by hand.
+        /// Which host requested its end; nil if somebody did it by hand.
         var endedBy: Int?
         /// Whether its end has been judged already, or its owner could not know of it.
         var isJudged = false
         /// The version of the volume that showed its end first.
         var leavingVersion = 0
         var force = false
-        /// It never gets any further than `attaching`.
+        /// It stays `attaching` forever.
         var isStuck = false
 
         init(of volume: Volume, to host: Int, as name: String, at now: Instant, byHand: Bool) {
@@ -38,26 +38,26 @@ final class LifeCloud: @unchecked Sendable {
         var isLeaving: Bool { leavingSince != nil }
     }
 
-    /// One DescribeVolumes of a volume, as it took effect.
+    /// One DescribeVolumes of a volume, when it took effect.
     struct Look {
         let at: Instant
-        /// The version that it told, and the newest that there was.
+        /// The version that it returned, and the newest version at that time.
         let told: Int
         let newest: Int
-        /// The host whose lease it showed, and the mark.
+        /// The host whose lease it showed, and the tag of the attachment.
         let lease: String?
         let mark: String?
-        /// Whether it was older than looks are.
+        /// Whether it was older than looks normally are.
         let isWild: Bool
     }
 
     final class Volume {
         let index: Int
         let id: VolumeID
-        /// Where each host's plugin mounts it.
+        /// The mountpoint in each host's plugin.
         let mountpoint: String
         let snapshotID: String?
-        /// Whether its file system, or whatever there is, lies in a partition.
+        /// Whether its contents are in a partition.
         let isPartitioned: Bool
         var isDeleted = false
         var type: String
@@ -67,22 +67,22 @@ final class LifeCloud: @unchecked Sendable {
         /// Whether its file system is smaller than the device.
         var isSmall: Bool
         var attachments: [Attachment] = []
-        /// The only one, but of a Multi-Attach volume.
+        /// The only one, except for a Multi-Attach volume.
         var attachment: Attachment? { attachments.first }
         /// The one that ended last.
         var lastAttachment: Attachment?
         /// What each host looked at last, oldest first.
         fileprivate var looks: [[Look]] = []
-        /// When a call that was late, or somebody by hand, changed its tags last.
+        /// When a late call, or somebody by hand, last changed its tags.
         var disturbedAt: Instant?
         var tags: [String: String] = [:]
-        /// Since when the tags name the host that they name now.
+        /// Since when the tags have named the present host.
         var leaseSince: Instant?
         var content: DeviceContent
         /// Acknowledged writes on it, by host.
         var data: [Int] = []
         var hadContent: Bool
-        /// What it was, oldest first; `forgotten` versions came before.
+        /// Its versions, oldest first; `forgotten` versions came before.
         fileprivate var history: [(at: Instant, description: VolumeDescription)] = []
         fileprivate var forgotten = 0
         var version: Int { forgotten + history.count - 1 }
@@ -105,7 +105,7 @@ final class LifeCloud: @unchecked Sendable {
 
         func attachment(on host: Int) -> Attachment? { attachments.first { $0.host == host } }
 
-        /// What it was then, or as long ago as is remembered.
+        /// Its version at that time, or the oldest remembered one.
         fileprivate func description(at instant: Instant) -> VolumeDescription {
             (history.last { $0.at <= instant } ?? history[0]).description
         }
@@ -122,13 +122,13 @@ final class LifeCloud: @unchecked Sendable {
     private(set) var instances: [InstanceID] = []
     var states: [InstanceDescription.State] = [] { didSet { noteStates() } }
     var isHibernated: Set<Int> = [] { didSet { noteStates() } }
-    /// What the instances were, oldest first.
+    /// The versions of the instances, oldest first.
     private var pastStates: [States] = []
     /// When each host looked at each instance, and the instant that it was told of, oldest first.
     private var instanceLooks: [[(at: Instant, told: Instant)]] = []
     /// Until when EC2 does not know an instance.
     var unknownUntil: [Int: Instant] = [:]
-    /// Calls that each host made.
+    /// The calls that each host made.
     private(set) var calls: [Int] = []
     var faultsAreOn = true
     unowned let world: LifeWorld
@@ -209,10 +209,10 @@ final class LifeCloud: @unchecked Sendable {
         }
     }
 
-    /// What is told of the volume, by a look that may be late.
+    /// What a look at the volume returns; it may be outdated.
     ///
-    /// It is never older than what the host was told before, and tells everything that was written
-    /// before a look of the same host that came `lagSeen` earlier.
+    /// It is never older than what the host was told before, and includes everything that was
+    /// written before a look of the same host `lagSeen` earlier.
     func told(_ volume: Volume, to host: Int) -> VolumeDescription {
         let goesBack = world.fault == .looksGoBack && scheduler.random.chance(250)
         let isWild =
@@ -240,10 +240,10 @@ final class LifeCloud: @unchecked Sendable {
         return description
     }
 
-    /// How much later all is seen that a look might have missed.
+    /// After this time, everything that a look may have missed is visible.
     private static let lagSeen: Duration = .seconds(2)
 
-    /// How many of a thousand looks are older than all that is said of them.
+    /// How many of a thousand looks are older than any promise.
     private static let wildLooks = 8
 
     private func wildVersion(of volume: Volume) -> Int {
@@ -285,8 +285,8 @@ final class LifeCloud: @unchecked Sendable {
         if pastStates.count > 12 { pastStates.removeFirst() }
     }
 
-    /// What a host is told of an instance by a look that may be late, as one at a volume may: its state,
-    /// whether it is hibernated, and its volumes with their device names.
+    /// What a look at an instance returns, which may be outdated like a look at a volume: its
+    /// state, whether it is hibernated, and its volumes with their device names.
     func toldOfInstance(
         _ asked: Int, by host: Int
     ) -> (InstanceDescription.State, isHibernated: Bool, [BlockDeviceMapping]) {
@@ -326,12 +326,12 @@ final class LifeCloud: @unchecked Sendable {
 
     // MARK: Calls
 
-    /// A call as it takes effect.
+    /// A call, when it takes effect.
     struct Call {
         let sentAt: Instant
-        /// Whether it was on its way for longer than calls are.
+        /// Whether it took longer to arrive than calls normally do.
         let isLate: Bool
-        /// Whether it takes effect after the caller was told that it is lost.
+        /// Whether it takes effect after the caller was told that it was lost.
         let isLost: Bool
     }
 
@@ -349,17 +349,17 @@ final class LifeCloud: @unchecked Sendable {
         }
     }
 
-    /// One call: it takes effect and is answered some time later, and takes effect also when the
-    /// caller has ended meanwhile.
+    /// One call: it takes effect and is answered some time later. It also takes effect if the
+    /// caller has ended in the meantime.
     ///
-    /// It may have to wait before it goes out, for the client's budget, credentials or a connection,
-    /// and is not sent after `latest`, or where its turn comes after its deadline.
+    /// It may have to wait before it is sent, for the client's budget, credentials or a connection.
+    /// It is not sent after `latest` or its deadline.
     func call<T: Sendable>(
         _ kind: LifeEvent.Kind, of host: Int, on volume: Int, by process: SimulatedProcess,
         sentBy latest: Instant? = nil, deadline: Instant,
         _ apply: @escaping (Call) -> Result<T, EC2Failure>
     ) async throws -> T {
-        // What is sent late matters most where it takes something away.
+        // A late call matters most if it takes something away.
         let slowness = kind == .detachVolume ? 3 * plan.slowCalls : plan.slowCalls
         if faultsAreOn, scheduler.random.chance(slowness) {
             try await waitForTurn(of: process, by: deadline)
@@ -401,7 +401,7 @@ final class LifeCloud: @unchecked Sendable {
         try await process.sleep(until: turn)
     }
 
-    /// Tags and detachments are on their way for seconds now and then.
+    /// Tags and detachments occasionally take seconds to arrive.
     private func isLate(_ kind: LifeEvent.Kind, _ fate: Fate) -> Bool {
         if case .lostLate = fate { return true }
         guard kind == .createTags || kind == .deleteTags || kind == .detachVolume else {
@@ -410,14 +410,14 @@ final class LifeCloud: @unchecked Sendable {
         return faultsAreOn && plan.slowCalls > 0 && scheduler.random.chance(plan.slowCalls / 4)
     }
 
-    /// What the caller gets to see, and how much later than usual.
+    /// What the caller receives, and how much later than usual.
     private static func end<T>(
         _ fate: Fate, _ kind: LifeEvent.Kind, _ apply: () -> Result<T, EC2Failure>
     ) -> (Result<T, EC2Failure>, Duration) {
         switch fate {
         case .done: return (apply(), .zero)
         case .refused(let code):
-            // The client repeats most calls by itself, and a detachment never.
+            // The client itself retries most calls, but never a detachment.
             return (
                 .failure(.refused(code: code, message: "simulated", requestID: "r")),
                 kind == .detachVolume ? .zero : .seconds(1)
@@ -448,7 +448,7 @@ final class LifeCloud: @unchecked Sendable {
         trace.note(.deleted, volume: volume.index)
     }
 
-    /// Somebody makes a volume that is attached nowhere one that several instances may have.
+    /// Somebody enables Multi-Attach on a volume that is not attached.
     func enableMultiAttach(_ volume: Volume) {
         guard volume.attachments.isEmpty, !volume.isDeleted else { return }
         volume.type = "io2"
@@ -507,7 +507,7 @@ final class LifeCloud: @unchecked Sendable {
             case 0:
                 attachment.isStuck = true
                 device = nil
-            // Whoever attaches a volume by hand sees that its device does not come.
+            // Somebody who attaches a volume by hand notices that its device does not appear.
             case 1 where !attachment.isByHand: device = nil
             default: device = scheduler.random.duration(5_000...40_000)
             }
@@ -553,8 +553,8 @@ final class LifeCloud: @unchecked Sendable {
         return .success(answer(volume, attachment))
     }
 
-    /// Ends an attachment. On Nitro the device goes, whatever holds it; on Xen EC2 waits until nothing
-    /// does.
+    /// Ends an attachment. On Nitro the device disappears even if something holds it; on Xen EC2
+    /// waits until nothing does.
     private func leave(_ volume: Volume, _ attachment: Attachment, after delay: Duration) {
         scheduler.after(delay) { [self] in
             guard volume.has(attachment) else { return }
@@ -576,7 +576,7 @@ final class LifeCloud: @unchecked Sendable {
         }
     }
 
-    /// What a host that went down held may take force.
+    /// A host that went down may still hold the volume, so force may be needed.
     private func isStuck(_ attachment: Attachment) -> Bool {
         faultsAreOn && states[attachment.host] != .running && scheduler.random.chance(900)
     }
@@ -590,7 +590,7 @@ final class LifeCloud: @unchecked Sendable {
         changed(volume)
     }
 
-    /// An instance that is terminated gives its volumes back by itself.
+    /// Terminating an instance releases its volumes.
     func instanceEnded(_ host: Int) {
         for volume in everything {
             guard let attachment = volume.attachment(on: host) else { continue }
@@ -598,7 +598,7 @@ final class LifeCloud: @unchecked Sendable {
         }
     }
 
-    /// The volumes that come back with an instance that boots.
+    /// The volumes that reappear when an instance boots.
     func instanceBooted(_ host: Int) {
         for volume in everything {
             guard let attachment = volume.attachment(on: host),
@@ -608,8 +608,7 @@ final class LifeCloud: @unchecked Sendable {
         }
     }
 
-    /// Somebody puts a stranger's volume in the place of one that nothing holds: by its name it is the
-    /// same.
+    /// Somebody replaces a volume that nothing holds by a foreign one with the same device name.
     func replace(_ volume: Volume, on host: Int) {
         guard let attachment = volume.attachment(on: host), !attachment.isLeaving else { return }
         let stranger = addStranger()
@@ -652,7 +651,7 @@ final class LifeCloud: @unchecked Sendable {
         return .success(true)
     }
 
-    /// Somebody's change of a volume's tags, by hand or by a tool.
+    /// Somebody changes a volume's tags, by hand or with a tool.
     func changeTagsByHand(of volume: Volume, _ change: (inout [String: String]) -> Void) {
         guard !volume.isDeleted else { return }
         let holder = volume.tags[Self.lease]

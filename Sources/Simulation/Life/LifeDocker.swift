@@ -1,28 +1,28 @@
 import Agent
 import Base
 
-/// Why a call of dockerd's to the plugin has no answer.
+/// Why a call of dockerd to the plugin has no response.
 enum CallFailure: Error {
-    /// Nobody listens. It is tried again for a while.
+    /// Nobody listens. dockerd retries for a while.
     case noConnection
-    /// The connection broke before the answer. What dockerd sends again has lost its body, so that
-    /// it is none of the plugin's calls.
+    /// The connection broke before the response. dockerd's retry has an empty body, so it is not a
+    /// valid call.
     case lost
-    /// dockerd's own bound was reached: it hung up.
+    /// dockerd's own timeout passed: it hung up.
     case cut
 }
 
-/// dockerd of one host: containers, and the calls that it makes of the plugin for them.
+/// The dockerd of one host: its containers, and the calls to the plugin that it makes for them.
 final class LifeDocker: @unchecked Sendable {
     final class Container: @unchecked Sendable {
         let volume: Int
         let number: Int
         var mountID = ""
-        /// Its own reference to what is mounted, while it runs.
+        /// Its own reference to the mount, while it runs.
         var superBlock: LifeKernel.SuperBlock?
-        /// An operation on it is under way.
+        /// An operation on it is in progress.
         var isBusy = false
-        /// The plugin has its Mount and not its Unmount.
+        /// The plugin has received its Mount but not its Unmount.
         var isCounted = false
 
         init(volume: Int, number: Int) {
@@ -36,15 +36,15 @@ final class LifeDocker: @unchecked Sendable {
     unowned let host: LifeHost
     private(set) var process: SimulatedProcess
     private(set) var containers: [Container] = []
-    /// What dockerd was told of the mounts that it has: volume, ID, count.
+    /// The mounts that dockerd knows of: volume, ID, count.
     private(set) var ledger: [Int: [String: Int]] = [:]
     private var operationsLeft: Int
     private var running = 0
     private var nextNumber = 0
-    /// Volumes whose Create or Remove is under way, and who waits for its end: dockerd locks a name for
-    /// these.
+    /// Volumes whose Create or Remove is in progress, and those that wait for its end: dockerd
+    /// locks the name during these calls.
     private var locked: [Int: [SimulatedProcess.Reply<Bool>]] = [:]
-    /// The settling has begun: no new work.
+    /// Settling has begun: no new work.
     var isClosing = false
 
     private var world: LifeWorld { host.world }
@@ -64,10 +64,10 @@ final class LifeDocker: @unchecked Sendable {
 
     func acknowledged(_ volume: Int, _ id: String) -> Int { ledger[volume]?[id] ?? 0 }
 
-    /// Whether nothing is under way or to come.
+    /// Whether nothing is in progress or planned.
     var isDone: Bool { (operationsLeft == 0 || isClosing) && running == 0 }
 
-    /// Whether a container uses that very mount.
+    /// Whether a container uses this very mount.
     func hasRunning(_ superBlock: LifeKernel.SuperBlock) -> Bool {
         containers.contains { $0.superBlock === superBlock && $0.isCounted }
     }
@@ -79,17 +79,17 @@ final class LifeDocker: @unchecked Sendable {
         trace.note(.dockerUp, host: host.index)
         spawn { [self] in await workload() }
         for container in containers where container.isCounted && !container.isRunning {
-            // Its Unmount may not have come through.
+            // Its Unmount may not have arrived.
             spawn { [self] in await release(container) }
         }
     }
 
-    /// dockerd ends at once; containers and plugin go on.
+    /// dockerd ends at once; containers and plugin keep running.
     func kill() {
         guard process.isAlive else { return }
         trace.note(.dockerDown, host: host.index)
         for (volume, ids) in ledger {
-            // A container whose Unmount is on its way is not counted any more.
+            // A container whose Unmount is in transit no longer counts.
             for (id, count) in ids
             where count > containers.count(where: { $0.mountID == id && $0.isCounted }) {
                 host.uncertain.insert(volume)
@@ -108,8 +108,8 @@ final class LifeDocker: @unchecked Sendable {
         containers.removeAll { !$0.isCounted }
     }
 
-    /// What is left of the containers after dockerd was killed without live-restore: they end, and
-    /// their IDs are not given back.
+    /// What happens to the containers after dockerd was killed without live-restore: they end, and
+    /// their IDs get no Unmount.
     func endContainers() {
         for container in containers {
             if container.isCounted { host.uncertain.insert(container.volume) }
@@ -192,7 +192,7 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    /// Hangs up after some of the daemon's next jobs: at any of its awaits.
+    /// Hangs up after a number of the daemon's jobs, that is, at any of its awaits.
     private func cutSoon<T: Sendable>(
         _ daemon: LifeHost.Daemon, _ task: Task<Void, Never>, _ reply: SimulatedProcess.Reply<T>,
         _ volume: Int
@@ -219,7 +219,7 @@ final class LifeDocker: @unchecked Sendable {
         for waiter in locked.removeValue(forKey: volume) ?? [] { waiter.succeed(true) }
     }
 
-    /// docker volume create, where Get does not know the volume.
+    /// docker volume create, if Get does not know the volume.
     private func ensure(_ volume: Int) async throws {
         let process = process
         try await lock(volume)
@@ -273,7 +273,7 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    /// Has another host want the volume a little later.
+    /// Makes another host request the volume a little later.
     private func meetRival(_ volume: Int, _ pause: ClosedRange<Int>) {
         guard !isClosing, scheduler.random.chance(world.plan.rivals),
             let rival = scheduler.random.pick(world.hosts.filter { $0 !== host })
@@ -281,7 +281,7 @@ final class LifeDocker: @unchecked Sendable {
         scheduler.after(scheduler.random.duration(pause)) { rival.docker.runSoon(volume) }
     }
 
-    /// Has a container come that uses the volume.
+    /// Starts a container that uses the volume.
     func runSoon(_ volume: Int) {
         guard process.isAlive, !process.isFrozen, !isClosing, host.isRunning, containers.count < 4,
             operationsLeft > 0
@@ -351,7 +351,8 @@ final class LifeDocker: @unchecked Sendable {
         return nil
     }
 
-    /// From the copy-up to the start: at once, or about when the lease of an unused volume goes.
+    /// The time from the copy-up to the start: none, or about when the lease of an unused volume is
+    /// dropped.
     private func pauseBeforeStart() async throws {
         switch scheduler.random.below(4) {
         case 0: try await process.sleep(scheduler.random.duration(1...80))
@@ -479,7 +480,7 @@ final class LifeDocker: @unchecked Sendable {
         }
     }
 
-    /// Mounts a volume once more, writes and gives it back. True when that went well.
+    /// Mounts a volume once more, writes to it and unmounts it. True if that succeeded.
     func useOnce(_ volume: Int, _ done: @escaping @Sendable (Bool) -> Void) {
         spawn { [self] in
             let container = await run(volume, tries: 4)
@@ -493,7 +494,7 @@ final class LifeDocker: @unchecked Sendable {
 }
 
 extension VolumeManager {
-    /// Carries out a call on the manager's actor and ends it there, as the plugin's thread does.
+    /// Executes a call on the manager's actor and completes it there, as the plugin's thread does.
     fileprivate func answer<T: Sendable>(
         _ call: @Sendable (isolated VolumeManager) async throws -> T,
         _ end: @Sendable (isolated VolumeManager, Result<T, any Error>) -> Void

@@ -21,7 +21,7 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// A call on its way, as the world sees it.
+    /// A call in transit, as the world sees it.
     struct Call {
         var volume: Int
         var mountID: String?
@@ -40,37 +40,37 @@ final class LifeHost: @unchecked Sendable {
     var diskOwner: StateOwner?
     /// The boot that its counts are of.
     var countsBoot: String?
-    /// Volumes whose counts a crash of dockerd, or a call that it cut, has made a matter of chance.
+    /// Volumes whose counts have become random after a crash of dockerd or an abandoned call.
     var uncertain: Set<Int> = []
     /// When dockerd had the answer to its last Unmount of a volume.
     var lastUnmounts: [Int: Instant] = [:]
     /// Volumes whose mounts somebody dropped from under the plugin, or their counts.
     var dropped: Set<Int> = []
-    /// Volumes whose records were lost, until they are used again or EC2 tells of them.
+    /// Volumes whose records were lost, until they are used again or EC2 reports them.
     private(set) var forgotten: Set<Int> = []
-    /// Whether devices are known by their names alone, as on Xen.
+    /// Whether devices are identified by their names alone, as on Xen.
     let isXen: Bool
     /// Whether its role may not write tags.
     let tagsForbidden: Bool
-    /// Calls that the daemon's end cut, until its next start.
+    /// Calls that the end of the daemon interrupted, until its next start.
     private var lostCalls: [Call] = []
-    /// Volumes whose Create was answered, and no Remove was sent since.
+    /// Volumes whose Create was answered, without a Remove since.
     private var known: Set<Int> = []
-    /// Volumes that the next Create makes read-only.
+    /// Volumes for which the next Create asks for read-only.
     var wantsReadOnly: Set<Int> = []
     private var everReadOnly: Set<Int> = []
     /// The options of the last Create, and since when.
     private var inForce: [Int: (readOnly: Bool, since: Instant)] = [:]
     private var cutAt: [Int: Instant] = [:]
     private var attachSent: [Int: (at: Instant, name: String)] = [:]
-    /// When the daemon was killed before it can have noted that it asked for an attachment.
+    /// When the daemon was killed before it could record that it requested an attachment.
     private(set) var cutAttachments: [Int: Instant] = [:]
     /// Volumes that it asked EC2 to attach.
     private var asked: Set<Int> = []
-    /// How often it asked to detach what is not attached to it, since it was.
+    /// How often it requested to detach what is no longer attached to it.
     private var vainDetachments: [Int: Int] = [:]
     private(set) var isFrozen = false
-    /// When it froze or thawed last.
+    /// When it last froze or thawed.
     private var lastFrozen: Instant?
     /// Whether its disk was made from another's.
     private var isImage = false
@@ -78,7 +78,7 @@ final class LifeHost: @unchecked Sendable {
     private var removed: [Int: Int] = [:]
     private(set) var isTerminated = false
     private(set) var isRunning = true
-    /// When it came up last, from a boot or from hibernation.
+    /// When it last started, by a boot or from hibernation.
     private(set) var bootedAt: Instant?
     private(set) var boots = 0
 
@@ -90,14 +90,14 @@ final class LifeHost: @unchecked Sendable {
         kernel = LifeKernel(host: index, world: world)
     }
 
-    /// - Parameter removals: how many there had been when its Create was sent: a Remove that came
-    ///   before the answer may have been carried out after the Create.
+    /// - Parameter removals: how many there had been when its Create was sent: a Remove that was
+    ///   sent before the response may have been executed after the Create.
     func created(_ volume: Int, since removals: Int, readOnly: Bool) {
         guard removals == self.removals(of: volume) else { return }
         known.insert(volume)
         inForce[volume] = (readOnly, world.scheduler.now)
     }
-    /// Called as a Create is sent, whose answer may be lost.
+    /// Called when a Create is sent, whose response may be lost.
     func creating(_ volume: Int, readOnly: Bool) {
         if readOnly { everReadOnly.insert(volume) }
     }
@@ -111,19 +111,19 @@ final class LifeHost: @unchecked Sendable {
         wantsReadOnly.formSymmetricDifference([volume])
     }
 
-    /// Whether the volume is read-only here; nil where that is not sure.
+    /// Whether the volume is read-only here; nil if that is uncertain.
     func isReadOnly(_ volume: Int) -> Bool? { inForce[volume]?.readOnly }
 
-    /// Whether it surely has been for as long as a Mount of other options may go on.
+    /// Whether this has certainly been so for as long as a Mount with other options may last.
     func isLongReadOnly(_ volume: Int) -> Bool {
         guard let options = inForce[volume] else { return false }
         return options.readOnly && options.since + .seconds(150) < world.scheduler.now
     }
 
-    /// A Mount was cut, which may go on for as long as Mounts do.
+    /// A Mount was abandoned, and may continue for as long as Mounts do.
     func cut(_ volume: Int) { cutAt[volume] = world.scheduler.now }
 
-    /// Whether a Mount of the volume may be under way.
+    /// Whether a Mount of the volume may be in progress.
     func mayBeMounting(_ volume: Int) -> Bool {
         if let cut = cutAt[volume], cut + .seconds(130) > world.scheduler.now { return true }
         return daemon?.calls.values.contains { $0.volume == volume } ?? false
@@ -140,7 +140,7 @@ final class LifeHost: @unchecked Sendable {
         vainDetachments[volume.index] = nil
     }
 
-    /// Called as the host asks EC2 to detach its own volume.
+    /// Called when the host asks EC2 to detach its own volume.
     func detaching(_ volume: LifeCloud.Volume) {
         if isImage, !asked.contains(volume.index), volume.attachment(on: index) == nil {
             world.trace.broke(
@@ -159,7 +159,7 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// A daemon that is killed as it asks for an attachment cannot have noted it.
+    /// A daemon that is killed while it requests an attachment may not have recorded it.
     private func noteCutAttachments() {
         for (volume, sent) in attachSent where world.scheduler.now <= sent.at + .milliseconds(100) {
             let id = world.cloud.volumes[volume].id
@@ -207,7 +207,7 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// Ends the daemon as kill -9 does. It is started again after a while, if one is given.
+    /// Ends the daemon as kill -9 does. Restarts it after a delay, if one is given.
     func killPlugin(thenAfter pause: Duration?) {
         guard let daemon else { return }
         self.daemon = nil
@@ -222,10 +222,11 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// Frees what is left of the daemon's last run, when the life is over.
+    /// Frees what remains of the daemon's last run when the life is over.
     func dropDaemon() { daemon = nil }
 
-    /// Ends the daemon as SIGTERM does: nothing new is taken, and what runs is waited for a while.
+    /// Ends the daemon as SIGTERM does: it accepts no new calls, and waits a while for the current
+    /// ones.
     func endPlugin(thenAfter pause: Duration) {
         guard let daemon, daemon.isUp else { return }
         daemon.isUp = false
@@ -242,8 +243,8 @@ final class LifeHost: @unchecked Sendable {
         world.scheduler.after(daemon.calls.isEmpty ? .zero : Limit.stopTimeMax, end)
     }
 
-    /// What torn state files cost: the records of what is not mounted, and what is attached without
-    /// a lease is not known for the plugin's own any more; or the counts.
+    /// What torn state files destroy: the records of what is not mounted, so that attachments
+    /// without a lease are no longer known to be the plugin's own; or the counts.
     func loseState(volumes: Bool, counts: Bool) {
         world.trace.note(.stateLost, host: index, (volumes ? 1 : 0) + (counts ? 2 : 0))
         if counts {
@@ -263,15 +264,15 @@ final class LifeHost: @unchecked Sendable {
         }
     }
 
-    /// What neither a record nor a tag tells of is not the plugin's any more.
+    /// Without a record or a tag, an attachment is no longer the plugin's.
     func noteUnmarked(_ volume: LifeCloud.Volume) {
         let mark = "\(world.cloud.instances[index]) \(volume.id)"
         guard forgotten.contains(volume.index), volume.tags[LifeCloud.mark] != mark else { return }
         cutAttachments[volume.index] = world.scheduler.now
     }
 
-    /// Called once EC2 has told the daemon what is attached here. A look that is older than an attachment
-    /// whose record is lost leaves nothing that tells of it.
+    /// Called once EC2 has told the daemon what is attached here. If the look is older than an
+    /// attachment whose record is lost, nothing indicates that attachment any more.
     func told(ofAttachments listed: [BlockDeviceMapping]) {
         let volumes = world.cloud.volumes.filter { volume in
             forgotten.contains(volume.index) && volume.attachment(on: index) != nil
@@ -280,8 +281,9 @@ final class LifeHost: @unchecked Sendable {
         for volume in volumes { cutAttachments[volume.index] = world.scheduler.now }
     }
 
-    /// Called once EC2 has told the daemon of a volume that is attached here. A mark that each look shows
-    /// makes it known again; without one it may be anybody's. It was written with the lease.
+    /// Called once EC2 has told the daemon about a volume that is attached here. A tag that every
+    /// look shows makes it known again; without one it may be anybody's. The tag was written with
+    /// the lease.
     func told(of volume: LifeCloud.Volume) {
         let instance = world.cloud.instances[index]
         if volume.tags[LifeCloud.lease] == instance.description,
@@ -294,7 +296,7 @@ final class LifeHost: @unchecked Sendable {
 
     func used(_ volume: Int) { forgotten.remove(volume) }
 
-    /// A call that was carried out and not answered leaves a count that is off by one, and nobody can
+    /// A call that was executed but not answered leaves a count that is off by one, and nobody can
     /// know.
     private func judgeLostCalls() {
         for call in lostCalls {
@@ -313,7 +315,7 @@ final class LifeHost: @unchecked Sendable {
 
     // MARK: The host
 
-    /// The machine hibernates: its memory, with mounts and what was not written, comes back.
+    /// The machine hibernates: its memory, including mounts and unwritten data, comes back.
     func freeze() {
         isFrozen = true
         lastFrozen = world.scheduler.now
@@ -339,7 +341,7 @@ final class LifeHost: @unchecked Sendable {
         isFrozen || lastFrozen.map { $0 >= instant } ?? false
     }
 
-    /// The machine is made anew, from an image of another one, and has nothing attached yet.
+    /// The machine is replaced by a new one from an image of another, with nothing attached yet.
     func becomeImage(of other: LifeHost) {
         stop(terminated: false)
         disk = other.disk
@@ -349,14 +351,14 @@ final class LifeHost: @unchecked Sendable {
         everReadOnly.formUnion(other.everReadOnly)
         asked = []
         isImage = true
-        // Nobody knows of what it did before, nor of what it had just asked for.
+        // Nobody knows what it did before, nor what it had just requested.
         for volume in world.cloud.volumes {
             volume.disturbedAt = world.scheduler.now
             cutAttachments[volume.index] = world.scheduler.now
         }
     }
 
-    /// Power goes away; the kernel's memory with it.
+    /// Power is lost, and with it the kernel's memory.
     func stop(terminated: Bool) {
         guard isRunning else { return }
         isFrozen = false

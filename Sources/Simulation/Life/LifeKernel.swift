@@ -1,13 +1,14 @@
 import Base
 import VolumeCore
 
-/// The kernel of one host: devices, mounts and who holds them. It outlives the daemon.
+/// The kernel of one host: devices, mounts and their holders. It outlives the daemon.
 final class LifeKernel: @unchecked Sendable {
-    /// One presence of a volume on this host: a device that went and came back is another one.
+    /// One appearance of a volume on this host: a device that disappeared and came back is another
+    /// one.
     final class Device {
         let volume: LifeCloud.Volume
         let node: BlockDevice
-        /// When it went.
+        /// When it disappeared.
         var goneSince: Instant?
 
         var isPresent: Bool { goneSince == nil }
@@ -18,17 +19,18 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// A file system as the kernel has it mounted, wherever it can be seen.
+    /// A file system that the kernel has mounted, in whatever namespace.
     final class SuperBlock {
         let device: Device
         /// The device's node, or that of its partition.
         let node: BlockDevice
         let readOnly: Bool
-        /// How many writes it knows of: another number on the volume is somebody else's doing.
+        /// How many writes it knows of: if the volume has another number, somebody else wrote to
+        /// it.
         var view: Int
         var references = 0
         let since: Instant
-        /// Since when an error has made the kernel give it up: nothing of it can be reached.
+        /// Since when the kernel has shut it down after an error: nothing on it can be accessed.
         var shutDownSince: Instant?
         var isShutDown: Bool { shutDownSince != nil }
 
@@ -44,7 +46,7 @@ final class LifeKernel: @unchecked Sendable {
     let host: Int
     unowned let world: LifeWorld
     private(set) var devices: [Device] = []
-    /// What the plugin's mount namespace has, by mountpoint.
+    /// The mounts in the plugin's mount namespace, by mountpoint.
     private(set) var mounts: [String: SuperBlock] = [:]
     private var superBlocks: [SuperBlock] = []
     /// Until when devices hang.
@@ -72,7 +74,7 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// What bears the name that a volume was attached by, where that is how devices are named.
+    /// The device with the name that a volume was attached under, on a host that uses these names.
     func device(attachedAs name: String) -> Device? {
         devices.first { $0.node.path == name && $0.isPresent }
     }
@@ -90,7 +92,7 @@ final class LifeKernel: @unchecked Sendable {
 
     func plug(_ volume: LifeCloud.Volume) {
         guard device(of: volume) == nil else { return }
-        // A number is free again once nothing holds the device that had it.
+        // A number is free again once nothing holds its device.
         let taken = Set(devices.map(\.node.number.minor))
         var minor = UInt32(world.scheduler.random.below(4) + 1)
         while taken.contains(minor) { minor += 1 }
@@ -102,7 +104,7 @@ final class LifeKernel: @unchecked Sendable {
         wakeWatchers(of: volume)
     }
 
-    /// On Nitro, the controller of a device that went and is held still bears the next one too.
+    /// On Nitro, the controller of a removed device that is still held also gets the next one.
     private func path(of volume: LifeCloud.Volume, _ minor: UInt32) -> String {
         if world.hosts[host].isXen, let name = volume.attachment(on: host)?.name { return name }
         let dead = devices.first { $0.volume === volume }?.node.number.minor
@@ -124,7 +126,8 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// Waits for the volume's device, or that of one that may be taken for it, to come or go.
+    /// Waits until the device of the volume, or one that may be mistaken for it, appears or
+    /// disappears.
     func deviceChange(
         of volume: LifeCloud.Volume, by deadline: Instant, _ process: SimulatedProcess
     ) async throws {
@@ -154,7 +157,7 @@ final class LifeKernel: @unchecked Sendable {
         }
     }
 
-    /// Whether something has held it for longer than a proof that nothing does may be old.
+    /// Whether something has held it for longer than the maximum age of a proof that nothing does.
     func isLongHeld(_ volume: LifeCloud.Volume) -> Bool {
         superBlocks.contains {
             $0.device.volume === volume && $0.device.isPresent
@@ -167,7 +170,7 @@ final class LifeKernel: @unchecked Sendable {
     ) -> Bool {
         guard mounts[mountpoint] == nil else { return false }
         let shared = superBlocks.first { $0.device === device }
-        // The kernel takes what is mounted already in the same mode alone.
+        // The kernel mounts a mounted device again only in the same mode.
         if let shared, shared.isShutDown || shared.readOnly != readOnly { return false }
         let superBlock =
             shared
@@ -184,7 +187,7 @@ final class LifeKernel: @unchecked Sendable {
         return true
     }
 
-    /// A container's own reference to what is mounted there.
+    /// A container's own reference to the mount.
     func hold(_ mountpoint: String) -> SuperBlock? {
         guard let superBlock = mounts[mountpoint] else { return nil }
         superBlock.references += 1
@@ -218,7 +221,7 @@ final class LifeKernel: @unchecked Sendable {
         byHand = []
     }
 
-    /// An error of the device, after which one of the file systems serves no more.
+    /// A device error, after which one of the file systems shuts down.
     func shutDownOne() {
         let alive = superBlocks.filter { !$0.isShutDown }
         world.scheduler.random.pick(alive).map(shutDown)
@@ -230,7 +233,7 @@ final class LifeKernel: @unchecked Sendable {
         world.trace.note(.shutDown, host: host, volume: superBlock.device.volume.index)
     }
 
-    /// A volume's device answers nothing for a while; whatever reads or writes it waits.
+    /// A volume's device does not respond for a while; every read and write waits.
     func makeHang(_ volume: LifeCloud.Volume, for duration: Duration) {
         hangs[volume.index] = world.scheduler.now + duration
         world.trace.note(.hang, host: host, volume: volume.index, 0, "\(duration)")

@@ -1,35 +1,35 @@
 import VolumeCore
 
-/// What a life is made of, drawn from its seed.
+/// The parameters of a life, drawn from its seed.
 struct LifePlan {
     let hosts: Int
     let volumes: Int
     /// Calls of docker that each host's workload makes.
     let operations: Int
-    /// How many of a thousand calls to EC2 go wrong.
+    /// How many of a thousand calls to EC2 fail.
     let cloudFaults: Int
-    /// How many of a thousand steps of the kernel go wrong.
+    /// How many of a thousand steps of the kernel fail.
     let kernelFaults: Int
     let detachAfter: Duration?
-    /// Docker's own bound on a call, 30 s by default.
+    /// Docker's own timeout of a call, 30 s by default.
     let callTimeout: Duration
     let takeover: TakeoverPolicy
-    /// How many of a thousand calls have to wait in the client before they go out. A quarter as many
-    /// of those whose lateness hurts are on their way for long.
+    /// How many of a thousand calls wait in the client before they are sent. Of the calls whose
+    /// delay is harmful, a quarter as many take long to arrive.
     let slowCalls: Int
-    /// How many of a thousand Mounts are met by another host's of the same volume.
+    /// How many of a thousand Mounts meet a Mount of the same volume on another host.
     let rivals: Int
-    /// How many of a thousand Mounts are cut by their client.
+    /// How many of a thousand Mounts are abandoned by their client.
     let cuts: Int
     /// No host may write tags.
     let tagsForbidden: Bool
-    /// Only a few device names are free of other things' use.
+    /// Only a few device names are free.
     let namesAreScarce: Bool
     /// How late DescribeVolumes may be.
     let lagMax: Duration
     /// Crashes and restarts, whole life.
     let disasters: Int
-    /// How many volumes EC2 lets an instance have, in lives where that is less than there are.
+    /// How many volumes an instance can have, in lives in which this is less than there are.
     var attachmentsMax: Int? { volumes > 1 && operations % 4 == 0 ? volumes - 1 : nil }
 
     init(_ random: inout SeededRandom) {
@@ -54,17 +54,17 @@ struct LifePlan {
     }
 }
 
-/// A fault that is put into the parts around the manager, to see that the simulation finds it.
+/// A fault planted in the parts around the manager, to check that the simulation finds it.
 package enum PlantedFault: String, CaseIterable, Sendable {
-    /// The first device that is here is taken for the volume.
+    /// The first device that is here is mistaken for the volume.
     case anyDeviceTaken
     /// The device that the volume had last is taken, whatever it is now.
     case oldDeviceTaken
-    /// What is no known file system counts as blank.
+    /// Anything but a known file system counts as blank.
     case unknownIsBlank
     /// A read error counts as blank.
     case readErrorIsBlank
-    /// Nobody learns that a volume was made from a snapshot.
+    /// It is concealed that a volume was created from a snapshot.
     case snapshotForgotten
     /// Tags are not read.
     case leaseIgnored
@@ -72,7 +72,7 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case leaseNotWritten
     /// Tags are not removed.
     case leaseKept
-    /// DescribeVolumes answers what it answered first.
+    /// DescribeVolumes always returns its first response.
     case staleDescribe
     /// A save returns before it is written.
     case saveAcknowledgedEarly
@@ -80,7 +80,7 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case nothingSaved
     /// The records are not read at the start.
     case nothingLoaded
-    /// Mounts that exist at the start are not seen.
+    /// Mounts that exist at the start are overlooked.
     case mountsNotAdopted
     /// The end of a detachment is not awaited.
     case departureNotAwaited
@@ -92,19 +92,19 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case unmountDropped
     /// A second Mount of an ID is not counted, its Unmount is.
     case countsAreASet
-    /// A call that is cut goes on, and its answer counts as sent.
+    /// An abandoned call continues, and its response counts as sent.
     case cutCallCounted
-    /// Unmount takes back whichever count there is.
+    /// Unmount removes any count that exists.
     case unmountTakesAny
-    /// DetachVolume is answered and not done.
+    /// DetachVolume is answered but not executed.
     case detachDropped
-    /// Calls go out however old the facts behind them are.
+    /// Calls are sent however old the facts behind them are.
     case sentLate
-    /// A look may be as old as it likes, whatever the host was told before.
+    /// A look may be arbitrarily old, whatever the host was told before.
     case looksGoBack
-    /// Nobody learns that an instance is hibernated.
+    /// It is concealed that an instance is hibernated.
     case hibernationHidden
-    /// Nobody learns that a volume is a Multi-Attach one.
+    /// It is concealed that a volume is a Multi-Attach volume.
     case multiAttachHidden
     /// A host that may not write tags is told that it may.
     case permissionAssumed
@@ -116,12 +116,12 @@ package enum PlantedFault: String, CaseIterable, Sendable {
     case takeoverIgnored
     /// Every other instance seems to be stopped.
     case ownersSeemStopped
-    /// A device is awaited for ever.
+    /// A device is awaited forever.
     case arrivalWithoutDeadline
     /// Read-only is not passed to the kernel.
     case readOnlyDropped
     /// Waits end at once.
     case noPatience
-    /// The mount is answered before it is made.
+    /// The Mount is answered before the volume is mounted.
     case mountAcknowledgedEarly
 }

@@ -2,8 +2,8 @@ import Agent
 import Base
 import VolumeCore
 
-/// The ports of one run of one host's daemon, onto its host and the EC2 that all share. A planted
-/// fault shows here.
+/// The ports of one run of a host's daemon, connected to its host and to the shared EC2. Planted
+/// faults act here.
 final class LifePorts: @unchecked Sendable {
     let world: LifeWorld
     let host: LifeHost
@@ -28,9 +28,10 @@ final class LifePorts: @unchecked Sendable {
             time: fault == .noPatience ? Impatient(process: process) : process)
     }
 
-    /// A step of the kernel's, or of a program's: it takes effect some time later. Of a process that was
-    /// killed meanwhile the kernel's does as chance has it; a program ends with the process, half done
-    /// perhaps: `ifCut`. One that reads or writes a device that hangs waits for that.
+    /// A step of the kernel or of a program, which takes effect some time later. If the process is
+    /// killed in the meantime, a step of the kernel takes effect or not, at random; a program ends
+    /// with the process, perhaps half done: `ifCut`. A step that accesses a hanging device waits
+    /// for it.
     private func step<T: Sendable>(
         _ range: ClosedRange<Int>, at volume: VolumeID? = nil, ifCut: (() -> Void)? = nil,
         _ effect: @escaping () -> Result<T, any Error>
@@ -56,7 +57,7 @@ final class LifePorts: @unchecked Sendable {
     }
 }
 
-/// Time for which every wait is over.
+/// A time after all waits.
 private struct Impatient: TimeSource {
     let process: SimulatedProcess
 
@@ -162,7 +163,7 @@ extension LifePorts: EC2Port {
             deadline: deadline
         ) { [self] call in
             if fault == .leaseNotWritten { return .success(true) }
-            // Nobody could know of a lease that comes so late where the volume stayed.
+            // If the volume stayed, nobody could know of such a late lease.
             if call.isLost, volume.attachment(on: host.index) != nil { return .success(true) }
             world.checkLease(on: volume, by: host.index, call)
             return cloud.setTags(volume, tags, by: host.index, isLate: call.isLate)
@@ -252,8 +253,8 @@ extension LifePorts: DevicePort {
 // MARK: File systems
 
 extension LifePorts: FileSystemPort {
-    /// The device that was opened, proved to be the volume; with some planted faults, not proved. Once it
-    /// has gone it fails, and what bears its name by then is another one.
+    /// The opened device, proved to be the volume (unless a planted fault skips the proof). Once it
+    /// is gone it fails, and a device with its name is then another one.
     private func proved(
         _ node: BlockDevice, _ id: VolumeID, _ opened: LifeKernel.Device?
     ) -> Result<LifeKernel.Device, any Error> {
@@ -387,7 +388,7 @@ extension LifePorts: FileSystemPort {
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws {
         let fails = kernelFails()
         if fault == .unmountDropped { return }
-        // What makes it fail may be the loss of the device.
+        // The failure may be caused by the loss of the device.
         if fails, scheduler.random.chance(200) { world.flap(cloud.volume(volume)) }
         do {
             let _: Bool = try await step(2...60, at: volume) { [self] in

@@ -1,7 +1,7 @@
 import Base
 import VolumeCore
 
-/// The course of a life: work and disasters, peace, and the looks at what is left.
+/// The course of a life: work and disasters, peace, and checks of what remains.
 final class LifeScript: @unchecked Sendable {
     private unowned let world: LifeWorld
     private let process: SimulatedProcess
@@ -34,7 +34,7 @@ final class LifeScript: @unchecked Sendable {
         }
     }
 
-    /// No new work and no more faults; whatever is down comes up.
+    /// No new work and no more faults; whatever is down starts again.
     private func makePeace() async throws {
         world.trace.note(.settle)
         world.cloud.faultsAreOn = false
@@ -55,7 +55,7 @@ final class LifeScript: @unchecked Sendable {
         try await process.sleep(.seconds(130))
     }
 
-    /// The lease of a volume that containers use comes back, whoever took it away.
+    /// The lease of a volume that containers use comes back, whoever removed it.
     private func checkLeases() async throws {
         guard world.cloud.volumes.contains(where: { world.isDisturbed($0) }) else { return }
         try await process.sleep(.seconds(370))
@@ -81,7 +81,7 @@ final class LifeScript: @unchecked Sendable {
         try await process.sleep((world.plan.detachAfter ?? .zero) + .seconds(150))
     }
 
-    /// Nothing is used: so nothing is mounted, nothing is held, and nothing stays attached.
+    /// Nothing is used, so nothing may be mounted, held or attached.
     private func checkSettled() {
         for host in liveHosts {
             for volume in world.cloud.volumes where !host.uncertain.contains(volume.index) {
@@ -114,23 +114,23 @@ final class LifeScript: @unchecked Sendable {
         }
     }
 
-    /// Whether nobody can know of an attachment that it is the plugin's to end: somebody made it by hand,
-    /// or the daemon was killed before it could note that it asked for it.
+    /// Whether nobody can know that the plugin should end an attachment: somebody made it by hand,
+    /// or the daemon was killed before it could record its request.
     private func isOpen(_ attachment: LifeCloud.Attachment, of host: LifeHost) -> Bool {
         if attachment.isByHand { return true }
         guard let killed = host.cutAttachments[attachment.volume.index] else { return false }
         return attachment.since <= killed + .milliseconds(100)
     }
 
-    /// Whether its lease came by somebody's hand, or too late for anybody to know.
+    /// Whether somebody wrote its lease by hand, or it was written too late for anybody to know.
     private func isStray(_ volume: LifeCloud.Volume) -> Bool {
         volume.disturbedAt.map { $0 >= volume.leaseSince ?? $0 } ?? false
     }
 
-    /// With faults over, every volume that has a file system or may get one can be mounted.
+    /// Without further faults, every volume that has a file system or may get one can be mounted.
     private func useEveryVolume() async throws {
         for volume in world.cloud.volumes {
-            // What docker itself has lost count of may stay mounted where it is.
+            // A mount that docker itself has lost track of may stay.
             guard !liveHosts.contains(where: { $0.uncertain.contains(volume.index) }),
                 let host = world.scheduler.random.pick(candidates(for: volume))
             else { continue }
@@ -143,22 +143,22 @@ final class LifeScript: @unchecked Sendable {
                         "host \(host.index), volume \(index)")
                 }
             }
-            // One that is still on its way has the only place.
+            // A volume that is still in transit occupies the only slot.
             try await process.sleep(world.plan.attachmentsMax == nil ? .seconds(5) : .seconds(150))
         }
         try await process.sleep(.seconds(500))
     }
 
-    /// Who may have the volume: where nobody may take it, whoever has it still.
+    /// Who may have the volume; if nobody may take it, whoever still has it.
     private func candidates(for volume: LifeCloud.Volume) -> [LifeHost] {
         let free = liveHosts.filter {
             (world.plan.attachmentsMax == nil || !hasUnaccounted($0)) && isUsable(volume, by: $0)
         }
         guard let attachment = volume.attachment else { return free }
         let owner = world.hosts[attachment.host]
-        // Without a device, only whoever made it can end it, by hand.
+        // Without a device, only the person who made it can end it, by hand.
         if isOpen(attachment, of: owner), owner.kernel.device(of: volume) == nil { return [] }
-        // Nobody else knows that its lease was left behind.
+        // Nobody else knows that its lease is stale.
         if isOpen(attachment, of: owner),
             volume.tags[LifeCloud.lease] == world.cloud.instances[owner.index].description
         {
@@ -183,8 +183,8 @@ final class LifeScript: @unchecked Sendable {
         }
     }
 
-    /// Whether a volume takes up a place of the host's that only docker's owed Unmount, or nobody any
-    /// more, would free.
+    /// Whether a volume occupies a slot of the host that only a missing Unmount, or nothing at all,
+    /// could free.
     private func hasUnaccounted(_ host: LifeHost) -> Bool {
         world.cloud.everything.contains {
             guard let attachment = $0.attachment(on: host.index) else { return false }

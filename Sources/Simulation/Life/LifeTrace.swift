@@ -17,7 +17,7 @@ struct LifeEvent {
     let host: Int
     let volume: Int
     let detail: Int
-    /// Words for the reader, made only in a life that is told.
+    /// Text for the reader, generated only in a replayed life.
     let text: String
 }
 
@@ -36,7 +36,7 @@ package struct LifeFailure: Sendable, CustomStringConvertible {
     }
 }
 
-/// What happened in one life, as a digest and, on demand, as text.
+/// The events of one life, as a digest and, on demand, as text.
 final class LifeTrace: @unchecked Sendable {
     let scheduler: Scheduler
     private let isTold: Bool
@@ -70,7 +70,7 @@ final class LifeTrace: @unchecked Sendable {
                 at: scheduler.now, kind: .log, host: host, volume: -1, detail: 0, text: text))
     }
 
-    /// Tells that an invariant does not hold. The first one is kept.
+    /// Reports a broken invariant. The first one is kept.
     func broke(_ invariant: String, _ detail: @autoclosure () -> String) {
         if broken == nil { broken = (invariant, detail()) }
     }

@@ -3,7 +3,7 @@ import Logging
 import VolumeCore
 
 /// One life: hosts that share an EC2, docker's work on them, disasters, and then peace, after which
-/// everything has to be as if nothing had happened. One seed decides all of it.
+/// everything must be as if nothing had happened. One seed determines all of it.
 package final class LifeWorld: @unchecked Sendable {
     let seed: UInt64
     let scheduler: Scheduler
@@ -16,7 +16,7 @@ package final class LifeWorld: @unchecked Sendable {
     private(set) var otherNames: [String] = []
     /// What Docker calls each volume, and the options that it is created with on every host.
     private(set) var names: [(name: String, options: [String: String])] = []
-    /// Writes that containers were told are on the disk, by volume.
+    /// Writes that containers were told are on disk, by volume.
     var acknowledgedWrites: [Int] = []
     private var processes: [SimulatedProcess] = []
     private var number = 0
@@ -50,8 +50,8 @@ package final class LifeWorld: @unchecked Sendable {
         }
     }
 
-    /// How many names are free where names are scarce: as many as there may be volumes, and some for
-    /// those that are on their way from one host to another.
+    /// How many names are free if names are scarce: as many as there may be volumes, and some for
+    /// volumes that move between hosts.
     private static let scarceNames = 6
 
     private func addVolume(_ index: Int) {
@@ -114,7 +114,7 @@ package final class LifeWorld: @unchecked Sendable {
 
     // MARK: Playing
 
-    /// Plays the life to its end. Nil when nothing broke.
+    /// Runs the life to its end. Nil if no invariant broke.
     package func play() -> LifeFailure? {
         for host in hosts {
             host.startPlugin()
@@ -145,7 +145,7 @@ package final class LifeWorld: @unchecked Sendable {
             events: trace.lines(last: 60))
     }
 
-    /// All that happened, of a life that is told.
+    /// Everything that happened, in a replayed life.
     package var story: [String] { trace.lines(last: .max) }
 
     package var digest: UInt64 { scheduler.digest }
@@ -189,7 +189,7 @@ package final class LifeWorld: @unchecked Sendable {
         }
     }
 
-    /// Kills the daemon after some of its next jobs: at any of its awaits.
+    /// Kills the daemon after a number of its jobs, that is, at any of its awaits.
     private func crashSoon(_ host: LifeHost) {
         guard let process = host.daemon?.process else { return }
         var left = 1 + scheduler.random.below(60)
@@ -206,7 +206,7 @@ package final class LifeWorld: @unchecked Sendable {
         scheduler.after(.seconds(20)) { host.boot() }
     }
 
-    /// It goes on for a while as EC2 begins to stop it.
+    /// It keeps running for a while after EC2 begins to stop it.
     private func stopInstance(_ host: LifeHost) {
         let alive = hosts.indices.count { cloud.states[$0] == .running }
         let isTerminated = alive > 1 && scheduler.random.chance(300)
@@ -225,7 +225,7 @@ package final class LifeWorld: @unchecked Sendable {
         wantElsewhere(whatIsOn: host)
     }
 
-    /// Containers of a host that goes down may come up on another one.
+    /// Containers of a host that goes down may be started on another one.
     private func wantElsewhere(whatIsOn host: LifeHost) {
         let other = scheduler.random.pick(hosts.filter { $0 !== host })
         let volume = scheduler.random.pick(
@@ -247,7 +247,7 @@ package final class LifeWorld: @unchecked Sendable {
         scheduler.after(scheduler.random.duration(30_000...90_000)) { host.thaw() }
     }
 
-    /// A host that has nothing attached is made anew from an image of another one that runs.
+    /// A host with nothing attached is recreated from an image of another running host.
     private func makeImage(_ host: LifeHost) {
         guard cloud.everything.allSatisfy({ $0.attachment(on: host.index) == nil }),
             let other = scheduler.random.pick(hosts.filter { $0 !== host && !$0.disk.isEmpty })
@@ -262,7 +262,7 @@ package final class LifeWorld: @unchecked Sendable {
         host.kernel.makeHang(volume, for: scheduler.random.duration(20_000...240_000))
     }
 
-    /// Where a device's name alone tells which volume it is, another one comes to bear it.
+    /// If only its name identifies a device, another one gets this name.
     private func replace(on host: LifeHost) {
         let unheld = cloud.volumes.filter {
             $0.attachment(on: host.index) != nil && !host.kernel.isHeld($0)
@@ -273,7 +273,8 @@ package final class LifeWorld: @unchecked Sendable {
         scheduler.after(scheduler.random.duration(0...4000)) { host.docker.runSoon(volume.index) }
     }
 
-    /// docker plugin disable --force, and enable: the plugin's mounts go, the containers' stay.
+    /// docker plugin disable --force, and enable: the plugin's mounts disappear, the containers'
+    /// stay.
     private func disableByForce(_ host: LifeHost) {
         host.killPlugin(thenAfter: scheduler.random.duration(1000...5000))
         host.kernel.dropMounts()
@@ -286,7 +287,7 @@ package final class LifeWorld: @unchecked Sendable {
         host.loseState(volumes: scheduler.random.chance(700), counts: scheduler.random.chance(500))
     }
 
-    /// A device goes, and comes again under another number.
+    /// A device disappears, and reappears with another number.
     private func flap() { scheduler.random.pick(cloud.volumes).map(flap) }
 
     func flap(_ volume: LifeCloud.Volume) {
@@ -300,7 +301,7 @@ package final class LifeWorld: @unchecked Sendable {
         }
     }
 
-    /// Somebody deletes a volume, which EC2 allows where it is attached nowhere.
+    /// Somebody deletes a volume, which EC2 allows if it is not attached.
     private func delete() {
         guard let volume = scheduler.random.pick(cloud.volumes) else { return }
         cloud.delete(volume)
@@ -327,7 +328,7 @@ package final class LifeWorld: @unchecked Sendable {
         for host in hosts { host.noteUnmarked(volume) }
     }
 
-    /// Somebody attaches a free volume, and may mount it, somewhere else than the plugin does.
+    /// Somebody attaches a free volume, and possibly mounts it at another place than the plugin.
     private func attachByHand(to host: LifeHost) {
         if let lingering = scheduler.random.pick(
             cloud.volumes.filter { $0.attachment(on: host.index) != nil }),

@@ -1,16 +1,16 @@
 import Base
 
-/// One thread, virtual time, and chance: what runs next in a simulated life.
+/// One thread, virtual time and randomness: decides what runs next in a simulated life.
 ///
-/// Jobs that are ready at one instant run in an order that the seed decides; when none is left the
-/// clock goes on to the next timer. Everything is touched by the thread that calls `step`.
+/// Jobs that are ready at one instant run in an order that the seed decides; when none is left, the
+/// clock advances to the next timer. Everything is touched by the thread that calls `step`.
 final class Scheduler: @unchecked Sendable {
     var random: SeededRandom
     private(set) var now = Instant(nanoseconds: 1)
-    /// A digest of the steps that were taken: two runs of one seed have the same.
+    /// A digest of the executed steps: two runs of one seed have the same digest.
     private(set) var digest: UInt64 = 0xcbf2_9ce4_8422_2325
 
-    /// Steps since the clock went on last.
+    /// Steps since the clock last advanced.
     private(set) var stepsOfInstant = 0
 
     private var ready: [(process: SimulatedProcess, job: UnownedJob)] = []
@@ -40,7 +40,7 @@ final class Scheduler: @unchecked Sendable {
 
     func note(_ value: UInt64) { digest = (digest ^ value) &* 0x0000_0100_0000_01b3 }
 
-    /// Calls `fire` once the clock is there. Timers of one instant fire in the order they were set.
+    /// Calls `fire` at that time. Timers of one instant fire in the order they were set.
     func at(_ instant: Instant, _ fire: @escaping () -> Void) {
         nextTimer += 1
         if freeCalls.isEmpty {
@@ -59,7 +59,7 @@ final class Scheduler: @unchecked Sendable {
 
     func enqueue(_ job: UnownedJob, of process: SimulatedProcess) { ready.append((process, job)) }
 
-    /// Runs one job, or goes on to the next timer. False when there is neither.
+    /// Runs one job, or advances to the next timer. False if there is neither.
     func step() -> Bool {
         stepsOfInstant += 1
         if !ready.isEmpty {
@@ -123,7 +123,7 @@ final class Scheduler: @unchecked Sendable {
         return first
     }
 
-    /// Puts a timer where the first one was, or below.
+    /// Puts a timer in the place of the first one, or below.
     private func sink(_ timer: Timer) {
         var place = 0
         while true {

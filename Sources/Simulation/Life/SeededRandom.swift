@@ -1,4 +1,4 @@
-/// A generator of random numbers whose every number follows from its seed: SplitMix64
+/// A generator of random numbers that depend only on its seed: SplitMix64
 /// (prng.di.unimi.it/splitmix64.c).
 struct SeededRandom: RandomNumberGenerator {
     private var state: UInt64
@@ -18,7 +18,7 @@ struct SeededRandom: RandomNumberGenerator {
         bound <= 1 ? 0 : Int(truncatingIfNeeded: ((next() >> 32) &* UInt64(bound)) >> 32)
     }
 
-    /// True that many times of a thousand.
+    /// True in that many of a thousand cases.
     mutating func chance(_ perMille: Int) -> Bool { below(1000) < perMille }
 
     mutating func duration(_ range: ClosedRange<Int>) -> Duration {

@@ -1,29 +1,29 @@
 import Base
 
-/// What a wait of a process ends with when the process has been killed.
+/// The error of a process's wait after the process was killed.
 struct ProcessEnded: Error {}
 
 /// A process of a simulated host: an executor whose jobs and waits end with it.
 ///
-/// When it ends, each of its waits fails and so does each wait that is begun later: its tasks run
-/// to their ends at once and in vain, because every port of the world is closed to them. So nothing
-/// of a killed daemon happens any more, and its memory is freed.
+/// When it ends, each of its waits fails, including later ones. Its tasks run to their ends at once
+/// and without effect, because all ports of the world are closed to them. So a killed daemon does
+/// nothing any more, and its memory is freed.
 final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable {
     let number: Int
     let scheduler: Scheduler
-    /// Whether it is the manager's, an actor, whose tasks may be cancelled. Of the others none is, and
-    /// none is isolated.
+    /// Whether it belongs to the manager, an actor whose tasks may be cancelled. The tasks of other
+    /// processes are neither cancelled nor isolated.
     private let isDaemon: Bool
     private(set) var isAlive = true
     /// Called after each job, with the process alive.
     var afterJob: (() -> Void)?
-    /// Whether its machine's memory is on the disk: its jobs wait for the machine's next start.
+    /// Whether its machine hibernates: its jobs wait for the machine's next start.
     private(set) var isFrozen = false
     private var heldJobs: [UnownedJob] = []
-    /// What is called once it has run so many jobs.
+    /// Called once it has run this many jobs.
     private var alarms: [(job: Int, fire: () -> Void)] = []
     private var jobs = 0
-    /// What its end leaves of the programs that it runs, which end with it.
+    /// What its end leaves behind of the programs that it runs, which end with it.
     private var programs: [Int: () -> Void] = [:]
     private var nextProgram = 0
     /// The waits that have not ended, and the places that are free among them.
@@ -64,7 +64,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         if !alarms.isEmpty { fireAlarms() }
     }
 
-    /// Calls `fire` after so many more of its jobs, if it lives so long.
+    /// Calls `fire` after this many more of its jobs, if it lives that long.
     func after(jobs count: Int, _ fire: @escaping () -> Void) {
         alarms.append((jobs + count, fire))
     }
@@ -75,7 +75,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         for alarm in due where isAlive { alarm.fire() }
     }
 
-    /// Notes that a program runs, and what the process's end would leave of it.
+    /// Records that a program runs, and what the end of the process would leave behind.
     func programBegins(_ ifCut: @escaping () -> Void) -> Int {
         nextProgram += 1
         programs[nextProgram] = ifCut
@@ -97,7 +97,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         Task(executorPreference: self) { await body() }
     }
 
-    /// Ends the process as SIGKILL does. Not to be called from one of its own jobs.
+    /// Ends the process as SIGKILL does. Must not be called from one of its own jobs.
     func kill() {
         guard isAlive else { return }
         isAlive = false
@@ -111,8 +111,8 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         scheduler.drain(self)
     }
 
-    /// Waits for what `begin` sets going: it is given the handle by which the wait is ended. A
-    /// cancelled task does not wait.
+    /// Waits for what `begin` starts; it receives the handle that ends the wait. A cancelled task
+    /// does not wait.
     func wait<T: Sendable>(
         isolation: isolated (any Actor)? = #isolation, _ begin: (Reply<T>) -> Void
     ) async throws -> T {
@@ -120,7 +120,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         try Task.checkCancellation()
         let reply = try Reply<T>(of: self)
         return try await withTaskCancellationHandler {
-            // Stays on the caller's actor: else each wait would take three jobs more.
+            // Stays on the caller's actor; otherwise each wait would need three more jobs.
             _ = isolation
             return unsafe try await withUnsafeThrowingContinuation {
                 unsafe reply.start($0, begin)
@@ -130,7 +130,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         }
     }
 
-    /// The same, for what does not end early when the task is cancelled: a system call.
+    /// The same for a wait that cancelling the task does not end, such as a system call.
     @inline(__always)
     func waitToTheEnd<T: Sendable>(_ begin: (Reply<T>) -> Void) async throws -> T {
         let reply = try Reply<T>(of: self)
@@ -159,7 +159,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
         func fail(_ error: any Error)
     }
 
-    /// The end of one wait, which comes once; what comes later is dropped.
+    /// The end of one wait. Only the first one counts.
     @safe final class Reply<T: Sendable>: Wait, @unchecked Sendable {
         private let process: SimulatedProcess
         private var number = 0
@@ -171,7 +171,7 @@ final class SimulatedProcess: SerialExecutor, TaskExecutor, @unchecked Sendable 
             self.process = process
         }
 
-        /// Whether the one who waits is still there to hear of it.
+        /// Whether the waiting task still exists.
         var isAwaited: Bool { unsafe continuation != nil }
 
         func succeed(_ value: T) { end(.success(value)) }
