@@ -33,7 +33,7 @@ def answer_of(path):
 
 
 def start_once(folder, number):
-    """The milliseconds from exec to the response, and the megabytes at that time: anonymous memory,
+    """The milliseconds from exec to the response, and the megabytes at that time: anonymous ones,
     and all that are resident."""
     path = str(folder / f"{number}.sock")
     environment = {"SOCK_PATH": path, "MOUNT_PATH": str(folder),

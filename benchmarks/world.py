@@ -22,8 +22,8 @@ from simulator import Simulator, instance  # noqa: E402
 HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
 # How long it takes until the daemon is idle: its worker threads wait a while for more work.
 IDLE_AFTER = 1
-# Milliseconds. Real devices appear after 1 to 3 s; here they take just long enough for the lease to be
-# written first, as on EC2.
+# Milliseconds. Real devices appear after 1 to 3 s; here they take just long enough for the lease to
+# be written first, as on EC2.
 LATENCY = {"api": 50, "device": 300, "attached": 400, "detach": 100}
 NO_LATENCY = dict.fromkeys(LATENCY, 0)
 LIBC = ctypes.CDLL(None, use_errno=True)

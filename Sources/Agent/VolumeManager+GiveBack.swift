@@ -212,8 +212,6 @@ extension VolumeManager {
     ) throws -> Bool {
         guard let name = own.device, !isAttached(volume, as: name, seen, on: host) else {
             volume.foreignAt = nil
-            // By that name its device is found, and proved unheld.
-            if let name = own.device, volume.record.deviceName != name { claim(name, for: volume) }
             return true
         }
         guard let first = volume.foreignAt, lookedAt >= first + Limit.tagLagMax else {

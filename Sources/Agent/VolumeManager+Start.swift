@@ -62,7 +62,7 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.record.isOurs || volume.device != nil, !volume.record.hasLease {
+        if volume.record.isOurs || volume.device != nil {
             volume.record.hasLease = true
             saveInBackground()
         }
@@ -188,20 +188,19 @@ extension VolumeManager {
     ) async -> [VolumeID] {
         var doubtful: [VolumeID] = []
         for volume in volumes.values where volume.isHere {
+            // This waits, and a Mount may begin meanwhile: so all else is looked at afterwards.
+            let isGone = listed.contains(volume.id) ? false : await isSurelyGone(volume)
             guard !listed.contains(volume.id), volume.attachedAt == nil,
                 case .unmounted = volume.phase
             else {
                 volume.unlistedAt = nil
                 continue
             }
-            guard let first = volume.unlistedAt, lookedAt >= first + Limit.tagLagMax,
-                await isSurelyGone(volume)
-            else {
+            guard let first = volume.unlistedAt, lookedAt >= first + Limit.tagLagMax, isGone else {
                 volume.unlistedAt = volume.unlistedAt ?? lookedAt
                 doubtful.append(volume.id)
                 continue
             }
-            guard case .unmounted = volume.phase, volume.attachedAt == nil else { continue }
             noteDetached(volume)
             log.notice(
                 "a volume that an earlier run had attached is attached here no more",

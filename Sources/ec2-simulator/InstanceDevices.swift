@@ -33,7 +33,7 @@ final class InstanceDevices: Sendable {
     /// Creates the directories; throws if device nodes in devPath cannot be opened.
     func prepare() throws(SystemError) {
         try footprint.makeDirectory(devPath)
-        try footprint.makeDirectory(sysPath + "/block")
+        try footprint.makeDirectory(sysPath + "/class/block")
         // ST_NODEV of statvfs(3), a GNU extension.
         let nodev: UInt = 4
         var status = statvfs()
@@ -64,7 +64,7 @@ final class InstanceDevices: Sendable {
     ) throws(SystemError) -> Device {
         var device = Device(
             node: "\(devPath)/\(name)", serial: plug.xenNode == nil ? plug.serial : nil,
-            entry: "\(sysPath)/block/\(name)")
+            entry: "\(sysPath)/class/block/\(name)")
         guard case .none = FileKind(device.node) else {
             throw SystemError("make \(device.node)", EEXIST)
         }

@@ -118,7 +118,7 @@ final class Daemon {
     private func reportShortages() {
         RingActor.ring.whenMemoryIsShort = { [log] times in
             log.warning(
-                "the kernel has no memory for io_uring's operations: the plugin retries, and answers late",
+                "the kernel is short of memory for io_uring: the plugin retries, and answers late",
                 metadata: [
                     "error": "io_uring_enter: EAGAIN", "times": "\(times)",
                     "advice": "free memory on this instance",

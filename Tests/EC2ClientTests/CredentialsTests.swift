@@ -148,7 +148,7 @@ private struct LogRecord: LogHandler {
             role.answer = HTTPResponse(status: 404)
             scene.time.advance(by: .seconds(3600 - 300))
             for _ in 0..<5 { try await scene.call() }
-            while !scene.logged.contains(where: { $0.contains("not fetched") }) {
+            while !scene.logged.contains(where: { $0.contains("could not be fetched") }) {
                 await Task.yield()
             }
             #expect(scene.keys.count == 6)

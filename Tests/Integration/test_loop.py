@@ -19,7 +19,7 @@ RIG = pathlib.Path(__file__).resolve().parents[1] / "Rig"
 BARRING = [sys.executable, str(RIG / "barring.py")]
 STARVING = [sys.executable, str(RIG / "starving.py")]
 WARNING = "io_uring is blocked"
-SHORTAGE = "no memory for io_uring's operations"
+SHORTAGE = "the kernel is short of memory"
 # The arguments for barring.py, and what /health and the log then contain: the call's error, and the
 # setting.
 BARRIERS = [

@@ -30,6 +30,18 @@ struct DeviceWatchTests {
         }
     }
 
+    @Test func `a device is found at the notice of its node, before /sys/block shows it`()
+        async throws
+    {
+        try await withDisks { fixture in
+            mkdir("\(fixture.sysPath)/block", 0o755)
+            let disk = try fixture.disk(mebibytes: 1)
+            let arrival = try await fixture.awaiting(volume(1))
+            let device = fixture.plugIn(disk, as: "nvme1n1", of: volume(1))
+            #expect(try await arrival.value == device)
+        }
+    }
+
     @Test func `another volume's device is passed over until the right one comes`() async throws {
         try await withDisks { fixture in
             let wrong = try fixture.disk(mebibytes: 1)

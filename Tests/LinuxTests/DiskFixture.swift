@@ -34,7 +34,9 @@ final class DiskFixture {
         var template = Array("/tmp/linux-tests.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        for directory in ["dev", "sys", "sys/block", "mnt"] { mkdir("\(path)/\(directory)", 0o755) }
+        for directory in ["dev", "sys", "sys/class", "sys/class/block", "mnt"] {
+            mkdir("\(path)/\(directory)", 0o755)
+        }
         watch = try DeviceWatch(devPath: "\(path)/dev", sysPath: "\(path)/sys")
         fileSystems = FileSystems(devPath: "\(path)/dev", sysPath: "\(path)/sys")
     }
@@ -97,7 +99,7 @@ final class DiskFixture {
 
     /// Shows a partition as the kernel does, without its node.
     func showPartition(_ name: String, _ number: Int, of disk: String, _ device: DeviceNumber) {
-        let entry = "\(sysPath)/block/\(disk)/\(name)"
+        let entry = "\(sysPath)/class/block/\(disk)/\(name)"
         mkdir(entry, 0o755)
         write("\(device)\n", to: "\(entry)/dev")
         write("\(number)\n", to: "\(entry)/partition")
@@ -106,12 +108,12 @@ final class DiskFixture {
     /// The size of a namespace, in sectors, and the state of its controller, as the kernel shows
     /// them.
     func showInSysfs(_ name: String, sectors: Int, state: String) {
-        write("\(sectors)\n", to: "\(sysPath)/block/\(name)/size")
-        write("\(state)\n", to: "\(sysPath)/block/\(name)/device/state")
+        write("\(sectors)\n", to: "\(sysPath)/class/block/\(name)/size")
+        write("\(state)\n", to: "\(sysPath)/class/block/\(name)/device/state")
     }
 
     func showInSysfs(_ name: String, _ number: DeviceNumber, serial: String?) {
-        let entry = "\(sysPath)/block/\(name)"
+        let entry = "\(sysPath)/class/block/\(name)"
         mkdir(entry, 0o755)
         mkdir("\(entry)/device", 0o755)
         write("\(number)\n", to: "\(entry)/dev")
@@ -133,7 +135,7 @@ final class DiskFixture {
 
     func unplug(_ name: String) {
         unlink("\(devPath)/\(name)")
-        removeTree("\(sysPath)/block/\(name)")
+        removeTree("\(sysPath)/class/block/\(name)")
     }
 
     /// Writes to the disk, bypassing all caches.

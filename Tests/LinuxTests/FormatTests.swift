@@ -80,7 +80,7 @@ struct FormatTests {
     {
         try await withDisks { fixture in
             let (device, disk) = try fixture.volumeOne()
-            unlink("\(fixture.sysPath)/block/nvme1n1/device/serial")
+            unlink("\(fixture.sysPath)/class/block/nvme1n1/device/serial")
             let error = try await failure { try await fixture.format(device) }
             #expect(error.reason == .device)
             #expect(fixture.read(4096, at: 0, of: disk).allSatisfy { $0 == 0 })

@@ -67,7 +67,7 @@ struct MountRefusalTests {
             let error = try await fixture.refusal(of: device, "ext4")
             #expect(error.found.contains("dirdata (no Linux has it)"), "\(error)")
             #expect(error.found.contains("0x100000, unknown here"), "\(error)")
-            #expect(error.advice?.contains("this is Linux ") == true)
+            #expect(error.advice?.contains("runs Linux ") == true)
         }
     }
 

@@ -185,7 +185,7 @@ struct IdentityTests {
 
     @Test func `a device whose serial number cannot be read is rejected`() async throws {
         try await expectRefusal("cannot be read") { fixture, _ in
-            unlink("\(fixture.sysPath)/block/nvme1n1/device/serial")
+            unlink("\(fixture.sysPath)/class/block/nvme1n1/device/serial")
         }
     }
 
@@ -292,7 +292,8 @@ let luksHeader: [UInt8] = {
 }()
 
 /// A member of an md array, with a superblock of version 1.2, 4 KiB into the device; source: struct
-/// mdp_superblock_1 in the kernel's include/uapi/linux/raid/md_p.h, calc_sb_1_csum in drivers/md/md.c.
+/// mdp_superblock_1 in the kernel's include/uapi/linux/raid/md_p.h, calc_sb_1_csum in
+/// drivers/md/md.c.
 let raidMember: [UInt8] = {
     var superblock = [UInt8](repeating: 0, count: 256)
     func put(_ bytes: [UInt8], at offset: Int) {
