@@ -2,17 +2,19 @@ import Base
 import Logging
 import VolumeCore
 
-// What is watched while a volume is mounted, and what is done when its device goes: a forced detachment,
-// or EBS's failure.
+// What is watched while a volume is mounted, and what is done when its device goes: a forced
+// detachment, or EBS's failure.
 
 extension VolumeManager {
-    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go on.
+    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go
+    /// on.
     func watch(_ volume: Volume, on device: BlockDevice) {
-        volume.isLost = false
         startWatches(of: volume, device)
         let stalled = stalledWatches.compactMap { volumes[$0] }
         stalledWatches = []
-        for volume in stalled { if let device = volume.device { startWatches(of: volume, device) } }
+        for volume in stalled {
+            if let device = volume.state.device { startWatches(of: volume, device) }
+        }
     }
 
     /// Starts those that do not run.
@@ -26,8 +28,8 @@ extension VolumeManager {
             ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
-    /// Has the next watch that begins take up those of the volume: a loop that has no room for one more
-    /// timer, or no descriptor left, ends no watch for good.
+    /// Has the next watch that begins take up those of the volume: a loop that has no room for one
+    /// more timer, or no descriptor left, ends no watch for good.
     func noteStalledWatch(of id: VolumeID, _ error: any Error) {
         log.error(
             "a mounted volume is watched later: the wait for that failed",
@@ -39,7 +41,6 @@ extension VolumeManager {
     func stopWatching(_ volume: Volume) {
         volume.lossWatch?.cancel()
         volume.lossWatch = nil
-        volume.isLost = false
         volume.leaseWatch?.cancel()
         volume.leaseWatch = nil
     }
@@ -58,14 +59,11 @@ extension VolumeManager {
     }
 
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
-        guard let volume = volumes[id], volume.mountedDevice == device else { return }
-        volume.isLost = true
-        volume.description = nil
-        volume.isLeaseSure = false
-        volume.attachedAt = nil
-        volume.isLookedAt = false
-        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that it had.
-        if volume.record.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
+        guard let volume = volumes[id], volume.state.mountedDevice == device else { return }
+        volume.state.deviceLost()
+        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that
+        // it had.
+        if volume.state.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(
             "the device of a mounted volume has gone: what was not written is lost",
@@ -76,8 +74,8 @@ extension VolumeManager {
     }
 
     func releaseDeviceName(of volume: Volume) {
-        if let name = volume.record.deviceName { deviceNames.release(name) }
-        volume.record.deviceName = nil
+        if let name = volume.state.deviceName { slots.names.release(name) }
+        volume.state.nameReleased()
         dropOwnership(of: volume)
     }
 

@@ -69,7 +69,8 @@ extension VolumeManager {
     }
 
     private func write(_ part: SavedPart) async throws {
-        // One that has ended is nothing to wait for: whoever found it running would find it for ever.
+        // One that has ended is nothing to wait for: whoever found it running would find it for
+        // ever.
         defer { saves[part].running = nil }
         let covered = saves[part].asked
         switch part {
@@ -112,11 +113,12 @@ extension VolumeManager {
 
     private func saveUntilSaved() async {
         defer { saves.repeating = nil }
-        var pause = Limit.saveRetryMin
+        var backoff = Backoff(from: Limit.saveRetryMin, to: Limit.saveRetryMax, .twofold)
         while true {
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            do { try await ports.time.sleep(until: ports.time.now + backoff.next()) } catch {
+                return
+            }
             if (try? await save()) != nil { break }
-            pause = min(pause * 2, Limit.saveRetryMax)
         }
         log.notice("the state is saved again")
     }
