@@ -181,7 +181,7 @@ def test_a_create_that_has_no_room_on_the_disk_has_not_been(start, new_volume, t
                     ballast.write(b"x" * 4096)
         for change in [lambda: daemon.create(lost), lambda: daemon.create("a", **{"volume-id": kept}),
                        lambda: daemon.call("VolumeDriver.Remove", Name=kept)]:
-            with pytest.raises(PluginError, match="ENOSPC.*has room"):
+            with pytest.raises(PluginError, match="ENOSPC.*has free space"):
                 change()
             assert names(daemon) == [kept]
         daemon.kill()
