@@ -17,11 +17,11 @@ extension VolumeManager {
         of volume: Volume, _ timeline: inout MountTimeline
     ) async throws -> BlockDevice? {
         // What is being detached may be here still.
-        guard !volume.isLeaving else { return nil }
+        guard !volume.state.expectsDeparture else { return nil }
         let device: BlockDevice?
         do {
             device = try await ports.devices.find(
-                volume.id, attachedAs: volume.record.deviceName)
+                volume.id, attachedAs: volume.state.deviceName)
         } catch let error as OperationError {
             // Another disk that cannot be read need not be the volume, and EC2 knows.
             log.warning(
@@ -30,7 +30,7 @@ extension VolumeManager {
             return nil
         }
         guard let device else { return nil }
-        volume.isHere = true
+        volume.state.deviceFound()
         timeline.mark(.device, at: ports.time.now)
         return device
     }
@@ -41,7 +41,7 @@ extension VolumeManager {
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
     ) async throws -> Arrival? {
         let host = try await ports.host.host(by: deadline)
-        volume.isLeaseSure = false
+        volume.state.leaseDoubted()
         let first = try await attach(volume, to: host, by: deadline)
         timeline.mark(.attach, at: ports.time.now)
         let soon = min(deadline, ports.time.now + Limit.attachingTimeMax)
@@ -49,7 +49,8 @@ extension VolumeManager {
         do {
             arrival = try await leasedDevice(of: volume, first, on: host, by: soon)
         } catch let error as OperationError {
-            try await overcome(error, awaiting: first, of: volume, on: host, by: deadline)
+            try await prepareRetry(
+                after: error, awaiting: first, of: volume, on: host, by: deadline)
             let second = try await attach(volume, to: host, by: deadline)
             arrival = try await leasedDevice(of: volume, second, on: host, by: deadline)
         }
@@ -58,25 +59,22 @@ extension VolumeManager {
     }
 
     /// Prepares another attempt after a device has not come; throws `error` where that is hopeless.
-    private func overcome(
-        _ error: OperationError, awaiting attachment: Attachment, of volume: Volume, on host: Host,
-        by deadline: Instant
+    private func prepareRetry(
+        after error: OperationError, awaiting attachment: Attachment, of volume: Volume,
+        on host: Host, by deadline: Instant
     ) async throws {
-        switch error.reason {
-        case .deadline where ports.time.now < deadline:
-            guard volume.record.isOurs else {
-                throw OperationError(
-                    .device, doing: error.doing, found: error.found,
-                    advice:
-                        "it was not this plugin that attached the volume here: detach it by hand, "
-                        + "and mount it again")
-            }
-            // Stuck in `attaching`: another name helps where the kernel still holds the old one.
-            try await detachStuck(volume, from: host, by: deadline)
-        case .device where !attachment.isAccepted:
-            // It was looked up, by an answer that was old.
-            volume.description = nil
-        default: throw error
+        switch MissingDevice(
+            after: error.reason, isAccepted: attachment.isAccepted, isOurs: volume.state.isOurs,
+            isTimeLeft: ports.time.now < deadline)
+        {
+        case .attachByAnotherName: try await detachStuck(volume, from: host, by: deadline)
+        case .lookAgain: volume.state.descriptionDoubted()
+        case .leaveToOwner:
+            throw OperationError(
+                .device, doing: error.doing, found: error.found,
+                advice: "it was not this plugin that attached the volume here: detach it by hand, "
+                    + "and mount it again")
+        case .giveUp: throw error
         }
     }
 
@@ -121,20 +119,13 @@ extension VolumeManager {
         log.warning(
             "the device did not come: detaching the volume, to attach it by another name",
             metadata: [
-                "volume": "\(volume.id)", "name": "\(volume.record.deviceName ?? "")",
+                "volume": "\(volume.id)", "name": "\(volume.state.deviceName ?? "")",
                 "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
             ])
         _ = try await detachHere(volume, host, by: deadline)
-        volume.askedNames = []
         await dropMark(of: volume.id, host, by: deadline)
-        if let name = volume.record.deviceName { deviceNames.quarantine(name) }
-        volume.record.deviceName = nil
-        volume.isHere = false
-        volume.record.isOurs = false
-        // Should its device come all the same, it is one that leaves.
-        volume.isLeaving = true
-        volume.isLeaseSure = false
-        volume.description = nil
+        if let name = volume.state.deviceName { slots.names.quarantine(name) }
+        volume.state.detachedStuck()
     }
 
     /// Asks EC2 until it has the volume attached, or being attached, here.
@@ -142,92 +133,69 @@ extension VolumeManager {
     /// A volume that was last seen free is attached without another look, so that the usual Mount
     /// costs one call: EC2 refuses what is attached by then, and what it does not refuse, a volume that
     /// has become a Multi-Attach one, is looked at before it is mounted. Any other step is decided on
-    /// facts that are new.
+    /// facts that are new. `Approach` decides.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
-        var approach = Approach(since: ports.time.now)
-        if let seen = volume.description, seen.attachments.isEmpty,
-            volume.unansweredName == nil
-        {
-            let step = try await comeCloser(
-                volume, as: seen, lookedAt: nil, &approach, host, by: deadline)
-            if case .attached(let attachment) = step { return attachment }
+        let id = volume.id
+        let options = volume.record.options
+        var approach = Approach(
+            of: id, to: host, policy: options.takeover ?? settings.takeover,
+            readOnly: options.readOnly, since: ports.time.now)
+        if let seen = volume.state.description {
+            try approach.recall(seen, isAttachUnanswered: volume.state.unansweredName != nil)
         }
         while true {
-            let lookedAt = ports.time.now
-            let seen = try await describe(volume.id, by: deadline)
-            volume.description = seen
-            switch try await comeCloser(
-                volume, as: seen, lookedAt: lookedAt, &approach, host, by: deadline)
-            {
-            case .attached(let attachment): return attachment
+            switch try approach.next(now: ports.time.now) {
+            case .look: try await look(where: volume, on: host, &approach, by: deadline)
             case .lookAgain(let instant):
-                try await pause(volume.id, &approach, until: instant, by: deadline)
+                let end = try approach.pause(until: instant, now: ports.time.now, by: deadline)
+                try await ports.time.sleep(until: end)
+            case .use(let name):
+                use(volume, attachedAs: name, on: host)
+                return Attachment(name: name, isAccepted: false)
+            case .attach:
+                switch try await attachOnce(volume, to: host, by: deadline) {
+                case .accepted(let name): return Attachment(name: name, isAccepted: true)
+                case .lookAgain(let reason): approach.noteNotAttached(reason)
+                }
+            case .askOwner(let owner): approach.note(try await look(at: owner, by: deadline))
+            case .askPermission:
+                approach.notePermission(try await mayLease(id, by: deadline))
+            case .detach(let owner, let force, let latest):
+                approach.noteDetach(force: force)
+                try await detachElsewhere(
+                    id, from: owner, force: force, sentBy: latest, by: deadline)
             }
         }
     }
 
-    private enum ApproachStep {
-        case attached(Attachment)
-        /// At that time, nil: after a pause, for EC2 needs time.
-        case lookAgain(at: Instant?)
-    }
-
-    /// One step towards an attachment here, from what EC2 has said of the volume.
-    ///
-    /// - Parameter lookedAt: when EC2 was asked for that; nil where it was before this Mount.
-    private func comeCloser(
-        _ volume: Volume, as seen: VolumeDescription, lookedAt: Instant?,
-        _ approach: inout Approach, _ host: Host, by deadline: Instant
-    ) async throws -> ApproachStep {
-        let situation = try Situation(
-            of: seen, seenFrom: host, readOnly: volume.record.options.readOnly)
-        if lookedAt != nil { note(situation, of: volume, on: host, &approach) }
-        switch situation {
-        case .here(let name?) where isAnothers(name, than: volume): break
-        case .here(let name?):
-            // An earlier run may have written them.
-            if Lease.isHeld(by: host.instance, on: seen) { volume.record.hasLease = true }
-            noteOrigin(of: volume, attachedAs: name, seen, on: host)
-            claim(name, for: volume)
-            return .attached(Attachment(name: name, isAccepted: false))
-        case .here(nil):
-            throw unusable(volume.id, "EC2 gives no device name for its attachment here")
-        case .free:
-            switch try await attachOnce(volume, to: host, by: deadline) {
-            case .accepted(let name):
-                return .attached(Attachment(name: name, isAccepted: true))
-            case .lookAgain(let why): approach.obstacle = why
-            }
-        case .elsewhere(let owner):
-            guard let lookedAt else { break }
-            let instant = try await takeOver(
-                seen, lookedAt: lookedAt, from: owner, policy(of: volume), &approach, by: deadline)
-            return .lookAgain(at: instant)
-        case .leaving(let owner)
-        where owner != host.instance && policy(of: volume) != .never:
-            try await hurry(seen, from: owner, &approach, by: deadline)
-        case .leaving, .creating: break
-        }
-        return .lookAgain(at: nil)
-    }
-
-    private func note(
-        _ situation: Situation, of volume: Volume, on host: Host, _ approach: inout Approach
-    ) {
-        approach.obstacle = "EC2 says that the volume is \(situation)"
+    /// Asks EC2 where the volume is, and notes what that says of its attachment here.
+    private func look(
+        where volume: Volume, on host: Host, _ approach: inout Approach, by deadline: Instant
+    ) async throws {
+        let askedAt = ports.time.now
+        let seen = try await describe(volume.id, by: deadline)
+        volume.state.described(seen)
+        let situation = try approach.note(
+            seen, askedAt: askedAt, now: ports.time.now,
+            isAnothers: { isAnothers($0, than: volume) })
         // Whether it is still attached here is for DetachVolume to say: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
-        if let attachedAt = volume.attachedAt, ports.time.now < attachedAt + Limit.attachmentLagMax
-        {
-            return
-        }
+        guard !volume.state.isAttachedLately(at: ports.time.now) else { return }
         // What another instance has is not what was attached here, and nothing is left to give back.
         releaseDeviceName(of: volume)
-        volume.isHere = false
-        volume.record.isOurs = false
+        volume.state.seenElsewhere()
+    }
+
+    /// Takes the attachment that EC2 tells of.
+    private func use(_ volume: Volume, attachedAs name: String, on host: Host) {
+        guard let seen = volume.state.description else { return }
+        // An earlier run may have written them.
+        if Lease.isHeld(by: host.instance, on: seen) { volume.state.leasePresumed() }
+        noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        claim(name, for: volume)
     }
 
     /// Notes whether it was this plugin that attached the volume here, by that name: then it is its to
@@ -235,27 +203,15 @@ extension VolumeManager {
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
-        volume.record.isOurs = isAttached(volume, as: name, seen, on: host)
+        volume.state.originTold(
+            isOurs: volume.state.isPlugins(attachedAs: name, seen, on: host.instance))
         saveInBackground()
-    }
-
-    /// Whether it was this plugin that attached the volume here by that name.
-    func isAttached(
-        _ volume: Volume, as name: String, _ seen: VolumeDescription, on host: Host
-    ) -> Bool {
-        isMarked(volume, seen, on: host) || volume.askedNames.contains(name)
-            || volume.record.isOurs && volume.record.deviceName == name
-    }
-
-    /// Whether a mark says that this plugin attached the volume here.
-    func isMarked(_ volume: Volume, _ seen: VolumeDescription, on host: Host) -> Bool {
-        !volume.isMarkStale && AttachmentMark.isBorne(by: seen, for: host.instance)
     }
 
     /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
-            $0 !== volume && !$0.isPresumed && $0.record.deviceName == name
+            $0 !== volume && !$0.state.isPresumed && $0.state.deviceName == name
         }
     }
 
@@ -270,46 +226,44 @@ extension VolumeManager {
     private func attachOnce(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> AttachOutcome {
-        try await reservePlace(for: volume, on: host, by: deadline)
-        defer { endReservation(of: volume) }
+        try await reserveSlot(for: volume, on: host, by: deadline)
+        defer { slots.endReservation(of: volume.id) }
         let own = takeAskedName(of: volume)
         var asked = own
         for _ in DeviceNames.all {
             guard let name = asked ?? takeDeviceName() else { break }
             asked = nil
-            let wasOurs = volume.record.isOurs
+            let wasOurs = volume.state.isOurs
             do {
-                if try await isForeign(name, to: volume) { continue }
+                if let disk = await otherDisk(at: name, than: volume) {
+                    setAside(name, of: volume, for: disk)
+                    continue
+                }
                 await noteAttaching(volume, as: name)
                 let attachment = try await ports.ec2.attach(
                     volume.id, to: host.instance, as: name, by: deadline)
-                volume.description?.attachments = [attachment]
-                noteAttached(volume)
+                volume.state.attachAccepted(attachment, as: name, at: ports.time.now)
                 claim(name, for: volume)
                 return .accepted(name)
             } catch let failure as EC2Failure {
+                let recovery = AttachRecovery(
+                    after: failure, isAskedAgain: wasOurs && name == own,
+                    isSlotComing: slots.isOneComing(at: ports.time.now))
                 if case .unanswered(_, mayHaveApplied: true) = failure {
-                    volume.isHere = true
-                    volume.unansweredName = name
-                    noteAttached(volume)
-                } else if wasOurs, name == own, AttachRefusal(failure) == .volumeChanged {
-                    // It may be attached by the call whose answer was lost, and the look that showed it
-                    // free be older than that: so its name stays in the record.
-                    return .lookAgain(failure.description)
-                } else {
-                    volume.record.isOurs = wasOurs
-                    volume.record.deviceName = nil
+                    volume.state.attachUnanswered(as: name, at: ports.time.now)
+                } else if recovery != .lookForAttachment {
+                    volume.state.attachRefused(wasOurs: wasOurs)
                 }
-                if try await isRetried(failure, volume.id, name, host, by: deadline) { continue }
+                try await recover(volume.id, failure, recovery, name, host, by: deadline)
+                if recovery == .tryAnotherName { continue }
                 return .lookAgain(failure.description)
             } catch {
-                deviceNames.release(name)
-                volume.record.isOurs = wasOurs
-                volume.record.deviceName = nil
+                slots.names.release(name)
+                volume.state.attachRefused(wasOurs: wasOurs)
                 throw error
             }
         }
-        if await makePlace(on: host, by: deadline) {
+        if await freeSlot(on: host, by: deadline) {
             return .lookAgain("all device names were in use")
         }
         throw OperationError(
@@ -321,14 +275,13 @@ extension VolumeManager {
     /// The name that the volume may be attached by already, to be asked for again; nil where there is none,
     /// or another volume has it by now.
     private func takeAskedName(of volume: Volume) -> String? {
-        let own = volume.record.isOurs ? volume.record.deviceName : nil
-        guard let name = volume.unansweredName ?? own else { return nil }
-        volume.unansweredName = nil
+        guard let name = volume.state.nameToAskAgain else { return nil }
+        volume.state.unansweredNameTaken()
         let isTaken = volumes.values.contains {
-            $0 !== volume && $0.record.deviceName == name
+            $0 !== volume && $0.state.deviceName == name
         }
         guard !isTaken else { return nil }
-        deviceNames.claim(name)
+        slots.names.claim(name)
         return name
     }
 
@@ -336,73 +289,59 @@ extension VolumeManager {
     /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
     /// told, and no reason to refuse a container its data.
     private func noteAttaching(_ volume: Volume, as name: String) async {
-        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
+        if volume.state.deviceName != name { releaseDeviceName(of: volume) }
         dropOwnership(of: volume)
-        volume.record.isOurs = true
-        volume.record.deviceName = name
-        volume.askedNames.insert(name)
+        volume.state.attachBegan(as: name)
         await save(atMost: Limit.attachmentSaveTimeMax)
     }
 
-    private func noteAttached(_ volume: Volume) {
-        volume.attachedAt = ports.time.now
-        volume.isLookedAt = false
-    }
-
-    /// Whether something else already has the node that the name would get, on Xen, where the name
-    /// is all that tells the volume: an instance store, or what bears the name in its other spelling.
-    private func isForeign(_ name: String, to volume: Volume) async throws -> Bool {
+    /// What else already has the node that the name would get, on Xen, where the name is all that tells
+    /// the volume: an instance store, or what bears the name in its other spelling.
+    private func otherDisk(at name: String, than volume: Volume) async -> BlockDevice? {
         // Where a device cannot be told, it is an NVMe device, and no name decides.
         guard let device = try? await ports.devices.find(volume.id, attachedAs: name),
             !device.bearsVolumeID
-        else { return false }
-        deviceNames.quarantine(name)
-        log.warning(
-            "another disk is where the volume would come; another name is tried",
-            metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(device.path)"])
-        return true
+        else { return nil }
+        return device
     }
 
-    /// True when another name is to be tried, false when the volume is to be looked at again.
-    private func isRetried(
-        _ failure: EC2Failure, _ id: VolumeID, _ name: String, _ host: Host, by deadline: Instant
-    ) async throws -> Bool {
-        // If it was applied, the next look finds the volume here by this name.
-        if case .unanswered(_, mayHaveApplied: true) = failure { return false }
-        switch AttachRefusal(failure) {
-        case .nameInUse:
-            deviceNames.quarantine(name)
+    private func setAside(_ name: String, of volume: Volume, for disk: BlockDevice) {
+        slots.names.quarantine(name)
+        log.warning(
+            "another disk is where the volume would come; another name is tried",
+            metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(disk.path)"])
+    }
+
+    /// Does what a failed AttachVolume calls for, and returns where it helps. Throws where nothing does.
+    private func recover(
+        _ id: VolumeID, _ failure: EC2Failure, _ recovery: AttachRecovery, _ name: String,
+        _ host: Host, by deadline: Instant
+    ) async throws {
+        switch recovery {
+        case .lookForAttachment: return
+        case .tryAnotherName:
+            slots.names.quarantine(name)
             log.notice(
                 "EC2 says that a device name is in use; another is tried",
                 metadata: ["volume": "\(id)", "name": "\(name)"])
-            return true
-        case .volumeChanged:
-            deviceNames.release(name)
-            return false
-        case .limitReached where isPlaceComing:
-            deviceNames.release(name)
-            return false
-        case .limitReached where await makePlace(on: host, by: deadline):
-            deviceNames.release(name)
-            return false
-        case .limitReached, .final, nil: break
+            return
+        case .freeSlot:
+            let isFree = await freeSlot(on: host, by: deadline)
+            slots.names.release(name)
+            if isFree { return }
+        case .lookAgain, .giveUp:
+            slots.names.release(name)
+            if recovery == .lookAgain { return }
         }
-        deviceNames.release(name)
-        throw OperationError(
-            .cloud, doing: "attach \(id) to \(host.instance) as \(name)",
-            found: failure.description,
-            advice: failure.advice(
-                on: .attachVolume, kmsKeyID: volumes[id]?.description?.kmsKeyID))
+        throw failure.told(
+            doing: "attach \(id) to \(host.instance) as \(name)", on: .attachVolume,
+            kmsKeyID: volumes[id]?.state.description?.kmsKeyID)
     }
 
     func claim(_ name: String, for volume: Volume) {
-        if volume.record.deviceName != name { releaseDeviceName(of: volume) }
-        deviceNames.claim(name)
-        volume.record.deviceName = name
-        volume.isHere = true
-        volume.isPresumed = false
-        volume.isLeaving = false
-        volume.unansweredName = nil
+        if volume.state.deviceName != name { releaseDeviceName(of: volume) }
+        slots.names.claim(name)
+        volume.state.attached(as: name)
         saveInBackground()
     }
 
@@ -427,19 +366,13 @@ extension VolumeManager {
     private func failureOfAttachment(
         of id: VolumeID, as name: String, on host: Host, by deadline: Instant
     ) async throws -> Never {
-        var misses = 0
+        var proof = AttachmentProof()
         while true {
             try await ports.time.sleep(until: ports.time.now + Limit.attachmentCheckInterval)
             guard let description = try? await describe(id, by: deadline) else { continue }
             // Zone and state are not in question here, and a deleted volume is no attachment.
             let situation = try Situation(of: description, seenFrom: host, readOnly: true)
-            if case .here(let told) = situation, told == name {
-                misses = 0
-                continue
-            }
-            // One answer may be older than the attachment.
-            misses += 1
-            guard misses > 1 else { continue }
+            if proof.holds(after: situation, attachedAs: name) { continue }
             throw attachmentEnded(id, host, situation, description)
         }
     }
@@ -455,40 +388,32 @@ extension VolumeManager {
     }
 
     /// What EC2 says of a volume that is thought to be attached here; nil where it is not.
-    ///
-    /// Soon after an attachment one answer may be older than that: it takes two that are apart.
     func lookWhetherHere(
         _ id: VolumeID, on host: Host, by deadline: Instant
     ) async throws -> VolumeDescription? {
-        var missedAt: Instant?
-        var pause = Limit.lookIntervalMin
+        var search = AttachmentSearch()
         while let volume = volumes[id] {
-            let lookedAt = ports.time.now
+            let askedAt = ports.time.now
             let description = try await describe(id, by: deadline)
-            volume.description = description
+            volume.state.described(description)
             let situation = try Situation(
                 of: description, seenFrom: host, readOnly: volume.record.options.readOnly)
-            // On Xen the name is how the device was found.
-            if case .here(let name?) = situation, (volume.record.deviceName ?? name) == name,
-                !isAnothers(name, than: volume)
+            switch search.outcome(
+                of: situation, askedAt: askedAt, now: ports.time.now,
+                deviceName: volume.state.deviceName, attachedAt: volume.state.attachedAt,
+                isAnothers: { isAnothers($0, than: volume) })
             {
+            case .found(let name):
                 for own in description.attachments where own.instance == host.instance {
                     try await refuseRoot(id, own, by: deadline)
                 }
                 noteOrigin(of: volume, attachedAs: name, description, on: host)
-                volume.isLookedAt = volume.attachedAt != nil
+                volume.state.seenHere()
                 claim(name, for: volume)
                 return description
+            case .missing: return nil
+            case .lookAgain(let instant): try await ports.time.sleep(until: instant)
             }
-            let first = missedAt ?? lookedAt
-            missedAt = first
-            guard let attachedAt = volume.attachedAt,
-                lookedAt < attachedAt + Limit.attachmentLagMax + Limit.tagLagMax,
-                lookedAt < first + Limit.tagLagMax
-            else { return nil }
-            try await ports.time.sleep(
-                until: min(ports.time.now + pause, max(ports.time.now, first + Limit.tagLagMax)))
-            pause = pause * 3 / 2
         }
         return nil
     }
@@ -503,12 +428,8 @@ extension VolumeManager {
 
     func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
         let description: VolumeDescription?
-        do {
-            description = try await ports.ec2.describeVolume(id, by: deadline)
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "look up \(id)", found: failure.description,
-                advice: failure.advice(on: .describeVolumes))
+        do { description = try await ports.ec2.describeVolume(id, by: deadline) } catch {
+            throw error.told(doing: "look up \(id)", on: .describeVolumes)
         }
         guard let description else {
             throw OperationError(
@@ -517,21 +438,5 @@ extension VolumeManager {
                 advice: "check the id, and that the volume is in this instance's region")
         }
         return description
-    }
-
-    /// Pauses between two looks at what EC2 tells no event of. Throws when the deadline is nearer
-    /// than the pause is long.
-    private func pause(
-        _ id: VolumeID, _ approach: inout Approach, until instant: Instant?, by deadline: Instant
-    ) async throws {
-        let end = instant ?? ports.time.now + approach.pause
-        guard end < deadline else {
-            throw OperationError(
-                .deadline, doing: "attach \(id)",
-                found: "after as long as a mount may take, \(approach.obstacle)",
-                advice: "see in EC2 where the volume is attached, and detach it there")
-        }
-        try await ports.time.sleep(until: end)
-        approach.pause = min(approach.pause * 3 / 2, Limit.lookIntervalMax)
     }
 }

@@ -120,7 +120,8 @@ extension VolumeManager {
         }
         return OperationError(
             .deadline, doing: doing,
-            found: waited + "the volume is still \(volumes[id]?.phaseName ?? "being looked up")",
+            found: waited
+                + "the volume is still \(volumes[id]?.state.phaseName ?? "being looked up")",
             advice: "what was begun goes on, and a later call joins it")
     }
 

@@ -36,12 +36,12 @@ extension VolumeManager {
         warnOfDeletion(of: description)
         try await define(
             id, by: old.filter { $0.name != name } + [naming], for: name, description)
-        if let volume = volumes[id], isMarked(volume, description, on: host),
+        if let volume = volumes[id], volume.state.isMarked(description, on: host.instance),
             case .here? = try? Situation(of: description, seenFrom: host, readOnly: true)
         {
-            volume.record.isOurs = true
+            volume.state.originTold(isOurs: true)
             // An earlier run, whose records are lost, may have written it.
-            volume.record.hasLease = true
+            volume.state.leasePresumed()
             saveInBackground()
         }
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
@@ -85,7 +85,9 @@ extension VolumeManager {
             volumes[id]
             ?? Volume(VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
         volume.proposal = proposal
-        volume.description = volume.description ?? description
+        if let description, volume.state.description == nil {
+            volume.state.described(description)
+        }
         if !volumes.contains(id) { volumes[id] = volume }
         volumes.noteUnsaved([id])
         let task = Task(executorPreference: executor) {
@@ -203,7 +205,7 @@ extension VolumeManager {
     ) throws(OperationError) {
         let used = volume.record.mounts.names
         let isSpared =
-            volume.mountsUnderWay == 0 && !used.isEmpty && !used.contains(name)
+            volume.state.mountCalls == 0 && !used.isEmpty && !used.contains(name)
         guard volume.isUsed, !isSpared else { return }
         throw OperationError(
             .invalidInput, doing: doing,
@@ -213,47 +215,10 @@ extension VolumeManager {
 
     /// Drops a removed volume from the table once nothing of it is left here.
     func forgetIfDone(_ volume: Volume) {
-        guard !volume.isRemembered, case .unmounted = volume.phase else { return }
+        guard !volume.isRemembered, volume.state.mount == .unmounted else { return }
         releaseDeviceName(of: volume)
         // Else it would go on with the next volume of that id.
         stopGivingBack(volume)
         volumes[volume.id] = nil
-    }
-}
-
-// MARK: The options of a Mount
-
-extension VolumeManager {
-    /// The volume of that name, with the name's options in force from here on. Throws where others have
-    /// it mounted with options that these cannot stand beside.
-    func agreedVolume(_ name: String) async throws -> Volume {
-        while let running = definitions[name] { _ = try? await running.value }
-        let volume = try known(name)
-        guard let naming = volume.record.naming(name) else {
-            preconditionFailure("\(name) is no name of \(volume.id)")
-        }
-        try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
-        try agree(volume, on: naming)
-        return volume
-    }
-
-    private func agree(_ volume: Volume, on naming: VolumeNaming) throws(OperationError) {
-        let conflict = volume.record.options.conflict(
-            with: naming.options, fileSystem: settings.fileSystem)
-        // A mount that is under way is some call's.
-        if volume.isUsed {
-            guard let conflict else { return }
-            throw OperationError(
-                .invalidInput, doing: "mount \(naming.name)",
-                found: "\(volume.id) is mounted as \(volume.record.name) with \(conflict.option) "
-                    + "\(conflict.own), and \(naming.name) has \(conflict.option) "
-                    + "\(conflict.others)",
-                advice: "give both names the same \(conflict.option), or stop the containers that "
-                    + "use \(volume.record.name) first")
-        }
-        // Of what is not mounted it says nothing, and the next mount clears it.
-        if conflict != nil { volume.needsRemount = true }
-        volume.record.name = naming.name
-        volume.record.options = naming.options
     }
 }

@@ -36,7 +36,7 @@ extension VolumeManager {
     }
 
     private func note(_ outcome: MountOutcome, of volume: Volume, type: String) {
-        volume.mayBeOutdated = outcome.mayBeOutdated
+        volume.state.journalTold(mayBeOutdated: outcome.mayBeOutdated)
         guard outcome.mayBeOutdated else { return }
         log.warning(
             "the journal was not replayed: the contents may be older than what was written",
@@ -108,9 +108,9 @@ extension VolumeManager {
     private func currentDescription(
         of volume: Volume, by deadline: Instant
     ) async throws -> VolumeDescription {
-        if let description = volume.description { return description }
+        if let description = volume.state.description { return description }
         let description = try await describe(volume.id, by: deadline)
-        volume.description = description
+        volume.state.described(description)
         return description
     }
 

@@ -10,14 +10,16 @@ extension VolumeManager {
         stopGivingBack(volume)
         forgetIfDone(volume)
         // While it is not known whose the records are, nothing is done for them.
-        guard volumes[volume.id] != nil, origin.isConfirmed || volume.device != nil else { return }
+        guard volumes[volume.id] != nil, origin.isConfirmed || volume.state.device != nil else {
+            return
+        }
         startGivingBack(volume, since: lastUse ?? ports.time.now)
         resumeStalledReleases()
     }
 
     private func startGivingBack(_ volume: Volume, since lastUse: Instant) {
         let id = volume.id
-        volume.unusedSince = lastUse
+        volume.state.lingerBegan(at: lastUse)
         volume.givingBack = Task(executorPreference: executor) {
             await self.giveBack(id, lastUsed: lastUse)
         }
@@ -32,7 +34,8 @@ extension VolumeManager {
     /// fails or changes nothing.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
         var earliest = lastUsed
-        var pause = Limit.leaseDropDelay
+        var backoff = Backoff(
+            from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
         while let volume = volumes[id] {
             // What is under way decides which step is next.
             if let operation = volume.operation { _ = try? await operation.value }
@@ -45,14 +48,13 @@ extension VolumeManager {
             do {
                 try await take(step, for: volume, by: deadline)
                 if nextStep(for: volume, linger: settings.detachAfter)?.step == step {
-                    earliest = ports.time.now + pause
+                    earliest = ports.time.now + backoff.pause
                 }
             } catch {
                 log.warning(
                     "the unused volume is not given back yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
-                earliest = ports.time.now + pause
-                pause = min(pause * 2, Limit.detachRetryInterval)
+                earliest = ports.time.now + backoff.next()
             }
         }
         guard !Task.isCancelled, let volume = volumes[id] else { return }
@@ -84,7 +86,7 @@ extension VolumeManager {
             guard let volume = volumes[id], !volume.isUsed, volume.givingBack == nil else {
                 continue
             }
-            startGivingBack(volume, since: volume.unusedSince)
+            startGivingBack(volume, since: volume.state.unusedSince)
         }
         stalledReleases = []
     }
@@ -93,7 +95,7 @@ extension VolumeManager {
     /// where it came to be used meanwhile, it stays.
     func giveBackNow(_ volume: Volume, by deadline: Instant) async throws {
         stopGivingBack(volume)
-        let lastUse = volume.unusedSince
+        let lastUse = volume.state.unusedSince
         defer { if !volume.isUsed { giveBackWhenUnused(volume, since: lastUse) } }
         while volume.isLingering, let (step, _) = nextStep(for: volume, linger: .zero) {
             try await take(step, for: volume, by: deadline)
@@ -104,8 +106,8 @@ extension VolumeManager {
         for volume: Volume, linger: Duration?
     ) -> (step: GiveBackStep, after: Duration)? {
         GiveBackStep.next(
-            isMounted: volume.device != nil, hasLease: volume.record.hasLease,
-            isHere: volume.isHere && volume.record.isOurs, linger: linger)
+            isMounted: volume.state.device != nil, hasLease: volume.state.hasLease,
+            isHere: volume.state.isHere && volume.state.isOurs, linger: linger)
     }
 
     private func take(
@@ -114,7 +116,7 @@ extension VolumeManager {
         if step != .unmount {
             await confirmOrigin(try await ports.host.host(by: deadline))
             // What was another instance's is not given back.
-            guard volume.isHere || volume.record.hasLease else { return }
+            guard volume.state.isHere || volume.state.hasLease else { return }
         }
         switch step {
         case .unmount: try await becomeUnmounted(volume)
@@ -124,11 +126,13 @@ extension VolumeManager {
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
-        if case .detaching(let task) = volume.phase { return try await task.value }
-        guard case .unmounted = volume.phase, volume.isHere else { return }
+        if volume.state.mount == .detaching, let running = volume.operation {
+            return try await running.value
+        }
+        guard volume.state.mount == .unmounted, volume.state.isHere else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.detach(id, by: deadline) }
-        volume.phase = .detaching(task)
+        volume.begin({ $0.releaseBegan() }, task)
         try await task.value
     }
 
@@ -136,7 +140,7 @@ extension VolumeManager {
     private func detach(_ id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table attached") }
         defer {
-            volume.phase = .unmounted
+            volume.state.releaseEnded()
             forgetIfDone(volume)
         }
         let start = ports.time.now
@@ -155,7 +159,7 @@ extension VolumeManager {
             throw error
         }
         await unmarking.value
-        attachmentFacts.lastDeparture = ports.time.now
+        slots.deviceGone(at: ports.time.now)
         noteDetached(volume)
         log.info(
             "detached",
@@ -169,12 +173,10 @@ extension VolumeManager {
     private func isStillOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
-        var missedAt: Instant?
+        var missed = MissedAttachment()
         while true {
             let lookedAt = ports.time.now
-            // An attachment that EC2 has answered for is nobody else's before it has ended.
-            let caughtUp = volume.attachedAt.map { $0 + Limit.attachmentLagMax } ?? lookedAt
-            if volume.unansweredName == nil, lookedAt < caughtUp { return true }
+            if volume.state.isSurelyAttached(at: lookedAt) { return true }
             let seen: VolumeDescription
             do { seen = try await describe(volume.id, by: deadline) } catch let error
                 as OperationError where error.reason == .noSuchVolume
@@ -187,11 +189,11 @@ extension VolumeManager {
             }) {
                 return try isOurs(own, of: volume, seen, lookedAt: lookedAt, on: host)
             }
-            let first = missedAt ?? lookedAt
-            missedAt = first
-            let isSure = max(first + Limit.tagLagMax, caughtUp)
-            if lookedAt >= isSure { return await !hasEnded(volume, host, by: deadline) }
-            try await ports.time.sleep(until: isSure)
+            guard
+                let next = missed.nextLook(
+                    afterLookAt: lookedAt, attachedAt: volume.state.attachedAt)
+            else { return await !hasEnded(volume, host, by: deadline) }
+            try await ports.time.sleep(until: next)
         }
     }
 
@@ -210,12 +212,14 @@ extension VolumeManager {
         _ own: VolumeAttachment, of volume: Volume, _ seen: VolumeDescription,
         lookedAt: Instant, on host: Host
     ) throws -> Bool {
-        guard let name = own.device, !isAttached(volume, as: name, seen, on: host) else {
-            volume.foreignAt = nil
+        guard let name = own.device,
+            !volume.state.isPlugins(attachedAs: name, seen, on: host.instance)
+        else {
+            volume.state.ownAttachmentSeen()
             return true
         }
-        guard let first = volume.foreignAt, lookedAt >= first + Limit.tagLagMax else {
-            volume.foreignAt = volume.foreignAt ?? lookedAt
+        guard volume.state.isSurelyForeign(at: lookedAt) else {
+            volume.state.foreignAttachmentSeen(at: lookedAt)
             throw OperationError(
                 .cloud, doing: "detach \(volume.id) from \(host.instance)",
                 found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
@@ -230,17 +234,7 @@ extension VolumeManager {
 
     func noteDetached(_ volume: Volume) {
         releaseDeviceName(of: volume)
-        volume.isHere = false
-        volume.isPresumed = false
-        volume.isLeaving = false
-        volume.record.isOurs = false
-        volume.attachedAt = nil
-        volume.isLookedAt = false
-        volume.foreignAt = nil
-        volume.askedNames = []
-        volume.unansweredName = nil
-        volume.description?.attachments = []
-        volume.description?.state = .available
+        volume.state.detached()
         saveInBackground()
     }
 
@@ -248,8 +242,7 @@ extension VolumeManager {
     /// removed with the lease, when the volume is given back next.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
         let isRemoved = await removeMark(of: id, host, by: deadline)
-        volumes[id]?.isMarkStale = !isRemoved
-        if !isRemoved { volumes[id]?.record.hasLease = true }
+        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
     }
 
     /// Removes the mark of the attachment: what somebody attaches here by hand later is not this
@@ -266,8 +259,7 @@ extension VolumeManager {
             log.notice(
                 "the mark of an attachment stays",
                 metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
-            let code = (error as? EC2Failure)?.code ?? ""
-            return ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(code)
+            return isTagRemovalVain(after: error)
         }
     }
 
@@ -277,7 +269,7 @@ extension VolumeManager {
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
         let found = try await ports.devices.find(
-            volume.id, attachedAs: volume.record.deviceName)
+            volume.id, attachedAs: volume.state.deviceName)
         if let found, found.bearsVolumeID { return found }
         let host = try await ports.host.host(by: deadline)
         let description = try await ports.ec2.describeVolume(volume.id, by: deadline)
@@ -302,29 +294,25 @@ extension VolumeManager {
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {
         let doing = "detach \(volume.id) from \(host.instance)"
-        var pause = Limit.lookIntervalMin
+        var backoff = Backoff.looks
         while true {
             let provenAt = ports.time.now
             let device = try await deviceHere(of: volume, by: deadline)
             if let device { try await refuseHeld(device, doing: doing) }
-            volume.isLeaving = true
+            volume.state.detachBegan()
             do {
                 _ = try await ports.ec2.detach(
                     volume.id, from: host.instance, force: false,
                     sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
                 return device
-            } catch let failure as EC2Failure {
+            } catch {
+                guard let failure = error.ec2Failure else { throw error }
                 if let code = failure.code, isAlreadyDetached(code: code) { return device }
                 guard !isFinal(detachmentFailure: failure, isForced: false),
-                    ports.time.now + pause < deadline
-                else {
-                    throw OperationError(
-                        .cloud, doing: doing, found: failure.description,
-                        advice: failure.advice(on: .detachVolume))
-                }
+                    ports.time.now + backoff.pause < deadline
+                else { throw failure.told(doing: doing, on: .detachVolume) }
             }
-            try await ports.time.sleep(until: ports.time.now + pause)
-            pause = min(pause * 3 / 2, Limit.lookIntervalMax)
+            try await ports.time.sleep(until: ports.time.now + backoff.next())
         }
     }
 }

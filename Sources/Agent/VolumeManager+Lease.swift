@@ -5,62 +5,9 @@ import VolumeCore
 // The lease: how other hosts know that a volume is mounted here.
 
 extension VolumeManager {
-    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
-    /// host is taking the volume, which is then unmounted again.
-    ///
-    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
-    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
-    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
-    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
-    func mountLeased(
-        _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
-        _ timeline: inout MountTimeline
-    ) async throws -> String? {
-        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
-        // made it unsure.
-        if isSecured || volume.isLeaseSure && device.bearsVolumeID {
-            return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
-        }
-        let id = volume.id
-        let asking = Task(executorPreference: executor) {
-            try await self.secureLeaseOfPresent(id, by: deadline)
-        }
-        let canMountMeanwhile =
-            device.bearsVolumeID && volume.isLookedAt
-            && volume.description?.multiAttachEnabled == false
-        if !canMountMeanwhile, try await !asking.value { return nil }
-        let type: String
-        do {
-            type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
-        } catch {
-            _ = try? await asking.value
-            throw error
-        }
-        do {
-            if try await asking.value { return type }
-        } catch {
-            try await unmountAgain(volume, device)
-            throw error
-        }
-        log.notice("another host is taking the volume", metadata: ["volume": "\(id)"])
-        try await unmountAgain(volume, device)
-        return nil
-    }
-
-    private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
-        do {
-            try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
-        } catch {
-            // It is given back later, as any mount that nobody uses; a Mount begins anew.
-            volume.phase = .mounted(device)
-            volume.needsRemount = true
-            throw error
-        }
-    }
-
     /// Secures the lease of a volume whose device is here; false where it is not attached here. Without
     /// the first look the lease of a host that has taken the volume already would be written over.
-    private func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+    func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         let lookedAt = ports.time.now
         guard try await lookWhetherHere(id, on: host, by: deadline) != nil else { return false }
@@ -90,7 +37,7 @@ extension VolumeManager {
             }
             if writing == .refused || seen.multiAttachEnabled { return true }
             if writing == .done, Lease.isHeld(by: host.instance, on: seen) {
-                volumes[id]?.isLeaseSure = true
+                volumes[id]?.state.leaseSeen()
                 return true
             }
             guard ports.time.now < deadline else {
@@ -120,37 +67,37 @@ extension VolumeManager {
     private func writeLease(
         of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
     ) async throws -> LeaseWriting {
-        guard let volume = volumes[id], volume.description?.multiAttachEnabled != true else {
+        guard let volume = volumes[id], volume.state.description?.multiAttachEnabled != true else {
             return .refused
         }
         if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
         var tags = [Lease.tag: host.instance.description]
-        if volume.record.isOurs {
+        if volume.state.isOurs {
             tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
         }
         // Should the answer be lost, the lease may be there all the same.
-        volume.record.hasLease = true
+        volume.state.leaseWritingBegan()
+        defer { volume.state.leaseWritingEnded() }
         saveInBackground()
         do {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
             refusedLeases.remove(id)
-            if volume.record.isOurs { volume.isMarkStale = false }
+            volume.state.markWritten()
             return .done
-        } catch EC2Failure.outdated {
-            return .outdated
-        } catch let failure as EC2Failure
-            where ["UnauthorizedOperation", "TagLimitExceeded"].contains(failure.code)
-        {
-            volume.record.hasLease = false
-            noteRefusedLease(of: id, failure)
-            return .refused
-        } catch let failure as EC2Failure {
-            throw OperationError(
-                .cloud, doing: "mark \(id) as mounted on \(host.instance)",
-                found: failure.description,
-                advice: failure.advice(on: .createTags)
-                    ?? "without the mark another instance could take the volume")
+        } catch {
+            guard let failure = error.ec2Failure else { throw error }
+            switch LeaseRecovery(after: failure) {
+            case .writeLater: return .outdated
+            case .goWithout:
+                volume.state.leaseRefused()
+                noteRefusedLease(of: id, failure)
+                return .refused
+            case .giveUp:
+                throw failure.told(
+                    doing: "mark \(id) as mounted on \(host.instance)", on: .createTags,
+                    otherwise: "without the mark another instance could take the volume")
+            }
         }
     }
 
@@ -189,18 +136,18 @@ extension VolumeManager {
         }
         // A Mount that has come meanwhile counts upon the lease.
         guard !volume.isUsed else { return }
-        volume.isLeaseSure = false
+        volume.state.leaseRemovalBegan()
+        defer { volume.state.leaseRemovalFailed() }
         do {
             try await ports.ec2.removeTag(
                 Lease.tag, value: host.instance.description, from: id,
                 sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
-        } catch let failure as EC2Failure
-            where ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(failure.code)
-        {
-            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(failure)"])
+        } catch {
+            guard isTagRemovalVain(after: error) else { throw error }
+            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(error)"])
         }
-        if volume.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
-        volumes[id]?.record.hasLease = false
+        if volume.state.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
+        volumes[id]?.state.leaseRemoved()
         saveInBackground()
     }
 
@@ -214,7 +161,7 @@ extension VolumeManager {
                 found: "EC2 did not take the call",
                 advice: "nothing: it is tried again")
         }
-        volume.isMarkStale = false
+        volume.state.staleMarkRemoved()
     }
 }
 
@@ -232,7 +179,7 @@ extension VolumeManager {
                 volumes[id]?.leaseWatch = nil
                 return noteStalledWatch(of: id, error)
             }
-            guard let volume = volumes[id], !volume.isLost else { return }
+            guard let volume = volumes[id], !volume.state.isLost else { return }
             let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
             volume.leaseRestoring = check
             await check.value
@@ -247,14 +194,14 @@ extension VolumeManager {
             let host = try await ports.host.host(by: deadline)
             let lookedAt = ports.time.now
             let seen = try await describe(id, by: deadline)
-            guard let volume = volumes[id], volume.mountedDevice != nil, !volume.isLost,
+            guard let volume = volumes[id], volume.state.mountedDevice != nil, !volume.state.isLost,
                 !seen.multiAttachEnabled, !refusedLeases.contains(id)
             else { return }
-            volume.description = seen
+            volume.state.described(seen)
             let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
             guard case .here = situation else { return noteTaken(volume, situation) }
             guard !Lease.isHeld(by: host.instance, on: seen) else { return }
-            volume.isLeaseSure = false
+            volume.state.leaseDoubted()
             log.warning(
                 "the lease of a mounted volume was removed or changed from outside; it is written again",
                 metadata: [
@@ -272,7 +219,7 @@ extension VolumeManager {
     }
 
     private func noteTaken(_ volume: Volume, _ situation: Situation) {
-        volume.isLeaseSure = false
+        volume.state.leaseDoubted()
         log.error(
             "EC2 says that a mounted volume is not attached here any more",
             metadata: ["volume": "\(volume.id)", "situation": "\(situation)"])

@@ -8,11 +8,12 @@ import VolumeCore
 extension VolumeManager {
     /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go on.
     func watch(_ volume: Volume, on device: BlockDevice) {
-        volume.isLost = false
         startWatches(of: volume, device)
         let stalled = stalledWatches.compactMap { volumes[$0] }
         stalledWatches = []
-        for volume in stalled { if let device = volume.device { startWatches(of: volume, device) } }
+        for volume in stalled {
+            if let device = volume.state.device { startWatches(of: volume, device) }
+        }
     }
 
     /// Starts those that do not run.
@@ -39,7 +40,6 @@ extension VolumeManager {
     func stopWatching(_ volume: Volume) {
         volume.lossWatch?.cancel()
         volume.lossWatch = nil
-        volume.isLost = false
         volume.leaseWatch?.cancel()
         volume.leaseWatch = nil
     }
@@ -58,14 +58,10 @@ extension VolumeManager {
     }
 
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
-        guard let volume = volumes[id], volume.mountedDevice == device else { return }
-        volume.isLost = true
-        volume.description = nil
-        volume.isLeaseSure = false
-        volume.attachedAt = nil
-        volume.isLookedAt = false
+        guard let volume = volumes[id], volume.state.mountedDevice == device else { return }
+        volume.state.deviceLost()
         // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that it had.
-        if volume.record.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
+        if volume.state.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(
             "the device of a mounted volume has gone: what was not written is lost",
@@ -76,8 +72,8 @@ extension VolumeManager {
     }
 
     func releaseDeviceName(of volume: Volume) {
-        if let name = volume.record.deviceName { deviceNames.release(name) }
-        volume.record.deviceName = nil
+        if let name = volume.state.deviceName { slots.names.release(name) }
+        volume.state.nameReleased()
         dropOwnership(of: volume)
     }
 

@@ -39,8 +39,8 @@ extension VolumeManager {
     ) async throws -> String {
         if !origin.isConfirmed { await confirmOrigin(try await ports.host.host(by: deadline)) }
         let volume = try await agreedVolume(name)
-        volume.mountsUnderWay += 1
-        defer { volume.mountsUnderWay -= 1 }
+        volume.state.mountCallBegan()
+        defer { volume.state.mountCallEnded() }
         stopGivingBack(volume)
         do {
             repeat {
@@ -49,7 +49,7 @@ extension VolumeManager {
                 try await count(mountID, by: name, for: volume)
             } while await isLostAgain(volume, mountID)
         } catch {
-            if volume.mountsUnderWay == 1 { giveBackWhenUnused(volume) }
+            if volume.state.mountCalls == 1 { giveBackWhenUnused(volume) }
             throw error
         }
         return mountpoint(of: volume.id)
@@ -58,7 +58,7 @@ extension VolumeManager {
     /// Whether the device has gone while the count was saved, which is then taken back: its container
     /// would find nothing.
     private func isLostAgain(_ volume: Volume, _ mountID: String) async -> Bool {
-        guard volume.isLost else { return false }
+        guard volume.state.isLost else { return false }
         _ = volume.record.mounts.remove(mountID)
         await saveCounts()
         return true
@@ -104,14 +104,16 @@ extension VolumeManager {
     /// Returns when the volume is mounted, by whichever call's doing.
     private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
-            switch volume.phase {
+            switch volume.state.mount {
             // Whoever used a lost one cannot reach it any more, and is no obstacle.
-            case .mounted where volume.isLost || volume.needsRemount:
+            case .mounted(let mounted) where mounted.condition != .sound:
                 try await becomeUnmounted(volume)
-            case .mounted(let device):
-                if await canJoin(volume, on: device) { return }
-            case .mounting(let task): try await task.value
-            case .unmounting(let task, _), .detaching(let task): _ = try? await task.value
+            case .mounted(let mounted):
+                let step = await joinStep(for: volume, on: mounted.device)
+                if step == .join { return }
+                prepare(volume, for: step)
+            case .mounting: try await volume.operation?.value
+            case .unmounting, .detaching: _ = try? await volume.operation?.value
             case .unmounted:
                 let id = volume.id
                 guard ports.time.now < deadline else {
@@ -120,46 +122,52 @@ extension VolumeManager {
                         found: "what was under way on it before has taken all the time there was",
                         advice: "try again")
                 }
-                volume.phase = .mounting(
-                    Task(executorPreference: executor) { try await self.bringUp(id, by: deadline) })
+                let task = Task(executorPreference: executor) {
+                    try await self.bringUp(id, by: deadline)
+                }
+                volume.begin({ $0.mountingBegan() }, task)
             }
         }
     }
 
     func becomeUnmounted(_ volume: Volume) async throws {
-        if case .unmounting(let task, _) = volume.phase { return try await task.value }
-        guard case .mounted(let device) = volume.phase else { return }
+        if case .unmounting = volume.state.mount, let running = volume.operation {
+            return try await running.value
+        }
+        guard let device = volume.state.device else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.takeDown(id, device) }
-        volume.phase = .unmounting(task, device)
+        volume.begin({ $0.unmountingBegan() }, task)
         try await task.value
     }
 
-    /// Whether what is thought to be mounted is, and works: somebody may have unmounted it by hand,
-    /// and a file system shuts down when its device fails.
-    private func canJoin(_ volume: Volume, on device: BlockDevice) async -> Bool {
-        let mountpoint = mountpoint(of: volume.id)
-        let mountedAs = volume.mountNumber
-        let state = await ports.fileSystems.mountState(of: device, at: mountpoint)
-        // Another call may have unmounted it meanwhile, or mounted it anew.
-        guard volume.device == device, volume.mountNumber == mountedAs else { return false }
-        guard state != .mounted else { return true }
+    /// Asks the kernel whether what is thought to be mounted is, and works: somebody may have unmounted it
+    /// by hand, and a file system shuts down when its device fails.
+    private func joinStep(for volume: Volume, on device: BlockDevice) async -> JoinStep {
+        let number = volume.state.mountNumber
+        let state = await ports.fileSystems.mountState(of: device, at: mountpoint(of: volume.id))
+        return JoinStep(
+            state, isSameMount: volume.state.device == device && volume.state.mountNumber == number)
+    }
+
+    private func prepare(_ volume: Volume, for step: JoinStep) {
         let metadata: Logger.Metadata = [
-            "volume": "\(volume.id)", "mountpoint": "\(mountpoint)",
+            "volume": "\(volume.id)", "mountpoint": "\(mountpoint(of: volume.id))",
         ]
-        if state == .broken {
+        switch step {
+        case .join, .lookAgain: break
+        case .remount:
             log.error(
                 "the file system has shut down ('dmesg' has the reason): mounting it anew",
                 metadata: metadata)
-            volume.needsRemount = true
-        } else {
+            volume.state.mountOutlived()
+        case .mountAnew:
             log.error(
                 "the volume is no longer mounted here, though nobody asked for that",
                 metadata: metadata)
             stopWatching(volume)
-            volume.phase = .unmounted
+            volume.state.unmounted()
         }
-        return false
     }
 
     /// Device here, lease borne, file system mounted: the one path of a Mount.
@@ -168,18 +176,16 @@ extension VolumeManager {
         var timeline = MountTimeline(since: ports.time.now)
         do {
             let (device, type) = try await mountedDevice(of: volume, by: deadline, &timeline)
-            volume.phase = .mounted(device)
-            volume.mountNumber += 1
-            volume.needsRemount = false
+            volume.state.mounted(on: device)
             watch(volume, on: device)
-            if let description = volume.description { warnOfDeletion(of: description) }
+            if let description = volume.state.description { warnOfDeletion(of: description) }
             log.info(
                 "mounted",
                 metadata: timeline.metadata.merging([
                     "volume": "\(id)", "device": "\(device.path)", "fs": "\(type)",
                 ]) { $1 })
         } catch {
-            if case .mounting = volume.phase { volume.phase = .unmounted }
+            volume.state.mountingFailed()
             log.error(
                 "mount failed",
                 metadata: timeline.metadata.merging(["volume": "\(id)", "error": "\(error)"]) { $1 }
@@ -216,13 +222,65 @@ extension VolumeManager {
         }
     }
 
+    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
+    /// host is taking the volume, which is then unmounted again.
+    ///
+    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
+    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
+    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
+    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
+    private func mountLeased(
+        _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
+        _ timeline: inout MountTimeline
+    ) async throws -> String? {
+        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
+        // made it unsure.
+        let order = LeaseOrder(
+            isSecured: isSecured, isCertain: volume.state.lease == .certain,
+            bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
+            isMultiAttach: volume.state.description?.multiAttachEnabled)
+        if order == .done {
+            return try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        }
+        let id = volume.id
+        let asking = Task(executorPreference: executor) {
+            try await self.secureLeaseOfPresent(id, by: deadline)
+        }
+        if order == .before, try await !asking.value { return nil }
+        let type: String
+        do {
+            type = try await mountFileSystem(of: volume, on: device, by: deadline, &timeline)
+        } catch {
+            _ = try? await asking.value
+            throw error
+        }
+        do {
+            if try await asking.value { return type }
+        } catch {
+            try await unmountAgain(volume, device)
+            throw error
+        }
+        log.notice("another host is taking the volume", metadata: ["volume": "\(id)"])
+        try await unmountAgain(volume, device)
+        return nil
+    }
+
+    private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
+        do {
+            try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+        } catch {
+            // It is given back later, as any mount that nobody uses; a Mount begins anew.
+            volume.state.mountStays(on: device)
+            throw error
+        }
+    }
+
     private func takeDown(_ id: VolumeID, _ device: BlockDevice) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounted") }
         let start = ports.time.now
         do {
             try await ports.fileSystems.unmount(mountpoint(of: id), of: id)
-            volume.phase = .unmounted
-            volume.needsRemount = false
+            volume.state.unmounted()
             stopWatching(volume)
             log.info(
                 "unmounted",
@@ -230,9 +288,46 @@ extension VolumeManager {
                     "volume": "\(id)", "unmount_ms": "\(tenths(ports.time.now - start))",
                 ])
         } catch {
-            volume.phase = .mounted(device)
+            volume.state.unmountingFailed()
             log.error("unmount failed", metadata: ["volume": "\(id)", "error": "\(error)"])
             throw error
         }
+    }
+}
+
+// MARK: The options of a Mount
+
+extension VolumeManager {
+    /// The volume of that name, with the name's options in force from here on. Throws where others have
+    /// it mounted with options that these cannot stand beside.
+    private func agreedVolume(_ name: String) async throws -> Volume {
+        while let running = definitions[name] { _ = try? await running.value }
+        let volume = try known(name)
+        guard let naming = volume.record.naming(name) else {
+            preconditionFailure("\(name) is no name of \(volume.id)")
+        }
+        try refuseFlawed(naming, of: volume.id, doing: "mount \(name)")
+        try agree(volume, on: naming)
+        return volume
+    }
+
+    private func agree(_ volume: Volume, on naming: VolumeNaming) throws(OperationError) {
+        let conflict = volume.record.options.conflict(
+            with: naming.options, fileSystem: settings.fileSystem)
+        // A mount that is under way is some call's.
+        if volume.isUsed {
+            guard let conflict else { return }
+            throw OperationError(
+                .invalidInput, doing: "mount \(naming.name)",
+                found: "\(volume.id) is mounted as \(volume.record.name) with \(conflict.option) "
+                    + "\(conflict.own), and \(naming.name) has \(conflict.option) "
+                    + "\(conflict.others)",
+                advice: "give both names the same \(conflict.option), or stop the containers that "
+                    + "use \(volume.record.name) first")
+        }
+        // Of what is not mounted it says nothing, and the next mount clears it.
+        if conflict != nil { volume.state.mountOutlived() }
+        volume.record.name = naming.name
+        volume.record.options = naming.options
     }
 }

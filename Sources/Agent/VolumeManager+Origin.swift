@@ -58,7 +58,7 @@ extension VolumeManager {
         let isForeign = found.instance != nil && found.instance != instance
         if isForeign { await setAside(from: found) }
         origin.confirm(StateOwner(instance: instance, boot: ports.host.boot))
-        for volume in volumes.values where !wasConfirmed && volume.device == nil {
+        for volume in volumes.values where !wasConfirmed && volume.state.device == nil {
             // Since then its users may have set what they want.
             volume.record.isOwnershipDue = false
             await takeUp(volume)
@@ -78,32 +78,26 @@ extension VolumeManager {
         log.warning(
             "the stored state is another instance's, as in an image: only the volumes' names are used",
             metadata: ["instance": "\(name)", "kept_as": "\(copy)"])
-        for volume in volumes.values where volume.device == nil {
+        for volume in volumes.values where volume.state.device == nil {
             volume.record.isOwnershipDue = false
             stopGivingBack(volume)
-            dropClaim(of: volume)
+            // Before it was taken up its name may be another's.
+            if volume.state.isHere { releaseDeviceName(of: volume) }
+            volume.state.disowned()
             volume.record.dropWhatIsOfAnotherInstance()
             forgetIfDone(volume)
         }
     }
 
-    private func dropClaim(of volume: Volume) {
-        // Before it was taken up its name may be another's.
-        if volume.isHere { releaseDeviceName(of: volume) }
-        volume.record.deviceName = nil
-        volume.record.isOurs = false
-        volume.isHere = false
-        volume.isPresumed = false
-    }
-
     /// A name to attach a volume by. One that only a record says to be in use is taken where there is no
     /// other; nil where there is none at all.
     func takeDeviceName() -> String? {
-        guard let name = deviceNames.take() else { return nil }
-        for volume in volumes.values where volume.isPresumed && volume.record.deviceName == name {
+        guard let name = slots.names.take() else { return nil }
+        for volume in volumes.values
+        where volume.state.isPresumed && volume.state.deviceName == name {
             // It is not released, for it has just been taken.
-            volume.record.deviceName = nil
-            dropClaim(of: volume)
+            volume.state.claimDropped()
+            dropOwnership(of: volume)
             forgetIfDone(volume)
         }
         return name

@@ -112,11 +112,12 @@ extension VolumeManager {
 
     private func saveUntilSaved() async {
         defer { saves.repeating = nil }
-        var pause = Limit.saveRetryMin
+        var backoff = Backoff(from: Limit.saveRetryMin, to: Limit.saveRetryMax, .twofold)
         while true {
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch { return }
+            do { try await ports.time.sleep(until: ports.time.now + backoff.next()) } catch {
+                return
+            }
             if (try? await save()) != nil { break }
-            pause = min(pause * 2, Limit.saveRetryMax)
         }
         log.notice("the state is saved again")
     }

@@ -16,7 +16,7 @@ extension VolumeManager {
         try await adoptMounts()
         try await dropCountsWithoutMount()
         // What another boot, or another instance, has left waits until it is known whose it is.
-        for volume in volumes.values where origin.isConfirmed || volume.device != nil {
+        for volume in volumes.values where origin.isConfirmed || volume.state.device != nil {
             await takeUp(volume)
         }
     }
@@ -33,9 +33,7 @@ extension VolumeManager {
                     VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
             if !volumes.contains(id) { volumes[id] = volume }
             let device = BlockDevice(path: mount.source, number: mount.device)
-            volume.phase = .mounted(device)
-            volume.mayBeOutdated = mount.mayBeOutdated
-            volume.isHere = true
+            volume.state.foundMounted(on: device, mayBeOutdated: mount.mayBeOutdated)
             watch(volume, on: device)
         }
     }
@@ -43,27 +41,21 @@ extension VolumeManager {
     /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
     func takeUp(_ volume: Volume) async {
         // Nobody promised that such a mount bears a lease: the next Mount begins anew.
-        volume.needsRemount = volume.device != nil && volume.record.mounts.isEmpty
-        let isPresent = if volume.device == nil { await isPresent(volume) } else { true }
-        if let name = volume.record.deviceName {
-            if isPresent { deviceNames.claim(name) } else { deviceNames.presume(name) }
-            volume.isPresumed = !isPresent
+        if volume.record.mounts.isEmpty { volume.state.mountOutlived() }
+        let isPresent = if volume.state.device == nil { await isPresent(volume) } else { true }
+        if let name = volume.state.deviceName {
+            if isPresent { slots.names.claim(name) } else { slots.names.presume(name) }
         }
-        // Should a look be old, and AttachVolume be called in vain, the name is forgotten.
-        if volume.record.isOurs, let name = volume.record.deviceName {
-            volume.askedNames.insert(name)
-        }
-        // The run before may have ended before EC2 had answered.
-        if volume.record.isOurs || volume.record.deviceName != nil { volume.isHere = true }
+        volume.state.takenUp(isPresent: isPresent)
         tellWhatIsKnown(of: volume)
-        if isPresent { volume.isHere = true } else { volume.record.isOwnershipDue = false }
-        if volume.device == nil {
+        if !isPresent { volume.record.isOwnershipDue = false }
+        if volume.state.device == nil {
             // Its folder may be there still.
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.record.isOurs || volume.device != nil {
-            volume.record.hasLease = true
+        if volume.state.isOurs || volume.state.device != nil {
+            volume.state.leasePresumed()
             saveInBackground()
         }
         if !volume.isUsed { giveBackWhenUnused(volume) }
@@ -74,7 +66,7 @@ extension VolumeManager {
         log.info(
             "known from an earlier run",
             metadata: [
-                "volume": "\(volume.id)", "phase": "\(volume.phaseName)",
+                "volume": "\(volume.id)", "phase": "\(volume.state.phaseName)",
                 "mounts": "\(mounts.total)",
             ])
         guard !mounts.unanswered.isEmpty else { return }
@@ -88,7 +80,7 @@ extension VolumeManager {
 
     /// On the disk too: else they would come back beside the counts of later mounts.
     private func dropCountsWithoutMount() async throws {
-        let stale = volumes.values.filter { $0.device == nil && !$0.record.mounts.isEmpty }
+        let stale = volumes.values.filter { $0.state.device == nil && !$0.record.mounts.isEmpty }
         guard !stale.isEmpty else { return }
         for volume in stale {
             log.notice(
@@ -104,7 +96,7 @@ extension VolumeManager {
     /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
     /// tells later.
     func isPresent(_ volume: Volume) async -> Bool {
-        let name = volume.record.deviceName
+        let name = volume.state.deviceName
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
     }
 }
@@ -152,19 +144,19 @@ extension VolumeManager {
                     + "INSTANCE_ID and REGION")
         }
         let mappings = instance.mappings
-        deviceNames.claim(mappings.map(\.deviceName))
+        slots.names.claim(mappings.map(\.deviceName))
         var unknown: [VolumeID] = []
         for mapping in mappings where DeviceNames.isGiven(mapping.deviceName) {
             guard let id = mapping.volume else { continue }
-            if volumes[id]?.record.isOurs != true, try await !adopt(id, host, by: deadline) {
+            if volumes[id]?.state.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
             // What is being done to a volume now is newer than what EC2 told.
-            guard let volume = volumes[id], volume.record.isOurs, volume.operation == nil,
-                volume.record.deviceName == nil
+            guard let volume = volumes[id], volume.state.isOurs, volume.operation == nil,
+                volume.state.deviceName == nil
             else { continue }
             claim(mapping.deviceName, for: volume)
-            volume.record.hasLease = true
+            volume.state.leasePresumed()
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
         }
         let listed = Set(mappings.compactMap(\.volume))
@@ -175,7 +167,7 @@ extension VolumeManager {
 
     func isSurelyGone(_ volume: Volume) async -> Bool {
         do {
-            let name = volume.record.deviceName
+            let name = volume.state.deviceName
             return try await ports.devices.find(volume.id, attachedAs: name) == nil
         } catch { return false }
     }
@@ -187,17 +179,17 @@ extension VolumeManager {
         besides listed: Set<VolumeID>, lookedAt: Instant
     ) async -> [VolumeID] {
         var doubtful: [VolumeID] = []
-        for volume in volumes.values where volume.isHere {
+        for volume in volumes.values where volume.state.isHere {
             // This waits, and a Mount may begin meanwhile: so all else is looked at afterwards.
             let isGone = listed.contains(volume.id) ? false : await isSurelyGone(volume)
-            guard !listed.contains(volume.id), volume.attachedAt == nil,
-                case .unmounted = volume.phase
+            guard !listed.contains(volume.id), volume.state.attachedAt == nil,
+                volume.state.mount == .unmounted
             else {
-                volume.unlistedAt = nil
+                volume.state.listed()
                 continue
             }
-            guard let first = volume.unlistedAt, lookedAt >= first + Limit.tagLagMax, isGone else {
-                volume.unlistedAt = volume.unlistedAt ?? lookedAt
+            guard volume.state.isSurelyUnlisted(at: lookedAt), isGone else {
+                volume.state.unlisted(at: lookedAt)
                 doubtful.append(volume.id)
                 continue
             }
@@ -218,13 +210,14 @@ extension VolumeManager {
             return false
         }
         if let volume = volumes[id] {
-            volume.record.isOurs = isMarked(volume, description, on: host)
-            return volume.record.isOurs
+            volume.state.originTold(
+                isOurs: volume.state.isMarked(description, on: host.instance))
+            return volume.state.isOurs
         }
         // Docker does not know it: it is forgotten again once it is given back.
         let volume = Volume(
             VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
-        volume.record.isOurs = true
+        volume.state.originTold(isOurs: true)
         volumes[id] = volume
         log.notice(
             "this plugin attached a volume that is in no record: it is given back when unused",

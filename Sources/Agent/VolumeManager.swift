@@ -89,10 +89,9 @@ package actor VolumeManager {
     /// about.
     var definitions: [String: Task<Void, any Error>] = [:]
     var origin: StateOrigin
-    var deviceNames = DeviceNames()
+    var slots = Slots()
     /// Volumes whose lease EC2 has refused to write.
     var refusedLeases: Set<VolumeID> = []
-    var attachmentFacts = AttachmentFacts()
     /// Volumes whose release could not wait for its time, until another one begins.
     var stalledReleases: Set<VolumeID> = []
     /// Mounted volumes whose device or lease is not watched because a wait failed, until another volume's
@@ -156,13 +155,15 @@ extension VolumeManager {
         let volume = volumes.awakened(record.id)
         return Info(
             name: naming.name,
-            mountpoint: volume?.device == nil ? nil : mountpoint(of: record.id),
-            createdAt: naming.createdAt, volume: record.id, phase: volume?.phaseName ?? "detached",
+            mountpoint: volume?.state.device == nil ? nil : mountpoint(of: record.id),
+            createdAt: naming.createdAt, volume: record.id,
+            phase: volume?.state.phaseName ?? "detached",
             mounts: record.mounts.total,
-            device: volume?.isLost == true ? "lost" : volume?.device?.path,
+            device: volume?.state.isLost == true ? "lost" : volume?.state.device?.path,
             attachedAs: origin.isConfirmed ? record.deviceName : nil,
-            deletionWarning: volume?.isHere == true ? volume?.description?.deletionWarning : nil,
-            mayBeOutdated: volume?.device != nil && volume?.mayBeOutdated == true,
+            deletionWarning: volume?.state.isHere == true
+                ? volume?.state.description?.deletionWarning : nil,
+            mayBeOutdated: volume?.state.device != nil && volume?.state.mayBeOutdated == true,
             problem: naming.flaw)
     }
 }

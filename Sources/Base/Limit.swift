@@ -231,7 +231,7 @@ package enum Limit {
     /// that a task can move directly from host to host.
     package static let leaseWaitMax: Duration = .seconds(6)
     /// How long EC2 may still count a volume against the limit after its device has gone.
-    package static let placeTimeMax: Duration = .seconds(10)
+    package static let slotTimeMax: Duration = .seconds(10)
     /// How long the detachment from an instance that is down may take before it is forced.
     package static let gentleDetachTimeMax: Duration = .seconds(10)
 

@@ -40,7 +40,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     /// How often it was checked whether a mounted file system can grow.
     package private(set) var growthsAsked = 0
     /// Operations on file systems other than formatting and mounting: `repair ext4`, `own 1000:-`.
-    package private(set) var deeds: [String] = []
+    package private(set) var actions: [String] = []
     /// Consumed by the next call: growing fails.
     package var failGrowth = false
     /// Consumed by the next call: owner and permissions cannot be set.
@@ -152,7 +152,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
     ) async throws -> String? {
         try check(device, volume)
         guard type.hasPrefix("ext"), unclean.remove(volume) != nil else { return nil }
-        deeds.append("repair \(type)")
+        actions.append("repair \(type)")
         return "repaired"
     }
 
@@ -166,7 +166,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             throw OperationError(.system, doing: "grow \(volume)", found: "ENOSPC")
         }
         guard ungrown.remove(volume) != nil else { return nil }
-        deeds.append("grow \(type)")
+        actions.append("grow \(type)")
         return Growth(from: 1 << 30, to: 2 << 30)
     }
 
@@ -179,7 +179,7 @@ package final class SimulatedHost: DevicePort, FileSystemPort, @unchecked Sendab
             throw OperationError(.system, doing: "own \(volume)", found: "EIO")
         }
         let parts = [uid.map { "\($0)" }, gid.map { "\($0)" }, mode.map { String($0, radix: 8) }]
-        deeds.append("own " + parts.map { $0 ?? "-" }.joined(separator: ":"))
+        actions.append("own " + parts.map { $0 ?? "-" }.joined(separator: ":"))
     }
 
     package func mount(

@@ -244,3 +244,27 @@ private let passingDetachmentCodes: Set<String> = [
     "InvalidInstanceID.NotFound", "IncorrectInstanceState", "InternalError", "InternalFailure",
     "ServiceUnavailable", "Unavailable",
 ]
+
+/// What to do after the tag of a lease could not be written.
+package enum LeaseRecovery: Sendable, Equatable {
+    /// The request could not go out soon enough after the look behind it: look again.
+    case writeLater
+    /// The volume cannot have a lease: this host may not write its tag, or there is no place for it.
+    case goWithout
+    case giveUp
+
+    package init(after failure: EC2Failure) {
+        if case .outdated = failure {
+            self = .writeLater
+            return
+        }
+        self =
+            ["UnauthorizedOperation", "TagLimitExceeded"].contains(failure.code)
+            ? .goWithout : .giveUp
+    }
+}
+
+/// Whether to remove a tag again would fail again: this host may not, or the volume is gone.
+package func isTagRemovalVain(after error: any Error) -> Bool {
+    ["UnauthorizedOperation", "InvalidVolume.NotFound"].contains(error.ec2Failure?.code)
+}

@@ -54,6 +54,30 @@ extension EC2Failure {
     }
 }
 
+extension EC2Failure {
+    /// The failure as an operator reads it: what was being done, what EC2 answered, what to do.
+    ///
+    /// - Parameter advice: where EC2's own words are all that can be said.
+    package func told(
+        doing: String, on action: EC2Action, kmsKeyID: String? = nil,
+        otherwise advice: String? = nil
+    ) -> OperationError {
+        OperationError(
+            .cloud, doing: doing, found: description,
+            advice: self.advice(on: action, kmsKeyID: kmsKeyID) ?? advice)
+    }
+}
+
+extension Error {
+    /// The failure, where it is one of a call to EC2.
+    package var ec2Failure: EC2Failure? { self as? EC2Failure }
+
+    /// A failed call to EC2 as an operator reads it; any other error as it is.
+    package func told(doing: String, on action: EC2Action) -> any Error {
+        ec2Failure?.told(doing: doing, on: action) ?? self
+    }
+}
+
 /// What an operator can do about an attachment that EC2 accepted, and that has ended all the same. EC2
 /// looks at an encrypted volume's key only after it has answered.
 package func adviceOnEndedAttachment(kmsKeyID: String?) -> String {

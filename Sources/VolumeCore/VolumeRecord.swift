@@ -69,6 +69,18 @@ package struct VolumeRecord: Sendable, Equatable {
             && names == other.names
     }
 
+    /// Takes what is to be saved of the volume's state.
+    package mutating func note(_ state: VolumeState) {
+        guard !isUpToDate(with: state) else { return }
+        deviceName = state.deviceName
+        isOurs = state.isOurs
+        hasLease = state.hasLease
+    }
+
+    package func isUpToDate(with state: VolumeState) -> Bool {
+        deviceName == state.deviceName && isOurs == state.isOurs && hasLease == state.hasLease
+    }
+
     /// Drops what holds only on the instance, and since the boot, that it was noted on.
     package mutating func dropWhatIsOfAnotherInstance() {
         mounts = MountCounts()

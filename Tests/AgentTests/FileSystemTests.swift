@@ -24,7 +24,7 @@ import VolumeCore
     ) throws {
         let fixture = Fixture(.blank)
         let record = try mount(fixture, [option: value])
-        #expect(fixture.host.deeds == ["own \(deed)"])
+        #expect(fixture.host.actions == ["own \(deed)"])
         // A daemon that is killed now must not overwrite what users change later.
         #expect(!record.isOwnershipDue && !record.isFormatting)
     }
@@ -32,7 +32,7 @@ import VolumeCore
     @Test func `owner and mode of a new file system are set only on request`() throws {
         let fixture = Fixture(.blank)
         _ = try mount(fixture)
-        #expect(fixture.host.formatted == [Fixture.id] && fixture.host.deeds.isEmpty)
+        #expect(fixture.host.formatted == [Fixture.id] && fixture.host.actions.isEmpty)
     }
 
     @Test func `that a format was begun is on the disk before it begins`() throws {
@@ -80,11 +80,11 @@ import VolumeCore
             }
             try await manager.create(Fixture.name, options: ["uid": "5", "read-only": "true"])
             _ = try await manager.mount(Fixture.name, id: "b")
-            #expect(fixture.host.deeds.isEmpty)
+            #expect(fixture.host.actions.isEmpty)
             try await manager.unmount(Fixture.name, id: "b")
             try await manager.create(Fixture.name, options: ["uid": "5"])
             _ = try await manager.mount(Fixture.name, id: "c")
-            #expect(fixture.host.deeds == ["own 5:-:-"])
+            #expect(fixture.host.actions == ["own 5:-:-"])
         }
     }
 

@@ -16,7 +16,7 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(60))
         }
-        return fixture.host.deeds
+        return fixture.host.actions
     }
 
     private func expectMountError(
@@ -60,7 +60,7 @@ import VolumeCore
             try await manager.start()
             _ = try await manager.mount(Fixture.name, id: "a")
         }
-        #expect(fixture.host.deeds == ["own 999:-:-"])
+        #expect(fixture.host.actions == ["own 999:-:-"])
         #expect(fixture.host.formatted == [Fixture.id])
     }
 
@@ -81,7 +81,7 @@ import VolumeCore
             if hasRestarted { try await manager.start() }
             _ = try await manager.mount(Fixture.name, id: "a")
         }
-        #expect(fixture.host.deeds.isEmpty && fixture.host.formatted == [Fixture.id])
+        #expect(fixture.host.actions.isEmpty && fixture.host.formatted == [Fixture.id])
     }
 
     /// While the daemon or its machine was down the volume may have been anywhere.
@@ -104,7 +104,7 @@ import VolumeCore
             try await manager.start()
             _ = try await manager.mount(Fixture.name, id: "a")
         }
-        #expect(fixture.host.deeds.isEmpty)
+        #expect(fixture.host.actions.isEmpty)
     }
 
     @Test func `an ext4 that asks for it is repaired, and one that is too small grown`() throws {

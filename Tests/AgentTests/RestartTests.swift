@@ -531,7 +531,7 @@ import VolumeCore
             try await manager.learnAttachments()
             _ = try await manager.mount(Fixture.name, id: "a")
         }
-        #expect(fixture.host.deeds == ["own 999:-:-"])
+        #expect(fixture.host.actions == ["own 999:-:-"])
     }
 
     @Test func `mounts here stay counted, whoever owns the state`() throws {

@@ -153,4 +153,16 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
             #expect(failure.advice(on: .detachVolume) == nil)
         }
     }
+
+    @Test func `a failed call is told with what was being done, and any other error as it is`() {
+        let failure = EC2Failure.malformed(reason: "no XML")
+        let told = failure.told(doing: "look", on: .describeVolumes, otherwise: "look again")
+        #expect(told.reason == .cloud && told.advice == "look again")
+        #expect("\(told)".contains("look") && "\(told)".contains("no XML"))
+        let error: any Error = failure
+        #expect(error.told(doing: "look", on: .describeVolumes) is OperationError)
+        let other = OperationError(.system, doing: "look", found: "nothing")
+        let same = other.told(doing: "see", on: .describeVolumes)
+        #expect(same as? OperationError == other)
+    }
 }
