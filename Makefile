@@ -28,6 +28,10 @@ RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
     -Xlinker --symbol-ordering-file=$(CURDIR)/$(LAYOUT) -Xlinker --no-warn-symbol-ordering \
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
+# What the compiler makes of a macro gets a path in TMPDIR, which the debug information holds: in this
+# folder it is the same path for all.
+TEMPORARY := $(CURDIR)/.build/tmp
+BUILD = mkdir -p $(TEMPORARY) && TMPDIR=$(TEMPORARY) swift build $(RELEASE)
 BIN = $(shell swift build -c release --show-bin-path)
 
 # Where `make dev` listens and `make health-check` asks.
@@ -35,11 +39,11 @@ SOCK ?= pl-ebs.sock
 
 .PHONY: build daemon
 daemon:
-	swift build $(RELEASE) --product $(NAME)
+	$(BUILD) --product $(NAME)
 
 build: daemon
-	swift build $(RELEASE) --product ec2-simulator
-	swift build $(RELEASE) --product life-simulator
+	$(BUILD) --product ec2-simulator
+	$(BUILD) --product life-simulator
 
 # The plugin as `docker plugin create` takes it. `make tar` makes this machine's, and what the tests of
 # it run. An amd64 machine makes arm64's too, with Debian's compiler for it (.ci/cross).
@@ -68,7 +72,8 @@ daemon-arm64:
 	@.ci/cross prepare
 	swift package resolve
 	swift package --scratch-path $(CROSS)/swift resolve
-	.ci/cross run swift build $(RELEASE) --scratch-path $(CROSS)/swift --swift-sdks-path \
+	@mkdir -p $(TEMPORARY)
+	.ci/cross run env TMPDIR=$(TEMPORARY) swift build $(RELEASE) --scratch-path $(CROSS)/swift --swift-sdks-path \
 	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution -Xlinker --no-warnings \
 	    --product $(NAME)
 
@@ -131,7 +136,7 @@ fmt:
 SEED ?= 1
 RUNS ?= 20000
 sim: deps
-	@swift build $(RELEASE) --product life-simulator
+	@$(BUILD) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
 # Mutates the manager's source at each condition and wait: lives or tests have to notice. Takes up to
@@ -152,7 +157,7 @@ bench: deps tar
 # An old one only costs memory.
 .PHONY: layout
 layout: deps build
-	swift build $(RELEASE) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)
+	$(BUILD) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)
 	@$(PYTHON) benchmarks/layout.py --map $(BIN)/$(NAME).map --output $(LAYOUT)
 
 # Debian's packages by name, and a Swift toolchain where there is none.
