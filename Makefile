@@ -11,22 +11,21 @@ VERSION := $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null 
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 IMPORTS := --explicit-target-dependency-import-check error
-# One set of flags for every release build, because another set would recompile everything. Each function
-# has a section of its own, so that lld can omit unused functions and place the library functions that
-# the daemon uses next to each other, in the order of LAYOUT. .eh_frame_hdr (0.3 MB) only serves C++
-# exceptions, which the daemon does not use; debuggers read .eh_frame itself.
-LAYOUT := plugin/layout.txt
-# The program and its heap have random addresses (static PIE with packed relocations), and everything that
-# is not written after the start is read-only.
+# One set of flags for every release build, because another set would recompile everything. Each
+# function has a section of its own, so that lld can omit unused functions and merge identical ones.
+# .eh_frame_hdr (0.3 MB) only serves C++ exceptions, which the daemon does not use; debuggers read
+# .eh_frame itself.
+# The program and its heap have random addresses (static PIE with packed relocations), and
+# everything that is not written after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
     -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/sections.ld
-# The build contains no path of this machine, so that another folder gives the same bytes. This includes
-# the build id, which is computed from everything, even the module names in the debug information.
+# The build contains no path of this machine, so that another folder gives the same bytes. This
+# includes the build id, which is computed from everything, even the module names in the debug
+# information.
 ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-map=$(CURDIR)=. \
     -Xswiftc -Xfrontend -Xswiftc -no-clang-module-breadcrumbs
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
-    -Xlinker --symbol-ordering-file=$(CURDIR)/$(LAYOUT) -Xlinker --no-warn-symbol-ordering \
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
 BIN = $(shell swift build -c release --show-bin-path)
 
@@ -41,8 +40,8 @@ build: daemon
 	swift build $(RELEASE) --product ec2-simulator
 	swift build $(RELEASE) --product life-simulator
 
-# The plugin, as input for `docker plugin create`. `make tar` builds it for this machine, together with
-# the programs that its tests run. An amd64 machine can build it for arm64 too, with Debian's
+# The plugin, as input for `docker plugin create`. `make tar` builds it for this machine, together
+# with the programs that its tests run. An amd64 machine can build it for arm64 too, with Debian's
 # cross-compiler (.ci/cross).
 .PHONY: tar $(ARCHES:%=tar-%) $(ARCHES:%=debug-tar-%) $(ARCHES:%=daemon-%)
 tar: tar-$(ARCH) build
@@ -63,9 +62,9 @@ ifeq ($(ARCH),amd64)
 CROSS := .build/cross
 DAEMON_arm64 := $(CROSS)/swift/aarch64-unknown-linux-gnu/release/$(NAME)
 PACKAGE_arm64 = --daemon $(DAEMON_arm64) --cross $(CROSS)
-# Swift's packages are fetched outside of .ci/cross run, where git is configured; the compiler finds them
-# there. Without --no-warnings, lld would warn about every object in Debian's archives, because they have
-# no table for --icf=safe.
+# Swift's packages are fetched outside of .ci/cross run, where git is configured; the compiler finds
+# them there. Without --no-warnings, lld would warn about every object in Debian's archives, because
+# they have no table for --icf=safe.
 daemon-arm64:
 	@.ci/cross prepare
 	swift package resolve
@@ -105,15 +104,15 @@ reproduce: deps
 test: deps tar
 	@$(PYTHON) Tests/run
 
-# The long variants of two tests: kills the daemon at every one of its steps, and plays 500 rounds with
-# EC2 failures.
+# The long variants of two tests: kills the daemon at every one of its steps, and plays 500 rounds
+# with EC2 failures.
 soak: deps tar
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/Integration/test_crash.py
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/EndToEnd/test_soak.py
 
-# Tests the plugin in virtual machines with several kernels and Docker Engines, whose disks are plugged
-# and unplugged as EC2 does it. Takes half an hour, and longer the first time. `make test-hosts HOSTS=6.1`
-# runs one machine; Tests/Hosts/rows.py has the names.
+# Tests the plugin in virtual machines with several kernels and Docker Engines, whose disks are
+# plugged and unplugged as EC2 does it. Takes half an hour, and longer the first time. `make
+# test-hosts HOSTS=6.1` runs one machine; Tests/Hosts/rows.py has the names.
 HOSTS ?=
 .PHONY: test-hosts
 test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-arm64)
@@ -138,8 +137,9 @@ sim: deps
 	@swift build $(RELEASE) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
-# Mutates each condition and wait in the manager's source: the simulation or a test must detect every
-# mutant. Takes up to an hour. MUTANTS=Lease tests one file, MUTANTS='--changed main' the changed lines.
+# Mutates each condition and wait in the manager's source: the simulation or a test must detect
+# every mutant. Takes up to an hour. MUTANTS=Lease tests one file, MUTANTS='--changed main' the
+# changed lines.
 MUTANTS ?=
 sim-mutants: deps
 	@$(PYTHON) -B Tests/Lives/mutants.py $(MUTANTS)
@@ -151,13 +151,6 @@ demo: deps tar
 # install golang-go), also compares the plugin's requests with Go's net/http.
 bench: deps tar
 	@$(PYTHON) benchmarks/bench.py
-
-# Regenerates LAYOUT from a running daemon, after a change of the Swift version or of Debian's libraries.
-# An outdated LAYOUT only costs memory.
-.PHONY: layout
-layout: deps build
-	swift build $(RELEASE) -Xlinker -Map=$(BIN)/$(NAME).map --product $(NAME)
-	@$(PYTHON) benchmarks/layout.py --map $(BIN)/$(NAME).map --output $(LAYOUT)
 
 # Installs Debian packages, and a Swift toolchain if there is none.
 .PHONY: deps

@@ -12,7 +12,8 @@ ROUNDS = 15
 
 
 class Case:
-    """The rounds of one case, in milliseconds. The floor is measured before and after each Mount."""
+    """The rounds of one case, in milliseconds. The floor is measured before and after each
+    Mount."""
 
     def __init__(self, name):
         self.name = name

@@ -4,8 +4,8 @@ mounts, gets, footprint), measures only these.
 
 The daemon runs directly, without Docker, against the simulator, whose volumes are loop devices with
 real XFS in memory. Ratios compare measurements that were taken alternately. Prints a table of the
-figures with their budgets, and fails for none of them, because other work on the machine makes every
-figure worse.
+figures with their budgets, and fails for none of them, because other work on the machine makes
+every figure worse.
 """
 
 import contextlib

@@ -22,8 +22,8 @@ from simulator import Simulator, instance  # noqa: E402
 HERE, ELSEWHERE = "i-0aaaaaaaaaaaaaaa1", "i-0bbbbbbbbbbbbbbb2"
 # How long it takes until the daemon is idle: its worker threads wait a while for more work.
 IDLE_AFTER = 1
-# Milliseconds. Real devices appear after 1 to 3 s; here they take just long enough for the lease to be
-# written first, as on EC2.
+# Milliseconds. Real devices appear after 1 to 3 s; here they take just long enough for the lease to
+# be written first, as on EC2.
 LATENCY = {"api": 50, "device": 300, "attached": 400, "detach": 100}
 NO_LATENCY = dict.fromkeys(LATENCY, 0)
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -138,15 +138,13 @@ def memory_folder():
 
 
 @contextlib.contextmanager
-def running(wrapper=(), **settings):
-    """A world whose daemon detaches a volume as soon as it is unmounted, unless set otherwise.
-    `wrapper` is a program that runs the daemon, such as a tracer."""
+def running(**settings):
+    """A world whose daemon detaches a volume as soon as it is unmounted, unless set otherwise."""
     with contextlib.ExitStack() as cleanup:
         folder = cleanup.enter_context(memory_folder())
         simulator = cleanup.enter_context(Simulator(
             instances=[instance(HERE), instance(ELSEWHERE)], directory=folder / "ec2",
             latency=NO_LATENCY, buckets=False))
         daemon = Daemon(simulator.environment(HERE), folder, **{"DETACH_AFTER": "0s", **settings})
-        daemon.wrapper = [*wrapper]
         cleanup.enter_context(daemon)
         yield World(simulator, daemon, folder)

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """Shows the plugin at work: `make demo`.
 
-Starts a private Docker Engine with the plugin, installed by the commands in the README, and a simulated
-EC2 whose volumes are real block devices. Leaves nothing behind, even if it is interrupted or fails.
+Starts a private Docker Engine with the plugin, installed by the commands in the README, and a
+simulated EC2 whose volumes are real block devices. Leaves nothing behind, even if it is interrupted
+or fails.
 """
 
 import pathlib
@@ -82,7 +83,7 @@ class Demo:
         self.section("A volume in another zone: the error says what to do")
         self.docker("volume", "create", "-d", rig.PLUGIN, OTHER_ZONE, fails=True)
 
-        self.section("No data is deleted: the plugin forgets the volumes, and EC2 has them available")
+        self.section("No data is deleted: the plugin forgets the volumes, and detaches them")
         self.docker("volume", "rm", FRESH, ELSEWHERE, EXT4)
         for name in (FRESH, ELSEWHERE, EXT4):
             self.host.simulator.wait_for_volume(name, "available", timeout=60)
@@ -121,7 +122,7 @@ def main():
     host = rig.Host(volumes=VOLUMES, settings={"DETACH_AFTER": "2s"}, latency=LATENCY)
     with host:
         demo = Demo(host)
-        demo.section("The plugin is installed as in the README, and configured for the simulated EC2")
+        demo.section("The plugin is installed as in the README, and uses the simulated EC2")
         host.install(echo=lambda command: print(f"$ {command}", flush=True))
         demo.show()
         print("\nCleaning up ...", flush=True)

@@ -13,13 +13,14 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Linked without being named in Package.swift: the C and C++ libraries, and those that compilers add.
+# Linked without being named in Package.swift: the C and C++ libraries, and those that compilers
+# add.
 RUNTIME = ["libc.a", "libm.a", "libstdc++.a", "libgcc.a", "libgcc_eh.a"]
 # Those dependencies in Package.swift that are part of the daemon.
 SWIFT_PACKAGES = ["swift-log", "swift-system"]
 SWIFT_LICENCE = "Apache-2.0 WITH Swift-exception"
-# SPDX's names of the licences of those parts of the sources that the plugin uses. The copyright files
-# in the tarball are authoritative.
+# SPDX's names of the licences of those parts of the sources that the plugin uses. The copyright
+# files in the tarball are authoritative.
 LICENCES = {
     "c-ares": "MIT", "ca-certificates": "MPL-2.0 AND GPL-2.0-or-later",
     "e2fsprogs": "GPL-2.0-only AND LGPL-2.0-only AND BSD-3-Clause AND MIT", "expat": "MIT",
@@ -44,7 +45,8 @@ class Missing(Exception):
 
 
 class Component:
-    """`files` are paths in the rootfs; there are none for a library that is linked into the daemon."""
+    """`files` are paths in the rootfs; there are none for a library that is linked into the
+    daemon."""
 
     def __init__(self, name, version, origin, copyright):
         self.name, self.version, self.origin, self.copyright = name, version, origin, copyright
@@ -177,8 +179,9 @@ class Contents:
         if owned is None:
             raise Missing(f"{path} belongs to no package")
         package, source, version = owned
+        # The daemon's libraries and the programs' may be of two versions of one source.
         return self.components.setdefault(
-            source, Component(source, version, "debian", packages.copyright(package)))
+            (source, version), Component(source, version, "debian", packages.copyright(package)))
 
     def add_file(self, path):
         self.component(path).files.append(path)
@@ -188,25 +191,32 @@ class Contents:
             self.component(path).is_linked = True
         for component in others:
             component.is_linked = True
-            self.components[component.name] = component
+            self.components[component.name, component.version] = component
 
     def sorted(self):
-        return [self.components[name] for name in sorted(self.components)]
+        return [self.components[key] for key in sorted(self.components)]
 
     def versions(self):
-        """The form for /health: name=version, separated by spaces."""
-        return " ".join(f"{component.name}={component.version}" for component in self.sorted())
+        """The form for /health: name=version, separated by spaces; several versions by commas."""
+        versions = {}
+        for component in self.sorted():
+            versions.setdefault(component.name, []).append(component.version)
+        return " ".join(f"{name}={','.join(found)}" for name, found in versions.items())
 
     def files(self):
         """The files in the rootfs that describe them: path -> (mode, bytes)."""
         listed = json.dumps([component.described() for component in self.sorted()], indent=1)
         told = {"usr/share/polarity-ecs-ebs-plugin/contents.json": (0o644, listed.encode() + b"\n")}
         for component in self.sorted():
-            told[f"usr/share/doc/{component.name}/copyright"] = (0o644, component.copyright)
+            told[f"usr/share/doc/{self.folder(component)}/copyright"] = (0o644, component.copyright)
         for name in self.common_licences():
             path = COMMON_LICENCES / name
             told[str(path).lstrip("/")] = (0o644, path.read_bytes())
         return told
+
+    def folder(self, component):
+        alone = [name for name, _ in self.components].count(component.name) == 1
+        return component.name if alone else f"{component.name}-{component.version}"
 
     def common_licences(self):
         texts = b"".join(component.copyright for component in self.components.values())

@@ -3,11 +3,11 @@
 
     package.py --daemon FILE --version V --commit C [--debug] [--cross FOLDER] --output FILE.tar.gz
 
-The rootfs contains the daemon, the description of the build, the file systems' tools with the shared
-libraries that they need, the CA certificates, and the mountpoints that the engine uses. The same
-inputs give the same bytes: names are sorted, and owner, mode and time are fixed. Tools and libraries
-are this machine's, or those of another architecture that .ci/cross has unpacked into FOLDER. The
-rootfs lists third-party components with their licences (contents.py).
+The rootfs contains the daemon, the description of the build, the file systems' tools with the
+shared libraries that they need, the CA certificates, and the mountpoints that the engine uses. The
+same inputs give the same bytes: names are sorted, and owner, mode and time are fixed. Tools and
+libraries are this machine's, or those of another architecture that .ci/cross has unpacked into
+FOLDER. The rootfs lists third-party components with their licences (contents.py).
 """
 
 import argparse
@@ -69,7 +69,8 @@ class Files:
         self.folders = [f"{prefix}/lib/{multiarch}" for prefix in ("", "/usr")]
 
     def real(self, path):
-        """The path on this machine of a file of that system. Links are resolved within that system."""
+        """The path on this machine of a file of that system. Links are resolved within that
+        system."""
         found = "/"
         parts = path.split("/")
         while parts:
@@ -156,7 +157,8 @@ def rootfs(daemon, version, commit, cross):
             files[path.lstrip("/")] = (0o755, read(system.real(path)))
     packages = cross and parts.Unpacked(f"{cross}/programs", f"{cross}/sysroot")
     contents = parts.of((f"/{path}" for path in files if not path.startswith("bin/")), packages)
-    # Not in config.json's variables: `docker plugin upgrade` would keep those of the previous version.
+    # Not in config.json's variables: `docker plugin upgrade` would keep those of the previous
+    # version.
     facts = (f"BUILD_VERSION={version}\nBUILD_COMMIT={commit}\n"
              f"BUILD_CONTENTS={contents.versions()}\n")
     return {**files, **contents.files(), FACTS: (0o644, facts.encode())}
@@ -175,7 +177,8 @@ def write_tarball(output, config_json, files):
     entries["config.json"] = (0o644, config_json)
     entries |= {f"rootfs/{path}": entry for path, entry in files.items()}
 
-    # Written to a temporary file and renamed, so that an interrupted run leaves no incomplete tarball.
+    # Written to a temporary file and renamed, so that an interrupted run leaves no incomplete
+    # tarball.
     with open(f"{output}.part", "wb") as raw:
         with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=9) as packed:
             with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar:

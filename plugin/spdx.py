@@ -31,8 +31,13 @@ def read_tarball(path):
         return version, json.load(tar.extractfile(CONTENTS))
 
 
-def identifier(name):
-    return "SPDXRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", name)
+def identifier(*words):
+    return "SPDXRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", "-".join(words))
+
+
+def identifier_of(component):
+    """With the version, since the tarball may hold two of one source."""
+    return identifier(component["name"], component["version"])
 
 
 def origin(component):
@@ -57,7 +62,7 @@ def places(component):
 def package(component):
     source, url, supplier = origin(component)
     return {
-        "SPDXID": identifier(component["name"]), "name": component["name"],
+        "SPDXID": identifier_of(component), "name": component["name"],
         "versionInfo": component["version"], "supplier": supplier, "downloadLocation": source,
         "filesAnalyzed": False, "licenseConcluded": "NOASSERTION", "licenseDeclared": component["licence"],
         "copyrightText": "NOASSERTION", "comment": places(component),
@@ -71,7 +76,7 @@ def relationships(component):
         ["CONTAINS"] if component["files"] else [])
     for kind in kinds:
         yield {"spdxElementId": identifier(NAME), "relationshipType": kind,
-               "relatedSpdxElement": identifier(component["name"])}
+               "relatedSpdxElement": identifier_of(component)}
 
 
 def document(tarball, created):

@@ -49,7 +49,8 @@ extension Credentials {
     /// Parses the metadata service's response for a role, and the response of the container
     /// credentials endpoint (which has no `Code`).
     ///
-    /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html.
+    /// Source:
+    /// docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html.
     package init(document: [UInt8]) throws(DocumentError) {
         let document = try Document(document, what: "the credentials document")
         if let code = document.text("Code"), code != "Success" {

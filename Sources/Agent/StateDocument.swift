@@ -38,7 +38,7 @@ package struct StateDocument: Sendable {
             for line in lines { add(line) }
         } else {
             guard var members = try JSONValue.parse(bytes).object else {
-                throw StateError(description: "it is no JSON object")
+                throw StateError(description: "it is not a JSON object")
             }
             guard let volumes = members["volumes"]?.array else {
                 throw StateError(description: "it has no volumes")
@@ -385,7 +385,7 @@ extension VolumeRecord {
                 names: [
                     VolumeNaming(
                         name: resting.name, options: VolumeOptions(), createdAt: 0,
-                        flaw: "it is no valid JSON")
+                        flaw: "it is not valid JSON")
                 ])
             verbatim = String(decoding: bytes, as: UTF8.self)
         }

@@ -1,4 +1,4 @@
-import Base
+package import Base
 import JSON
 import VolumeCore
 
@@ -11,78 +11,68 @@ package struct VolumeDriver: Sendable {
 
     package init(volumes: VolumeManager) { self.volumes = volumes }
 
-    /// The body that answers a call, or how it is found.
-    package enum Answer: Sendable {
-        case now([UInt8])
-        case later(@Sendable () async -> Reply)
-
-        package var body: [UInt8] {
-            get async {
-                switch self {
-                case .now(let body): body
-                case .later(let work): await work().body
-                }
-            }
-        }
-    }
-
-    /// The body that answers a call which was waited for.
-    package struct Reply: Sendable {
+    /// The body that answers a call.
+    package struct Answer: Sendable {
         package let body: [UInt8]
-        /// To be told whether the answer went out, on the volume manager's executor.
+        /// To be told whether the answer went out, on the volume manager's executor; nil where nobody
+        /// has to know.
         package let sent: (@Sendable (Bool) -> Void)?
     }
 
     /// One of the protocol's calls.
     package struct Call: Sendable {
         fileprivate let path: String
-        fileprivate let way: Way
+        fileprivate let handler: Handler
 
         /// Nil for a path that the protocol does not have.
         package init?(_ path: String) {
-            guard let way = VolumeDriver.ways[path] else { return nil }
+            guard let handler = VolumeDriver.handlers[path] else { return nil }
             self.path = path
-            self.way = way
+            self.handler = handler
         }
     }
 
-    /// Answers a call with that body. On the volume manager's executor, where those that are
-    /// answered now need no wait.
-    package func answer(_ call: Call, body: [UInt8]) -> Answer {
-        switch call.way {
-        case .now(let way):
-            .now(
-                volumes.assumeIsolated { volumes in
-                    document(of: call.path) {
-                        try way(volumes, request(call, body), &$0)
-                    }
-                })
-        case .later(let way):
-            .later { [self] in
+    /// Answers a call with that body. On the volume manager's executor.
+    package func reply(to call: Call, body: [UInt8]) -> Reply<Answer> {
+        call.handler(volumes, call.path, body)
+    }
+
+    /// Answers a call of that path with that body.
+    fileprivate typealias Handler = @Sendable (VolumeManager, String, [UInt8]) -> Reply<Answer>
+
+    /// Answers from memory, without waiting; `write` writes the answer's members.
+    private static func fromMemory(
+        _ write:
+            @escaping @Sendable (isolated VolumeManager, Request, inout JSONWriter) throws -> Void
+    ) -> Handler {
+        { volumes, path, body in
+            let answer = volumes.assumeIsolated { volumes in
+                document(of: path) {
+                    try write(volumes, Request(body, path: path, to: volumes), &$0)
+                }
+            }
+            return .now(Answer(body: answer, sent: nil))
+        }
+    }
+
+    /// Answers when `work` has ended, which returns what was mounted if the answer tells it.
+    private static func afterWork(
+        _ work: @escaping @Sendable (VolumeManager, Request) async throws -> Mounted?
+    ) -> Handler {
+        { volumes, path, body in
+            .later {
                 do {
-                    let mount = try await way(volumes, request(call, body))
-                    let body = document(of: call.path) {
+                    let mount = try await work(volumes, Request(body, path: path, to: volumes))
+                    let body = document(of: path) {
                         if let mount { $0.member("Mountpoint", mount.mountpoint) }
                         $0.member("Err", "")
                     }
-                    return Reply(body: body, sent: mount?.sent)
+                    return Answer(body: body, sent: mount?.sent)
                 } catch {
-                    return Reply(body: document(of: call.path) { _ in throw error }, sent: nil)
+                    return Answer(body: document(of: path) { _ in throw error }, sent: nil)
                 }
             }
         }
-    }
-
-    private func request(_ call: Call, _ body: [UInt8]) throws -> Request {
-        try Request(body, path: call.path, driverName: volumes.settings.driverName)
-    }
-
-    /// How a call is answered.
-    fileprivate enum Way: Sendable {
-        /// From memory, without waiting: it writes the answer's members.
-        case now(@Sendable (isolated VolumeManager, Request, inout JSONWriter) throws -> Void)
-        /// Returns what was mounted if the answer tells it.
-        case later(@Sendable (VolumeManager, Request) async throws -> Mounted?)
     }
 
     fileprivate struct Mounted: Sendable {
@@ -90,42 +80,42 @@ package struct VolumeDriver: Sendable {
         let sent: @Sendable (Bool) -> Void
     }
 
-    private static let ways: [String: Way] = [
-        "/Plugin.Activate": .now { _, _, answer in
+    private static let handlers: [String: Handler] = [
+        "/Plugin.Activate": fromMemory { _, _, answer in
             answer.member("Implements") { $0.array { $0.string("VolumeDriver") } }
         },
-        "/VolumeDriver.Capabilities": .now { _, _, answer in
+        "/VolumeDriver.Capabilities": fromMemory { _, _, answer in
             answer.member("Capabilities") { $0.object { $0.member("Scope", "local") } }
         },
-        "/VolumeDriver.Create": .later { volumes, request in
+        "/VolumeDriver.Create": afterWork { volumes, request in
             try await volumes.create(request.name, options: request.options)
             return nil
         },
-        "/VolumeDriver.Remove": .later { volumes, request in
+        "/VolumeDriver.Remove": afterWork { volumes, request in
             try await volumes.remove(request.name)
             return nil
         },
-        "/VolumeDriver.Mount": .later { volumes, request in
+        "/VolumeDriver.Mount": afterWork { volumes, request in
             let (name, id) = try (request.name, request.mountID)
             let mountpoint = try await volumes.mount(name, id: id)
             return Mounted(mountpoint: mountpoint) { isSent in
                 volumes.assumeIsolated { $0.noteAnswer(to: id, of: name, isSent: isSent) }
             }
         },
-        "/VolumeDriver.Unmount": .later { volumes, request in
+        "/VolumeDriver.Unmount": afterWork { volumes, request in
             try await volumes.unmount(request.name, id: request.mountID)
             return nil
         },
-        "/VolumeDriver.Path": .now { volumes, request, answer in
+        "/VolumeDriver.Path": fromMemory { volumes, request, answer in
             answer.member("Mountpoint", try volumes.path(request.name) ?? "")
             answer.member("Err", "")
         },
-        "/VolumeDriver.Get": .now { volumes, request, answer in
+        "/VolumeDriver.Get": fromMemory { volumes, request, answer in
             let volume = try volumes.get(request.name)
             answer.member("Volume") { volume.write(to: &$0) }
             answer.member("Err", "")
         },
-        "/VolumeDriver.List": .now { volumes, _, answer in
+        "/VolumeDriver.List": fromMemory { volumes, _, answer in
             let volumes = volumes.list()
             answer.member("Volumes") {
                 $0.array { for volume in volumes { volume.write(to: &$0) } }
@@ -152,7 +142,7 @@ private func explanation(of error: any Error, to path: String) -> String {
     case is OperationError, is EC2Failure: "\(error)"
     case is CancellationError:
         OperationError(
-            .stopping, doing: "answer \(path)", found: "\(error)",
+            .system, doing: "answer \(path)", found: "\(error)",
             advice: "try again, for what was begun goes on"
         ).description
     default: OperationError(.system, doing: "answer \(path)", found: "\(error)").description
@@ -168,9 +158,9 @@ private struct Request: Sendable {
 
     /// An empty body is one without members: Docker sends Plugin.Activate so, and may send a
     /// retried call so.
-    init(_ body: [UInt8], path: String, driverName: String) throws {
+    init(_ body: [UInt8], path: String, to volumes: VolumeManager) throws {
         self.path = path
-        self.driverName = driverName
+        driverName = volumes.settings.driverName
         isEmpty = body.isEmpty
         guard !isEmpty else {
             members = [:]

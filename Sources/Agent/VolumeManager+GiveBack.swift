@@ -216,8 +216,6 @@ extension VolumeManager {
             !volume.state.isPlugins(attachedAs: name, seen, on: host.instance)
         else {
             volume.state.ownAttachmentSeen()
-            // By that name its device is found, and proved unheld.
-            if let name = own.device, volume.state.deviceName != name { claim(name, for: volume) }
             return true
         }
         guard volume.state.isSurelyForeign(at: lookedAt) else {

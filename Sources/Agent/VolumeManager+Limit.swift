@@ -113,7 +113,7 @@ extension VolumeManager {
     /// Volumes that somebody attached here by hand, and that are attached no more, take no place: nobody
     /// gives those back, and so notices.
     private func dropForeign(besides listed: Set<VolumeID>) async {
-        for volume in volumes.values where isForeign(volume) && !listed.contains(volume.id) {
+        for volume in volumes.values where !listed.contains(volume.id) {
             guard await isSurelyGone(volume), isForeign(volume) else { continue }
             noteDetached(volume)
         }

@@ -54,7 +54,7 @@ extension VolumeManager {
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
         // The run before may have written a lease and not lived to note it.
-        if volume.state.isOurs || volume.state.device != nil, !volume.state.hasLease {
+        if volume.state.isOurs || volume.state.device != nil {
             volume.state.leasePresumed()
             saveInBackground()
         }
@@ -180,19 +180,19 @@ extension VolumeManager {
     ) async -> [VolumeID] {
         var doubtful: [VolumeID] = []
         for volume in volumes.values where volume.state.isHere {
+            // This waits, and a Mount may begin meanwhile: so all else is looked at afterwards.
+            let isGone = listed.contains(volume.id) ? false : await isSurelyGone(volume)
             guard !listed.contains(volume.id), volume.state.attachedAt == nil,
                 volume.state.mount == .unmounted
             else {
                 volume.state.listed()
                 continue
             }
-            guard volume.state.isSurelyUnlisted(at: lookedAt), await isSurelyGone(volume)
-            else {
+            guard volume.state.isSurelyUnlisted(at: lookedAt), isGone else {
                 volume.state.unlisted(at: lookedAt)
                 doubtful.append(volume.id)
                 continue
             }
-            guard volume.state.mount == .unmounted, volume.state.attachedAt == nil else { continue }
             noteDetached(volume)
             log.notice(
                 "a volume that an earlier run had attached is attached here no more",

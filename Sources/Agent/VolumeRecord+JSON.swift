@@ -119,7 +119,7 @@ extension VolumeNaming {
         understanding json: JSONObject, keeping kept: [String]
     ) throws(StateError) {
         guard let name = json["name"]?.string, VolumeName.isValid(name) else {
-            throw StateError(description: "its name is missing or none")
+            throw StateError(description: "its name is missing or invalid")
         }
         guard let createdAt = json["createdAt"]?.integer else {
             throw StateError(description: "its createdAt is missing or of another kind")
@@ -143,7 +143,7 @@ extension VolumeOptions {
         }
         let options = try members.mapValues { value throws(StateError) in
             if let text = value.string { return text }
-            throw StateError(description: "an option's value is no string")
+            throw StateError(description: "an option's value is not a string")
         }
         try self.init(options)
     }

@@ -167,8 +167,8 @@ package enum EC2Failure: Error, Sendable, Equatable, CustomStringConvertible {
     /// Whether EC2 throttled the call, that is, rejected it because of the request rate, without
     /// executing it.
     ///
-    /// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the list of
-    /// docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
+    /// Sources: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html, and the list
+    /// of docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html.
     package var isThrottling: Bool {
         switch code {
         case "RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException",

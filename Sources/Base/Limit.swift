@@ -45,6 +45,8 @@ package enum Limit {
     /// How long an idle worker thread waits for more work: a mount consists of several calls, and
     /// starting a thread takes as long as most of them.
     package static let blockingThreadLinger: Duration = .milliseconds(200)
+    /// The least time between two reports that the kernel lacks memory for the ring's operations.
+    package static let shortageReportInterval: Duration = .seconds(60)
     /// The space that a buffer reserves for one receive while it is below its maximum.
     package static let receiveMin = 512
     /// How long a listener pauses when descriptors or memory are short.
@@ -56,8 +58,16 @@ package enum Limit {
     /// How long a worker waits for children that are being started.
     package static let childStartTimeMax: Duration = .seconds(2)
 
-    /// How many bytes of responses are collected to be sent together.
-    package static let heldResponsesMax = 64 * 1024
+    /// How many bytes of responses to pipelined requests are made before they are sent; the last of
+    /// them may exceed it.
+    package static let unsentResponsesMax = 64 * 1024
+
+    // TLS.
+    /// How much ciphertext is received, and how much is sent, at a time.
+    package static let ciphertextReceiveMax = 4 * 1024
+    package static let ciphertextSendMax = 32 * 1024
+    /// What one record carries: RFC 8446, section 5.1.
+    package static let tlsRecordMax = 16 * 1024
 
     // HTTP client: IMDS and EC2.
     /// Name resolution and TCP together.
@@ -188,6 +198,12 @@ package enum Limit {
     package static let blankProofEdge = 1024 * 1024
     /// How many blocks between the ends must be zero too.
     package static let blankProofSamples = 64
+    /// The least distance between two of them.
+    package static let blankProofDistanceMin = 1024 * 1024
+    /// The size of one of them, and of a block that bears a signature.
+    package static let probeBlock = 4 * 1024
+    /// How much of a device is read at a time.
+    package static let probeReadMax = 128 * 1024
     /// How many bytes at each end of a device are prefetched for a probe: the largest structures
     /// that it looks for are ZFS labels.
     package static let probeEdge = 512 * 1024
@@ -251,7 +267,4 @@ package enum Limit {
     /// How long a mount that nobody uses, such as that of an abandoned call, is kept for the retry.
     package static let unusedMountTimeMax: Duration = .seconds(60)
     package static let detachRetryInterval: Duration = .seconds(30)
-    // The EC2 simulator.
-    /// How many events the log of the simulator keeps.
-    package static let simulatorEventsMax = 20_000
 }

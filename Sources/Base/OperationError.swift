@@ -18,7 +18,6 @@ package struct OperationError: Error, Sendable, Equatable, CustomStringConvertib
         /// The kernel or a helper program failed.
         case system
         case deadline
-        case stopping
     }
 
     package var reason: Reason

@@ -260,8 +260,8 @@ extension EC2Client {
         guard let wait = budget.take(for: action, at: now, patience: deadline - now) else {
             let rate = budget.rate(of: action)
             throw retry.outOfTime(
-                "EC2 throttles \(action): this host sends at most \(rate) per second, and "
-                    + "the next call would be sent after the deadline")
+                "EC2 limits the rate of \(action) (throttling): this host sends \(rate) a second, "
+                    + "and the next call would be sent after the deadline")
         }
         guard wait > .zero else { return }
         log.notice(

@@ -46,7 +46,7 @@ extension EC2Settings {
         }
         if endpoint != nil, useFIPS || useDualStack {
             throw Self.wrong(
-                "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT cannot be combined with an endpoint URL"
+                "an endpoint URL cannot be combined with AWS_USE_FIPS_ENDPOINT or _DUALSTACK_ENDPOINT"
             )
         }
         if let text = environment["AWS_MAX_ATTEMPTS"], !text.isEmpty {

@@ -129,9 +129,10 @@ package import Ring
             .cloud, doing: doing,
             found: "the metadata service at \(service.endpoint) did not answer: \(failure)",
             advice:
-                "check that it is enabled (--http-endpoint enabled), that the plugin uses the host's "
-                + "network or the hop limit is 2 or more (--http-put-response-hop-limit 2), and that "
-                + "no firewall rule blocks it; or set REGION, AVAILABILITY_ZONE and INSTANCE_ID, which replace it"
+                "check that it is enabled (--http-endpoint enabled), that the plugin uses the "
+                + "host's network or the hop limit is 2 or more (--http-put-response-hop-limit 2), "
+                + "and that no firewall rule blocks it; or set REGION, AVAILABILITY_ZONE and "
+                + "INSTANCE_ID, which replace it"
         )
     }
 

@@ -26,7 +26,7 @@ extension Region {
     /// The name as mappings list it, if the instance has room for one more volume and the name is
     /// free.
     func freeDeviceName(_ name: String, on instance: Instance) throws(APIError) -> String {
-        guard let canonical = DeviceNames.canonical(name) else {
+        guard let canonical = DeviceNameRules.canonical(name) else {
             throw .invalidValue(name, for: "device", "\(name) is not a valid EBS device name.")
         }
         let names = attachments(of: instance.id).map(\.attachment.deviceName)
@@ -34,7 +34,7 @@ extension Region {
         let clash = taken.contains {
             $0 == canonical
                 || instance.mode == .xen
-                    && DeviceNames.xenNode($0) == DeviceNames.xenNode(canonical)
+                    && DeviceNameRules.xenNode($0) == DeviceNameRules.xenNode(canonical)
         }
         if clash {
             throw APIError(
@@ -127,7 +127,7 @@ extension Region {
     ) -> DeviceOrder.Plug {
         let isXen = instances[instance]?.mode == .xen
         return DeviceOrder.Plug(
-            serial: id.nvmeSerial, xenNode: isXen ? DeviceNames.xenNode(deviceName) : nil)
+            serial: id.nvmeSerial, xenNode: isXen ? DeviceNameRules.xenNode(deviceName) : nil)
     }
 
     private mutating func addAttachment(

@@ -171,7 +171,9 @@ package struct Region: Sendable {
 
     // MARK: Events
 
-    /// Records an event; if there are more than `Limit.simulatorEventsMax`, drops the oldest.
+    private static let eventsMax = 20_000
+
+    /// Records an event; if there are more than `eventsMax`, drops the oldest half.
     package mutating func note(
         _ name: String, _ volume: VolumeID? = nil, _ instance: InstanceID? = nil,
         _ detail: String? = nil, at now: Instant
@@ -181,8 +183,6 @@ package struct Region: Sendable {
             Event(
                 sequence: eventCount, at: now, name: name, volume: volume, instance: instance,
                 detail: detail))
-        if events.count > Limit.simulatorEventsMax {
-            events.removeFirst(Limit.simulatorEventsMax / 2)
-        }
+        if events.count > Self.eventsMax { events.removeFirst(Self.eventsMax / 2) }
     }
 }

@@ -41,7 +41,7 @@ package final class HTTPClient {
     /// The connections to one origin.
     @RingActor
     private final class Pool {
-        let gate = Gate(places: Limit.connectionsPerHostMax)
+        let permits = Semaphore(permits: Limit.connectionsPerHostMax)
         /// The most recently used one is last.
         private var idle: [(stream: ByteStream, since: Instant)] = []
 
@@ -119,8 +119,8 @@ package final class HTTPClient {
     ) async throws -> HTTPResponse {
         let pool = pools[origin] ?? Pool()
         pools[origin] = pool
-        try await pool.gate.enter()
-        defer { pool.gate.leave() }
+        try await pool.permits.wait()
+        defer { pool.permits.signal() }
         if let stream = await idleStream(of: pool) {
             do {
                 return try await exchange(call, over: stream, origin, pool)

@@ -22,16 +22,12 @@ final class Connection {
     private var parser: RequestParser
     /// When the request has to be here that is being received.
     private var receiveDeadline: Instant?
-    /// Where the answers stand among the server's that are not sent yet.
-    private var held: Range<Int>?
-    /// The rest of answers that could not all be sent without waiting.
-    private var unsent: ByteBuffer?
-    /// Whether the first bytes of a request are being received.
-    private var isReceiving = false
-    /// Whether the last answer was made, or the client has gone.
+    /// Responses that are not sent yet.
+    private var output: [UInt8] = []
+    /// Who is to be told whether they went out.
+    private var witnesses: [@RingActor @Sendable (Bool) -> Void] = []
+    /// Whether the last response was made.
     private var isEnding = false
-    /// Whether a response could not be sent.
-    private var hasClientGone = false
     /// The task of `serve`.
     var task: Task<Void, Never>?
 
@@ -42,20 +38,12 @@ final class Connection {
     }
 
     /// Serves the connection to its end, in a task of its own.
-    ///
-    /// A request that is answered at once has one `await` in all, which is for the next request: an
-    /// `await` costs about as much as parsing a header field.
     func serve() async {
         var goesOn = await shakeHands()
         while goesOn {
             let step = answerBuffered()
-            if case .idle = step, stream.session == nil {
-                let result = await withUnsafeContinuation { waitForRequest(resuming: $0) }
-                goesOn = isReceiving ? endReceive(result) : await sendUnsent()
-            } else {
-                goesOn = await sendHeld()
-                if goesOn { goesOn = await perform(step) }
-            }
+            goesOn = await sendOutput()
+            if goesOn { goesOn = await perform(step) }
         }
         stream.close()
         task = nil
@@ -96,10 +84,10 @@ final class Connection {
         /// The rest of a request.
         case incomplete
         /// The answer to a request of that method.
-        case answer(by: @RingActor @Sendable () async -> HTTPServer.Answer, to: String)
+        case answer(by: @Sendable () async -> HTTPServer.Answer, to: String)
         /// The end of what the client sends, whose request was refused.
         case refused
-        /// That the answers so far are sent, which are many.
+        /// Nothing: the answers so far are many, and have to go out before more are made.
         case full
         /// Nothing.
         case ended
@@ -111,9 +99,9 @@ final class Connection {
             while !isEnding, let request = try parseBuffered() {
                 receiveDeadline = nil
                 switch server.replier(request) {
-                case .now(let response):
-                    hold(response, to: request.method)
-                    guard server.hasRoom else { return .full }
+                case .now(let answer):
+                    append(answer, to: request.method)
+                    guard output.count < Limit.unsentResponsesMax else { return .full }
                 case .later(let work): return .answer(by: work, to: request.method)
                 }
             }
@@ -124,29 +112,27 @@ final class Connection {
         if isEnding { return .ended }
         if parser.awaitsContinue {
             parser.sentContinue()
-            hold(server.serialiseContinue())
+            output += HTTPResponse.continueBytes
         }
         return buffer.isEmpty && !parser.isWithinRequest ? .idle : .incomplete
     }
 
     /// Waits for a request's answer, and sends it; false when the connection is to end.
     private func answer(
-        by work: @RingActor @Sendable () async -> HTTPServer.Answer, to method: String
+        by work: @Sendable () async -> HTTPServer.Answer, to method: String
     ) async -> Bool {
         let watch = watchClient()
         let answer = await work()
         watch.cancel()
         if Task.isCancelled { isEnding = true }
-        hold(answer.response, to: method)
-        let isSent = await sendHeld()
-        answer.sent?(isSent)
-        return isSent
+        append(answer, to: method)
+        return await sendOutput()
     }
 
     /// Answers a request that is not taken. The connection ends with it.
     private func refuse(_ status: Int, _ reason: String) {
         let response = HTTPResponse(status: status, text: reason + "\n")
-        hold(server.serialise(response, method: nil, closing: true))
+        server.serialise(response, method: nil, closing: true, into: &output)
     }
 
     /// Cancels the connection's task once its client hangs up. One that has only finished sending,
@@ -169,39 +155,7 @@ final class Connection {
         return step.request
     }
 
-    /// Waits for a request, for as long as it takes. Answers that are held go out before: with those
-    /// of the turn's other requests, if there are any.
-    private func waitForRequest(resuming continuation: UnsafeContinuation<Int32, Never>) {
-        if held != nil, server.mayHold {
-            server.hold(self, continuation)
-        } else {
-            sendAndReceive(resuming: continuation)
-        }
-    }
-
-    /// Sends what is held and begins to receive. Resumes at once when not all can be sent, or the
-    /// connection is to end.
-    func sendAndReceive(resuming continuation: UnsafeContinuation<Int32, Never>) {
-        unsent = sendHeldNow()
-        if unsent == nil, beginIdling() {
-            isReceiving = true
-            do throws(StreamError) {
-                return try stream.beginReceive(into: buffer, resuming: continuation)
-            } catch {
-                isReceiving = false
-                isEnding = true
-            }
-        }
-        continuation.resume(returning: 0)
-    }
-
-    private func endReceive(_ result: Int32) -> Bool {
-        isReceiving = false
-        isIdle = false
-        return (try? stream.endReceive(result, into: buffer)) ?? 0 > 0
-    }
-
-    /// As `waitForRequest`, under TLS.
+    /// Waits for a request, for as long as it takes; false when the connection is to end.
     private func receiveFirst() async -> Bool {
         guard beginIdling() else { return false }
         let count = (try? await stream.receive(into: buffer)) ?? 0
@@ -240,7 +194,7 @@ final class Connection {
             }
         } catch is DeadlineExceeded {
             refuse(408, "the request did not come within the time for it")
-            guard await sendHeld() else { return false }
+            guard await sendOutput() else { return false }
             return await linger()
         } catch {
             return false
@@ -261,27 +215,36 @@ final class Connection {
 
     // MARK: Sending
 
-    private func hold(_ response: HTTPResponse, to method: String) {
+    private func append(_ answer: HTTPServer.Answer, to method: String) {
         if !parser.keepsAlive || isRetired || server.isStopping { isEnding = true }
-        hold(server.serialise(response, method: method, closing: isEnding))
+        server.serialise(answer.response, method: method, closing: isEnding, into: &output)
+        if let sent = answer.sent { witnesses.append(sent) }
     }
 
-    private func hold(_ range: Range<Int>) {
-        precondition(held == nil || held?.upperBound == range.lowerBound, "not in one turn")
-        held = (held?.lowerBound ?? range.lowerBound)..<range.upperBound
+    /// Sends the responses that were made, and says whether they went out; false when the client has
+    /// gone or does not read.
+    private func sendOutput() async -> Bool {
+        if output.isEmpty { return true }
+        let isSent = await sendAll()
+        for sent in witnesses { sent(isSent) }
+        witnesses = []
+        return isSent
     }
 
-    /// Sends what is held; false when the client has gone or does not read.
-    private func sendHeld() async -> Bool {
-        unsent = sendHeldNow()
-        guard !hasClientGone else { return false }
-        return await sendUnsent()
-    }
-
-    private func sendHeldNow() -> ByteBuffer? {
-        guard let held else { return nil }
-        self.held = nil
-        return server.take(held, sendNow)
+    private func sendAll() async -> Bool {
+        guard let count = try? output.withUnsafeBytes(stream.sendNow) else { return false }
+        let rest = output.dropFirst(count)
+        if rest.isEmpty {
+            // An idle connection keeps no more than what is to be used again.
+            output.removeAll(keepingCapacity: output.capacity <= Self.idleBufferSize)
+            return true
+        }
+        let unsent = ByteBuffer(capacity: rest.count, max: rest.count)
+        guard (try? rest.withUnsafeBytes(unsent.append)) != nil else {
+            preconditionFailure("made to fit")
+        }
+        output = []
+        return await send(unsent)
     }
 
     /// Drops what a refused client still sends, for a while; then the connection ends.
@@ -299,28 +262,11 @@ final class Connection {
         return false
     }
 
-    /// Sends what goes without waiting, and returns the rest; nothing where the client has gone.
-    private func sendNow(_ bytes: UnsafeRawBufferPointer) -> ByteBuffer? {
-        guard let count = try? stream.sendNow(bytes) else {
-            isEnding = true
-            hasClientGone = true
-            return nil
-        }
-        if count == bytes.count { return nil }
-        let unsent = UnsafeRawBufferPointer(rebasing: bytes.dropFirst(count))
-        let rest = ByteBuffer(capacity: unsent.count, max: unsent.count)
-        guard (try? rest.append(unsent)) != nil else { preconditionFailure("made to fit") }
-        return rest
-    }
-
-    /// Sends the rest; false when the client has gone or does not read.
-    private func sendUnsent() async -> Bool {
-        guard let rest = unsent else { return true }
-        unsent = nil
+    private func send(_ bytes: ByteBuffer) async -> Bool {
         let stream = stream
         let deadline = RingActor.ring.now + server.bounds.sendTimeMax
         do {
-            try await RingActor.ring.withDeadline(deadline) { try await stream.send(rest) }
+            try await RingActor.ring.withDeadline(deadline) { try await stream.send(bytes) }
             return true
         } catch {
             return false

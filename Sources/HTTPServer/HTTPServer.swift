@@ -12,18 +12,12 @@ package import TLS
 /// if none is idle it waits, and those after it wait in the listener's backlog.
 @RingActor
 package final class HTTPServer {
-    /// Answers one request, at once or by what it returns.
-    package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply
+    /// Answers one request. What is known at once costs no task switch and no watch of the client:
+    /// much of what a request costs. The work of a later answer is cancelled when the client hangs up
+    /// before it has ended.
+    package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply<Answer>
     /// Answers one request. Its task is cancelled when the client hangs up before it has answered.
     package typealias Handler = @RingActor @Sendable (HTTPRequest) async -> HTTPResponse
-
-    /// An answer, or how it is found. What is known at once costs no task switch and no watch of
-    /// the client: much of what a request costs.
-    package enum Reply: Sendable {
-        case now(HTTPResponse)
-        /// Cancelled when the client hangs up before it has answered.
-        case later(@RingActor @Sendable () async -> Answer)
-    }
 
     /// An answer, and who is told whether it went out.
     package struct Answer: Sendable {
@@ -66,12 +60,6 @@ package final class HTTPServer {
     private var idleCount: UInt64 = 0
     private var dateSecond: Int64 = .min
     private var dateText = ""
-    /// The responses that are not sent yet, or not all of them.
-    private var output: [UInt8] = []
-    /// How many bytes of `output` were taken.
-    private var takenCount = 0
-    /// The connections whose responses wait for those of others.
-    private var holding: [(Connection, UnsafeContinuation<Int32, Never>)] = []
 
     /// - Parameters:
     ///   - listener: Accepted from by `run`, and closed by `stop`.
@@ -166,9 +154,10 @@ package final class HTTPServer {
         if connections.isEmpty { resumeEndWaiter() }
     }
 
-    /// Serialises a response behind those that are not sent yet; returns where it stands.
-    func serialise(_ response: HTTPResponse, method: String?, closing: Bool) -> Range<Int> {
-        let start = output.count
+    /// Appends a response as it goes on the wire.
+    func serialise(
+        _ response: HTTPResponse, method: String?, closing: Bool, into output: inout [UInt8]
+    ) {
         do throws(HTTPWireError) {
             try response.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
@@ -177,52 +166,6 @@ package final class HTTPServer {
             let failure = HTTPResponse(status: 500, text: "\(error)\n")
             try? failure.serialise(
                 into: &output, method: method, closing: closing, date: currentDate())
-        }
-        return start..<output.count
-    }
-
-    /// As `serialise`, of the interim response that `Expect: 100-continue` asks for.
-    func serialiseContinue() -> Range<Int> {
-        let start = output.count
-        output.append(contentsOf: HTTPResponse.continueBytes)
-        return start..<output.count
-    }
-
-    /// Passes responses' bytes on, which are valid within `body` and gone after it.
-    func take<T>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) -> T) -> T {
-        defer {
-            // Those at the end make room at once, the others with the last of them.
-            if range.upperBound == output.count {
-                output.removeLast(range.count)
-            } else {
-                takenCount += range.count
-            }
-            if takenCount == output.count {
-                takenCount = 0
-                output.removeAll(keepingCapacity: output.capacity <= 2 * Limit.heldResponsesMax)
-            }
-        }
-        return output.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
-    }
-
-    /// Whether a response may wait for those of the turn's other requests.
-    ///
-    /// Sent one behind the other they wake a client that awaits several of them once. Sent in
-    /// between, each wakes it anew, which costs more than to make the response.
-    var mayHold: Bool { RingActor.ring.hasReadyJobs && hasRoom }
-
-    /// Whether more responses may be made before those are sent that there are.
-    var hasRoom: Bool { output.count < Limit.heldResponsesMax }
-
-    /// Has the connection go on by `sendAndReceive` once the turn's other requests are answered.
-    func hold(_ connection: Connection, _ continuation: UnsafeContinuation<Int32, Never>) {
-        holding.append((connection, continuation))
-        guard holding.count == 1 else { return }
-        RingActor.spawn {
-            for (connection, continuation) in self.holding {
-                connection.sendAndReceive(resuming: continuation)
-            }
-            self.holding.removeAll(keepingCapacity: true)
         }
     }
 

@@ -54,14 +54,14 @@ extension JSONValue {
     package static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONValue {
         var failure = json_error_t()
         let flags = Int(JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
-        let document = bytes.withUnsafeBytes { text in
-            json_loadb(text.baseAddress, text.count, flags, &failure)
+        let document = unsafe bytes.withUnsafeBytes { text in
+            unsafe json_loadb(text.baseAddress, text.count, flags, &failure)
         }
-        guard let document else {
+        guard let document = unsafe document else {
             throw JSONError(message: failure.message, position: Int(failure.position))
         }
-        defer { json_decref(document) }
-        return try JSONValue(document, depth: 1)
+        defer { unsafe json_decref(document) }
+        return unsafe try JSONValue(document, depth: 1)
     }
 }
 
@@ -70,18 +70,18 @@ extension JSONValue {
         guard depth <= Limit.jsonDepthMax else {
             throw JSONError(message: "deeper than \(Limit.jsonDepthMax) levels", position: 0)
         }
-        switch json.pointee.type {
-        case JSON_OBJECT: self = .object(try Self.members(of: json, depth: depth))
+        switch unsafe json.pointee.type {
+        case JSON_OBJECT: self = unsafe .object(try Self.members(of: json, depth: depth))
         case JSON_ARRAY:
             var values: [JSONValue] = []
-            for index in 0..<json_array_size(json) {
-                guard let element = json_array_get(json, index) else { break }
-                values.append(try JSONValue(element, depth: depth + 1))
+            for index in unsafe 0..<json_array_size(json) {
+                guard let element = unsafe json_array_get(json, index) else { break }
+                unsafe values.append(try JSONValue(element, depth: depth + 1))
             }
             self = .array(values)
-        case JSON_STRING: self = .string(text(of: json))
-        case JSON_INTEGER: self = .integer(Int64(json_integer_value(json)))
-        case JSON_REAL: self = .real(json_real_value(json))
+        case JSON_STRING: self = unsafe .string(text(of: json))
+        case JSON_INTEGER: self = unsafe .integer(Int64(json_integer_value(json)))
+        case JSON_REAL: self = unsafe .real(json_real_value(json))
         case JSON_TRUE: self = .bool(true)
         case JSON_FALSE: self = .bool(false)
         default: self = .null
@@ -92,28 +92,30 @@ extension JSONValue {
         of json: UnsafeMutablePointer<json_t>, depth: Int
     ) throws(JSONError) -> JSONObject {
         var members: [JSONObject.Member] = []
-        var iterator = json_object_iter(json)
-        while let current = iterator {
-            if let key = json_object_iter_key(current), let value = json_object_iter_value(current)
+        var iterator = unsafe json_object_iter(json)
+        while let current = unsafe iterator {
+            if let key = unsafe json_object_iter_key(current),
+                let value = unsafe json_object_iter_value(current)
             {
-                members.append((String(cString: key), try JSONValue(value, depth: depth + 1)))
+                unsafe members.append(
+                    (String(cString: key), try JSONValue(value, depth: depth + 1)))
             }
-            iterator = json_object_iter_next(json, current)
+            unsafe iterator = json_object_iter_next(json, current)
         }
         return JSONObject(unique: members)
     }
 }
 
 private func text(of json: UnsafeMutablePointer<json_t>) -> String {
-    guard let start = json_string_value(json) else { return "" }
-    let bytes = UnsafeRawBufferPointer(start: start, count: json_string_length(json))
-    return String(decoding: bytes, as: UTF8.self)
+    guard let start = unsafe json_string_value(json) else { return "" }
+    let bytes = unsafe UnsafeRawBufferPointer(start: start, count: json_string_length(json))
+    return unsafe String(decoding: bytes, as: UTF8.self)
 }
 
 extension json_error_t {
     fileprivate var message: String {
-        withUnsafeBytes(of: text) { bytes in
-            String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        unsafe withUnsafeBytes(of: text) { bytes in
+            unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
         }
     }
 }

@@ -2,20 +2,22 @@
 /// frequent responses.
 ///
 /// A comma is inserted unless the previous byte opens an array or object.
+@safe
 package struct JSONWriter: ~Copyable {
+    // Safe: the block is this value's alone, and room is reserved before each write.
     private var storage: UnsafeMutablePointer<UInt8>
     private var capacity: Int
     private var count = 0
 
     package init(capacity: Int = 512) {
         self.capacity = capacity
-        storage = .allocate(capacity: capacity)
+        unsafe storage = .allocate(capacity: capacity)
     }
 
-    deinit { storage.deallocate() }
+    deinit { unsafe storage.deallocate() }
 
     /// The document so far.
-    package var bytes: [UInt8] { Array(UnsafeBufferPointer(start: storage, count: count)) }
+    package var bytes: [UInt8] { unsafe Array(UnsafeBufferPointer(start: storage, count: count)) }
 
     package mutating func object(_ members: (inout JSONWriter) throws -> Void) rethrows {
         open("{")
@@ -53,7 +55,7 @@ package struct JSONWriter: ~Copyable {
 
     private mutating func name(_ name: StaticString) {
         separate()
-        quote(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+        unsafe quote(UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
         put(":")
     }
 
@@ -70,14 +72,14 @@ package struct JSONWriter: ~Copyable {
     mutating func literal(_ text: String) {
         separate()
         var text = text
-        text.withUTF8 { copy($0) }
+        text.withUTF8 { unsafe copy($0) }
     }
 
     // MARK: Bytes
 
     private mutating func separate() {
         guard count > 0 else { return }
-        switch storage[count - 1] {
+        switch unsafe storage[count - 1] {
         case UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: ":"): break
         default: put(",")
         }
@@ -86,12 +88,12 @@ package struct JSONWriter: ~Copyable {
     private mutating func quote(_ text: String) {
         var text = text
         text.withUTF8 { bytes in
-            if needsEscape(bytes) {
+            if unsafe needsEscape(bytes) {
                 put("\"")
-                for byte in bytes { escape(byte) }
+                for index in 0..<bytes.count { unsafe escape(bytes[index]) }
                 put("\"")
             } else {
-                quote(bytes)
+                unsafe quote(bytes)
             }
         }
     }
@@ -100,10 +102,12 @@ package struct JSONWriter: ~Copyable {
     @inline(__always)
     private mutating func quote(_ bytes: UnsafeBufferPointer<UInt8>) {
         reserve(bytes.count &+ 2)
-        let end = storage + count
-        end[0] = UInt8(ascii: "\"")
-        if let start = bytes.baseAddress { (end + 1).update(from: start, count: bytes.count) }
-        end[bytes.count &+ 1] = UInt8(ascii: "\"")
+        let end = unsafe storage + count
+        unsafe end[0] = UInt8(ascii: "\"")
+        if let start = bytes.baseAddress {
+            unsafe (end + 1).update(from: start, count: bytes.count)
+        }
+        unsafe end[bytes.count &+ 1] = UInt8(ascii: "\"")
         count &+= bytes.count &+ 2
     }
 
@@ -129,14 +133,14 @@ package struct JSONWriter: ~Copyable {
     @inline(__always)
     private mutating func copy(_ byte: UInt8) {
         reserve(1)
-        storage[count] = byte
+        unsafe storage[count] = byte
         count &+= 1
     }
 
     private mutating func copy(_ bytes: UnsafeBufferPointer<UInt8>) {
         guard let start = bytes.baseAddress else { return }
         reserve(bytes.count)
-        (storage + count).update(from: start, count: bytes.count)
+        unsafe (storage + count).update(from: start, count: bytes.count)
         count &+= bytes.count
     }
 
@@ -149,9 +153,9 @@ package struct JSONWriter: ~Copyable {
     private mutating func grow(_ room: Int) {
         capacity = max(capacity * 2, count + room)
         let larger = UnsafeMutablePointer<UInt8>.allocate(capacity: capacity)
-        larger.update(from: storage, count: count)
-        storage.deallocate()
-        storage = larger
+        unsafe larger.update(from: storage, count: count)
+        unsafe storage.deallocate()
+        unsafe storage = larger
     }
 }
 
@@ -160,13 +164,15 @@ private func needsEscape(_ bytes: UnsafeBufferPointer<UInt8>) -> Bool {
     let raw = UnsafeRawBufferPointer(bytes)
     var index = 0
     while index &+ 8 <= raw.count {
-        if needsEscape(raw.loadUnaligned(fromByteOffset: index, as: UInt64.self)) { return true }
+        if unsafe needsEscape(raw.loadUnaligned(fromByteOffset: index, as: UInt64.self)) {
+            return true
+        }
         index &+= 8
     }
     // The remaining bytes, in a word padded with spaces.
     var rest: UInt64 = 0x2020_2020_2020_2020
     while index < raw.count {
-        rest = rest &<< 8 | UInt64(raw[index])
+        rest = unsafe rest &<< 8 | UInt64(raw[index])
         index &+= 1
     }
     return needsEscape(rest)

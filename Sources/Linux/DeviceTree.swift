@@ -40,13 +40,18 @@ struct DeviceTree: Sendable {
         case ambiguous(String)
     }
 
+    /// Where sysfs shows a disk before its node comes. `/sys/block` shows it only after: who looked
+    /// there at the notice of the node would miss it, and no further notice need come.
+    ///
+    /// Source: device_add in drivers/base/core.c and device_add_disk in block/genhd.c.
+    private var entries: String { "\(sysPath)/class/block" }
+
     func census() -> Census {
-        let directory = "\(sysPath)/block"
         do {
-            let disks = try names(in: directory).filter(isNVMe).sorted()
+            let disks = try names(in: entries).filter(isNVMe).sorted()
             return Census(disks: disks.compactMap(disk))
         } catch {
-            return Census(trouble: "\(directory) cannot be read: \(refusal(of: "open", error))")
+            return Census(trouble: "\(entries) cannot be read: \(refusal(of: "open", error))")
         }
     }
 
@@ -64,7 +69,7 @@ struct DeviceTree: Sendable {
         let unread = census.disks.filter { $0.serial == nil && $0.death == nil }.map(\.name)
         if !unread.isEmpty {
             return .unclear(
-                "the serial number of \(list(unread)) cannot be read in \(sysPath)/block, so it "
+                "the serial number of \(list(unread)) cannot be read in \(entries), so it "
                     + "may be the volume's device")
         }
         return .absent(absence(of: volume, attachedAs: name, in: census))
@@ -83,7 +88,7 @@ struct DeviceTree: Sendable {
         let diskName = diskName(of: name)
         guard isNVMe(diskName) else { return true }
         guard let serial = serial(of: name), !serial.isEmpty, let number = number(of: name) else {
-            let entry = "\(sysPath)/block/\(diskName)/device/serial"
+            let entry = "\(entries)/\(diskName)/device/serial"
             return (try? Node(entry, following: true)) != nil
         }
         return serial == volume.nvmeSerial && number == device.number && death(of: diskName) == nil
@@ -99,7 +104,7 @@ struct DeviceTree: Sendable {
         guard let known = self.number(of: name),
             attribute("\(diskName)/\(name)/partition") == "\(number)"
         else {
-            let all = (try? names(in: "\(sysPath)/block/\(diskName)")) ?? []
+            let all = (try? names(in: "\(entries)/\(diskName)")) ?? []
             let others = all.filter { $0 != diskName && Linux.diskName(of: $0) == diskName }
             return .absent("the kernel shows no \(name) (it shows: \(list(others.sorted())))")
         }
@@ -118,7 +123,7 @@ struct DeviceTree: Sendable {
     private func disk(_ name: String) -> Disk? {
         let disk = Disk(name: name, serial: serial(of: name), death: death(of: name))
         guard disk.serial == nil else { return disk }
-        do throws(Errno) { _ = try Node("\(sysPath)/block/\(name)", following: true) } catch {
+        do throws(Errno) { _ = try Node("\(entries)/\(name)", following: true) } catch {
             if error == .noSuchFileOrDirectory { return nil }
         }
         return disk
@@ -146,7 +151,7 @@ struct DeviceTree: Sendable {
     }
 
     private func attribute(_ path: String) -> String? {
-        guard let bytes = try? contents(of: "\(sysPath)/block/\(path)", limit: 256) else {
+        guard let bytes = try? contents(of: "\(entries)/\(path)", limit: 256) else {
             return nil
         }
         let padding = " \n\0".utf8

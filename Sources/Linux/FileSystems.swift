@@ -53,8 +53,8 @@ package final class FileSystems: Sendable {
         access: MountAccess, options: [String]
     ) async throws -> MountOutcome {
         let doing = "mount \(volume) (\(device.path)) at \(mountpoint)"
-        let options = try MountOptions(
-            type: type, readOnly: access != .writable, options: options, doing: doing)
+        let options = MountOptions(
+            type: type, readOnly: access != .writable, options: options)
         let tree = tree
         let (outcome, wasClosed) = try await RingActor.ring.blocking(
             for: .volume(volume), doing: doing

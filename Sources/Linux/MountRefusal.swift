@@ -149,16 +149,17 @@ struct MountRefusal {
                     found: "its blocks, of \(blockSize) bytes, are larger than this machine's "
                         + "pages, of \(now.pageSize)",
                     advice:
-                        "this needs Linux \(largeBlocksSince.0).\(largeBlocksSince.1) or later, and the "
-                        + "instance runs \(now.kernelRelease)"))
+                        "this needs Linux \(largeBlocksSince.0).\(largeBlocksSince.1) or later, and "
+                        + "the instance runs \(now.kernelRelease)"))
         }
         if now.isWritable, now.deviceAcceptsNoWrites {
             findings.append(
                 Finding(
                     found: "the device accepts no writes",
                     advice:
-                        "look at 'lsblk -o NAME,RO'; if somebody disabled writes, 'blockdev --setrw' "
-                        + "enables them again; or create the volume with -o read-only=true"))
+                        "look at 'lsblk -o NAME,RO'; if somebody disabled writes, 'blockdev "
+                        + "--setrw' enables them again; or create the volume with -o read-only=true"
+                ))
         }
         return findings
     }

@@ -4,19 +4,19 @@ import Glibc
 import Ring
 import SystemPackage
 
-/// The directory that a file system is mounted at, held open: whoever replaces a part of its path by
-/// a link after the check changes nothing about where the mount goes.
+/// The directory that a file system is mounted at, held open, so that replacing a part of its path
+/// by a link after the check does not redirect the mount.
 ///
-/// Linux 5.6 opens a path so that a link in it is an error (openat2(2)). On an older kernel, and where
-/// a seccomp filter forbids the call, the path is checked and then used as it is.
+/// Since Linux 5.6, openat2(2) can reject links in a path. On an older kernel, or if a seccomp
+/// filter blocks the call, the path is checked and then used unchanged.
 struct MountTarget: ~Copyable {
-    /// Names the directory for as long as it is open.
+    /// Refers to the directory as long as it is open.
     private let directory: Descriptor?
-    /// What mount(2) is given.
+    /// The path for mount(2).
     private let path: String
 
-    /// Throws where the path has a link in it: the kernel lists a mount under its path without links,
-    /// and it would not be found again. Blocks.
+    /// Throws if the path contains a link: the kernel lists a mount under its path without links,
+    /// so it would not be found again. Blocks.
     init(_ path: String, doing: String) throws(OperationError) {
         try Self.refuseLinks(in: path, doing: doing)
         let directory = try explaining(
@@ -32,7 +32,7 @@ struct MountTarget: ~Copyable {
         }
     }
 
-    /// Nil where this kernel cannot open it so.
+    /// Nil if this kernel does not support this.
     private static func open(_ path: String) throws(Errno) -> Descriptor? {
         let answer = CLinux_open_directory_without_links(path)
         if answer >= 0 { return Descriptor(owning: answer) }
@@ -54,7 +54,7 @@ struct MountTarget: ~Copyable {
         }
     }
 
-    /// mount(2). Blocks, while a journal is replayed.
+    /// Calls mount(2). Blocks while a journal is replayed.
     func mount(
         _ device: BlockDevice, type: String, _ options: MountOptions
     ) throws(Errno) {

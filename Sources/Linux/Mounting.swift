@@ -17,7 +17,7 @@ func mountProven(
         throw OperationError(
             .content, doing: doing,
             found:
-                "the device has a btrfs, and a mount of btrfs cannot be proved to be of this device",
+                "the device has a btrfs, whose mount cannot be proved to be of this device",
             advice: "copy its data to a volume with xfs or ext4")
     }
     try refuseUsed(device, mountpoint)
@@ -113,8 +113,8 @@ private func proveMounted(
         advice: "it was unmounted again; look at 'dmesg' on the instance")
 }
 
-/// Unmounts what was just mounted: at its path, and where else the kernel says that the device is, for
-/// the directory may have been moved meanwhile.
+/// Unmounts what was just mounted: at its path, and where else the kernel says that the device is,
+/// for the directory may have been moved meanwhile.
 private func takeBack(_ device: borrowing ProvenDevice, from mountpoint: String) {
     umount2(mountpoint, Int32(UMOUNT_NOFOLLOW))
     let table = try? MountTable(doing: device.doing)

@@ -29,9 +29,10 @@ extension ProvenDevice {
     /// missing blocks are only read later.
     private func fetchAhead(_ size: UInt64) {
         let end = Int(clamping: size)
+        let (edge, block) = (Limit.probeEdge, Limit.probeBlock)
         let parts = [
-            (0, Limit.probeEdge), (1 << 20, 4096), (2 << 20, 4096), (4 << 20, 4096),
-            (end - 1_580_544, 4096), (end - Limit.probeEdge, Limit.probeEdge),
+            (0, edge), (1 << 20, block), (2 << 20, block), (4 << 20, block),
+            (end - 1_580_544, block), (end - edge, edge),
         ]
         for (offset, length) in parts where offset >= 0 && offset + length <= end {
             posix_fadvise(descriptor.rawValue, off_t(offset), off_t(length), POSIX_FADV_WILLNEED)
@@ -40,9 +41,9 @@ extension ProvenDevice {
 
     /// Throws if the blocks with most signatures cannot be read.
     private func readEnds(_ size: UInt64) throws(OperationError) {
-        let edge = min(size, 4096)
-        for offset in [0, size - edge, size - min(size, 65536)] {
-            _ = try isZero(offset..<offset + edge)
+        let block = min(size, UInt64(Limit.probeBlock))
+        for offset in [0, size - block, size - min(size, 64 << 10)] {
+            _ = try isZero(offset..<offset + block)
         }
     }
 
@@ -107,8 +108,10 @@ extension ProvenDevice {
     /// files.
     private func samplesAreZero() throws(OperationError) -> Bool {
         let size = try size()
-        let block: UInt64 = 4096
-        let distance = max(size / UInt64(Limit.blankProofSamples) / block * block, 1 << 20)
+        let block = UInt64(Limit.probeBlock)
+        let distance = max(
+            size / UInt64(Limit.blankProofSamples) / block * block,
+            UInt64(Limit.blankProofDistanceMin))
         let offsets = stride(from: distance, to: size, by: Int(distance)) + [128 << 20]
         let blocks = offsets.filter { $0 + block <= size }.map { $0..<$0 + block }
         for range in blocks {
@@ -121,7 +124,8 @@ extension ProvenDevice {
     }
 
     private func isZero(_ range: Range<UInt64>) throws(OperationError) -> Bool {
-        let chunk = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 * 1024, alignment: 4096)
+        let chunk = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: Limit.probeReadMax, alignment: Limit.probeBlock)
         defer { chunk.deallocate() }
         var isZero = true
         var offset = range.lowerBound

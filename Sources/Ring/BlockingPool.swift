@@ -1,5 +1,5 @@
 package import Base
-import CUring
+import CLinux
 import Glibc
 import Synchronization
 
@@ -170,7 +170,7 @@ final class BlockingPool: Sendable {
 
     private func startThread() -> Bool {
         let pool = Unmanaged.passRetained(self)
-        let error = CUring_start_thread(
+        let error = CLinux_start_thread(
             "ring-blocking",
             { context in
                 guard let context else { return nil }
@@ -220,7 +220,7 @@ final class BlockingPool: Sendable {
             return !state.ready.isEmpty
         }
         let linger = UInt32(Limit.blockingThreadLinger.milliseconds)
-        if hasWork || CUring_take_token(tokens, linger) { return true }
+        if hasWork || CLinux_take_token(tokens, linger) { return true }
         let ends = state.withLock { state in
             guard state.idle > 0 else { return false }
             state.idle -= 1
@@ -228,7 +228,7 @@ final class BlockingPool: Sendable {
             return true
         }
         // If all that wait are given a token, one of them is this thread's.
-        if !ends { while !CUring_take_token(tokens, linger) {} }
+        if !ends { while !CLinux_take_token(tokens, linger) {} }
         return !ends
     }
 }

@@ -1,5 +1,5 @@
 package import Base
-import CUring
+import CLinux
 import Glibc
 import SystemPackage
 
@@ -48,7 +48,7 @@ package enum ChildProcess {
     /// Blocks for as long as that takes, less than a millisecond: it is for worker threads. A start
     /// that takes longer than `Limit.childStartTimeMax` hangs, and is not waited for.
     package nonisolated static func awaitStarts() {
-        _ = CUring_await_spawns(UInt32(Limit.childStartTimeMax.milliseconds))
+        _ = CLinux_await_spawns(UInt32(Limit.childStartTimeMax.milliseconds))
     }
 }
 
@@ -207,19 +207,19 @@ private final class Child {
 /// output.
 private func spawn(_ path: String, _ arguments: [String]) throws(Errno) -> (pid_t, Int32, Int32) {
     var ends: [Int32] = [-1, -1]
-    guard CUring_output_pipe(&ends) == 0 else { throw .current }
+    guard CLinux_output_pipe(&ends) == 0 else { throw .current }
     let readEnd = Descriptor(owning: ends[0])
     let writeEnd = Descriptor(owning: ends[1])
     let pid = try withCStrings([path] + arguments) { (argv) throws(Errno) in
         try withCStrings(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"]) {
             (environment) throws(Errno) in
             var pid: pid_t = 0
-            let error = CUring_spawn(&pid, path, argv, environment, writeEnd.rawValue)
+            let error = CLinux_spawn(&pid, path, argv, environment, writeEnd.rawValue)
             guard error == 0 else { throw Errno(rawValue: error) }
             return pid
         }
     }
-    let end = CUring_child_end(pid)
+    let end = CLinux_child_end(pid)
     guard end >= 0 else {
         let error = Errno.current
         kill(pid, SIGKILL)

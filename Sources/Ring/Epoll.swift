@@ -1,5 +1,5 @@
 import Base
-import CUring
+import CLinux
 import Glibc
 import SystemPackage
 
@@ -274,7 +274,7 @@ extension Operation {
         case .send(let fd, let bytes):
             result = Glibc.send(
                 fd, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
-        case .accept(let fd): result = Int(CUring_accept_now(fd))
+        case .accept(let fd): result = Int(CLinux_accept_now(fd))
         case .connect(let fd, _, _): return connectResult(fd)
         case .poll, .timeout: return Int32(found.rawValue)
         }

@@ -1,5 +1,5 @@
 package import Base
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 
@@ -182,7 +182,7 @@ private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
         // In non-blocking mode a full backlog is EAGAIN, not a wait.
         let descriptor = try address.makeSocket(isNonBlocking: true)
         guard connect(descriptor.rawValue, raw.pointer, raw.length) == 0 else { throw .current }
-        let process = CUring_peer_pid(descriptor.rawValue)
+        let process = CLinux_peer_pid(descriptor.rawValue)
         return .success(process > 0 && (kill(process, 0) == 0 || errno == EPERM))
     } catch {
         return .failure(error)

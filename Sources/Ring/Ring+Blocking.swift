@@ -1,5 +1,4 @@
 package import Base
-import CUring
 import Glibc
 
 extension Ring {

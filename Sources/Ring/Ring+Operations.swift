@@ -49,15 +49,6 @@ extension Ring {
         }
     }
 
-    /// Begins an operation whose result resumes the continuation. Nobody can cancel it.
-    @RingActor
-    func begin(_ operation: Operation, resuming continuation: UnsafeContinuation<Int32, Never>) {
-        guard slots.inUse < Limit.operationsInFlightMax else {
-            return continuation.resume(returning: -ENOBUFS)
-        }
-        start(operation, slots.take(), continuation)
-    }
-
     /// Waits until the descriptor is readable, whether the task is cancelled or not. For cleaning
     /// up, hence beyond `Limit.operationsInFlightMax` too.
     @RingActor

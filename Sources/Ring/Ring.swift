@@ -1,5 +1,5 @@
 import Base
-import CUring
+import CLinux
 import Glibc
 import Synchronization
 import SystemPackage
@@ -13,7 +13,7 @@ import SystemPackage
 /// The stored properties belong to the loop's thread, except `inbox`, `thread` and the constants:
 /// hence `@unchecked`.
 package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
-    /// What other threads leave for the loop.
+    /// What other threads post for the loop.
     private struct Inbox {
         var jobs: [UnownedJob] = []
         var cancellations: [OperationTag] = []
@@ -30,7 +30,12 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     private var chosenBackend: Backend?
     /// Why `start` had to do without io_uring; nil when it did not.
-    package private(set) var uringBarrier: UringBarrier?
+    package private(set) var uringRefusal: UringRefusal?
+    /// Called when the kernel had no memory for what was handed to it, with how often that has
+    /// happened since the last call: at once for the first time, then at most once in
+    /// `Limit.shortageReportInterval`. The ring itself tries again, at its next turn.
+    package var whenMemoryIsShort: (@RingActor @Sendable (Int) -> Void)?
+    private var shortages = Shortages()
     let blockingPool = BlockingPool()
     /// Whether somebody sees to it that workers which hang are made up for.
     var isRelieving = false
@@ -46,13 +51,13 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private var taken = Inbox()
     /// The loop's `pthread_self()`; 0 while it does not run.
     private let thread = Atomic<UInt>(0)
-    private let wakeDescriptor = CUring_eventfd()
+    private let wakeDescriptor = CLinux_eventfd()
     private var needsWakeRead = true
 
     /// There is one loop in a process: `RingActor.ring`.
     init() {}
 
-    /// Sets io_uring up, or epoll where that fails: `uringBarrier` then says why. Call it once, on
+    /// Sets io_uring up, or epoll where that fails: `uringRefusal` then says why. Call it once, on
     /// any thread, before `run`.
     ///
     /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is
@@ -60,10 +65,10 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     package func start() throws(RingUnavailable) {
         guard wakeDescriptor >= 0 else { throw RingUnavailable(errno: .current) }
         precondition(chosenBackend == nil, "the ring is set up once")
-        do throws(UringBarrier) {
+        do throws(UringRefusal) {
             chosenBackend = .uring(try Uring())
         } catch {
-            uringBarrier = error
+            uringRefusal = error
             do throws(Errno) {
                 chosenBackend = .epoll(try Epoll(wakeDescriptor: wakeDescriptor))
             } catch {
@@ -89,7 +94,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     }
 
     /// Ends `run`, from any thread. Jobs that are ready may still run.
-    package func stop() { leave { $0.stops = true } }
+    package func stop() { post { $0.stops = true } }
 
     // MARK: Executor
 
@@ -98,7 +103,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if isCurrent {
             jobs.push(job)
         } else {
-            leave { $0.jobs.append(job) }
+            post { $0.jobs.append(job) }
         }
     }
 
@@ -112,10 +117,6 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     }
 
     private var isCurrent: Bool { thread.load(ordering: .relaxed) == pthread_self() }
-
-    /// Whether this turn of the loop has more to run.
-    @RingActor
-    package var hasReadyJobs: Bool { !jobs.isEmpty }
 
     // MARK: The loop's turn
 
@@ -140,9 +141,14 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     private func submit() {
         let waits = jobs.isEmpty && !isStopping
         switch backend {
-        case .uring(let uring): uring.submit(waiting: waits)
+        case .uring(let uring): if !uring.submit(waiting: waits) { noteShortage() }
         case .epoll(let epoll): epoll.wait(waits)
         }
+    }
+
+    private func noteShortage() {
+        guard let report = whenMemoryIsShort, let count = shortages.note(at: now) else { return }
+        RingActor.spawn { report(count) }
     }
 
     /// Queues what the loop needs for itself: the wake-up read, and cancellations.
@@ -223,7 +229,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if isCurrent {
             cancelHere(tag)
         } else {
-            leave { $0.cancellations.append(tag) }
+            post { $0.cancellations.append(tag) }
         }
     }
 
@@ -233,8 +239,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         if slot.pointee.continuation != nil { cancellations.append(tag) }
     }
 
-    /// Puts something into the inbox, and wakes the loop if it is the first thing there.
-    private func leave(_ change: (inout sending Inbox) -> Void) {
+    /// Posts to the inbox, and wakes the loop if it was empty.
+    private func post(_ change: (inout sending Inbox) -> Void) {
         let isFirst = inbox.withLock { inbox in
             let wasEmpty = inbox.isEmpty
             change(&inbox)
@@ -259,5 +265,20 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         taken.jobs.removeAll(keepingCapacity: true)
         taken.cancellations.removeAll(keepingCapacity: true)
         taken.stops = false
+    }
+}
+
+/// How often the kernel had no memory for the ring, and when that was told.
+struct Shortages {
+    private var count = 0
+    private var reported: Instant?
+
+    /// Counts one; returns how many to report when it is time for that.
+    mutating func note(at now: Instant) -> Int? {
+        count += 1
+        if let reported, now - reported < Limit.shortageReportInterval { return nil }
+        reported = now
+        defer { count = 0 }
+        return count
     }
 }

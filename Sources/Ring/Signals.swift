@@ -1,4 +1,4 @@
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 
@@ -14,7 +14,7 @@ package final class TerminationSignals {
     /// of a program that runs it on its main thread.
     package init() throws(Errno) {
         let signals = [SIGINT, SIGTERM]
-        let fd = CUring_signalfd(signals, UInt32(signals.count))
+        let fd = CLinux_signalfd(signals, UInt32(signals.count))
         guard fd >= 0 else { throw .current }
         descriptor = Descriptor(owning: fd)
     }
@@ -22,7 +22,7 @@ package final class TerminationSignals {
     /// Waits for the next of the signals. Throws `Errno.canceled` when the task is cancelled.
     package func next() async throws(Errno) -> Signal {
         while true {
-            switch CUring_signalfd_read(descriptor.rawValue) {
+            switch CLinux_signalfd_read(descriptor.rawValue) {
             case SIGINT: return .interrupt
             case SIGTERM: return .terminate
             case 0: _ = try await RingActor.ring.poll(descriptor, .input)

@@ -1,4 +1,4 @@
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 
@@ -33,6 +33,9 @@ package final class Socket {
         return Socket(owning: descriptor)
     }
 
+    /// The descriptor, for options that nothing here sets; -1 once the socket is closed.
+    package var rawDescriptor: Int32 { descriptor.isClosed ? -1 : descriptor.rawValue }
+
     /// Sends small segments at once.
     static func disableDelay(_ descriptor: borrowing Descriptor) throws(Errno) {
         try setOption(descriptor, level: Int32(IPPROTO_TCP), name: TCP_NODELAY, to: 1)
@@ -41,29 +44,6 @@ package final class Socket {
     /// Waits for bytes and appends them to the buffer, at least one; returns how many, 0 at the end
     /// of the stream. Throws `Errno.noBufferSpace` when the buffer holds its maximum.
     package func receive(into buffer: ByteBuffer) async throws(Errno) -> Int {
-        let operation = try receiving(into: buffer)
-        let result = await RingActor.ring.perform(operation)
-        return try endReceive(result, into: buffer)
-    }
-
-    /// Begins a `receive` that is not cancelled with its task: closing the socket and
-    /// `endReceiving` end it. The continuation is resumed with what `endReceive` takes.
-    package func beginReceive(
-        into buffer: ByteBuffer, resuming continuation: UnsafeContinuation<Int32, Never>
-    ) throws(Errno) {
-        RingActor.ring.begin(try receiving(into: buffer), resuming: continuation)
-    }
-
-    /// Ends what `beginReceive` began; returns and throws as `receive` does.
-    package func endReceive(_ result: Int32, into buffer: ByteBuffer) throws(Errno) -> Int {
-        buffer.endUse()
-        try descriptor.end()
-        let count = try checked(result)
-        buffer.commit(count)
-        return count
-    }
-
-    private func receiving(into buffer: ByteBuffer) throws(Errno) -> Operation {
         let room: UnsafeMutableRawBufferPointer
         do throws(ByteBuffer.Full) {
             room = try buffer.reserveForReceiving()
@@ -72,7 +52,12 @@ package final class Socket {
         }
         let fd = try descriptor.begin()
         buffer.beginUse()
-        return .receive(fd, room, of: id)
+        let result = await RingActor.ring.perform(.receive(fd, room, of: id))
+        buffer.endUse()
+        try descriptor.end()
+        let count = try checked(result)
+        buffer.commit(count)
+        return count
     }
 
     /// Sends all readable bytes, and consumes them as they go. Throws `Errno.brokenPipe` or
@@ -166,19 +151,6 @@ package final class Socket {
     /// Closes the connection now. What the peer has not yet received of the bytes sent still
     /// reaches it.
     package func close() { descriptor.close() }
-
-    /// Closes the connection now with a reset: the peer gets `Errno.connectionReset`, and what it
-    /// has not yet received of the bytes sent is lost. For servers that misbehave on purpose; no
-    /// operation may be in flight.
-    package func reset() {
-        precondition(descriptor.operations == 0, "an operation is in flight")
-        guard !descriptor.isClosed else { return }
-        var option = linger(l_onoff: 1, l_linger: 0)
-        setsockopt(
-            descriptor.rawValue, SOL_SOCKET, SO_LINGER, &option,
-            socklen_t(MemoryLayout<linger>.size))
-        close()
-    }
 }
 
 /// setsockopt(2) for an integer.

@@ -17,7 +17,7 @@ struct Uring {
     ///
     /// Each step down in flags is a kernel generation; each step down in entries is for a small
     /// RLIMIT_MEMLOCK.
-    init() throws(UringBarrier) {
+    init() throws(UringRefusal) {
         try Self.probe("io_uring_enter", CUring_probe_enter())
         try Self.probe("io_uring_register", CUring_probe_register())
         let generations = [
@@ -43,12 +43,12 @@ struct Uring {
             } while result == -ENOMEM && entries >= Limit.ringEntriesMin
             if result != -EINVAL { break }
         }
-        throw UringBarrier(call: "io_uring_setup", errno: Errno(rawValue: -result))
+        throw UringRefusal(call: "io_uring_setup", errno: Errno(rawValue: -result))
     }
 
-    private static func probe(_ call: String, _ result: Int32) throws(UringBarrier) {
+    private static func probe(_ call: String, _ result: Int32) throws(UringRefusal) {
         guard result == 0 else {
-            throw UringBarrier(call: call, errno: Errno(rawValue: -result))
+            throw UringRefusal(call: call, errno: Errno(rawValue: -result))
         }
     }
 
@@ -98,14 +98,18 @@ struct Uring {
     func flush() { CUring_submit(handle) }
 
     /// Hands the queued SQEs to the kernel and lets it post completions; waits for one if told to.
-    func submit(waiting: Bool) {
+    /// False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did not take
+    /// stays queued.
+    func submit(waiting: Bool) -> Bool {
         let result =
             waiting ? CUring_submit_and_wait(handle) : CUring_submit_and_get_events(handle)
         switch -result {
-        case EINTR: break
-        // Memory is short, or completions have to be taken first: the next turn tries again.
-        case EAGAIN, EBUSY: break
-        default: precondition(result >= 0, "io_uring_enter: \(-result)")
+        case EAGAIN: return false
+        // EBUSY: completions have to be taken first.
+        case EINTR, EBUSY: return true
+        default:
+            precondition(result >= 0, "io_uring_enter: \(-result)")
+            return true
         }
     }
 

@@ -34,6 +34,8 @@ package final class SimulatedCloud: @unchecked Sendable {
     package var lostDevices: Set<VolumeID> = []
     /// What DescribeVolumes returns instead of the truth.
     package var staleDescriptions: [VolumeID: VolumeDescription] = [:]
+    /// Attached volumes that DescribeInstances does not return yet.
+    package var unlisted: Set<VolumeID> = []
     /// Volumes that an instance releases only by force.
     package var stuckDetachments: Set<VolumeID> = []
     /// The states of instances that do not run.
@@ -114,7 +116,9 @@ extension SimulatedCloud: EC2Port {
     ) async throws -> InstanceDescription? {
         try await call("DescribeInstances", "\(id)") {
             if unknownInstances.contains(id) { return nil }
-            let own = volumes.values.flatMap(\.attachments).filter { $0.instance == id }
+            let own = volumes.values.flatMap(\.attachments).filter {
+                $0.instance == id && !unlisted.contains($0.volume)
+            }
             let mappings = own.compactMap { attachment in
                 attachment.device.map {
                     BlockDeviceMapping(deviceName: $0, volume: attachment.volume)

@@ -52,27 +52,6 @@ package final class ByteStream {
         }
     }
 
-    /// Begins a `receive` that cancelling the task does not cancel: `close` and `endReceiving` end
-    /// it. The continuation is resumed with the argument for `endReceive`. Not with TLS.
-    ///
-    /// For waits that usually succeed: supporting cancellation would cost as much as everything
-    /// else.
-    package func beginReceive(
-        into buffer: ByteBuffer, resuming continuation: UnsafeContinuation<Int32, Never>
-    ) throws(StreamError) {
-        precondition(secure == nil, "what is received is not what the stream carries")
-        do throws(Errno) { try socket.beginReceive(into: buffer, resuming: continuation) } catch {
-            throw .socket(error)
-        }
-    }
-
-    /// Completes what `beginReceive` began; returns and throws like `receive`.
-    package func endReceive(_ result: Int32, into buffer: ByteBuffer) throws(StreamError) -> Int {
-        do throws(Errno) { return try socket.endReceive(result, into: buffer) } catch {
-            throw .socket(error)
-        }
-    }
-
     /// Sends all readable bytes, and consumes them as they are sent.
     package func send(_ buffer: ByteBuffer) async throws(StreamError) {
         if let secure { return try await secure.send(buffer) }

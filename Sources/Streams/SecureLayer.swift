@@ -1,3 +1,4 @@
+import Base
 import Ring
 import SystemPackage
 import TLS
@@ -8,8 +9,10 @@ final class SecureLayer {
     let session: TLSSession
     private let socket: Socket
     /// Ciphertext in transit between socket and session. Both are empty between operations.
-    private let incoming = ByteBuffer(capacity: 4096, max: 4096)
-    private let outgoing = ByteBuffer(capacity: 4096, max: 64 * 1024)
+    private let incoming = ByteBuffer(
+        capacity: Limit.ciphertextReceiveMax, max: Limit.ciphertextReceiveMax)
+    private let outgoing = ByteBuffer(
+        capacity: Limit.ciphertextReceiveMax, max: Limit.ciphertextSendMax)
     private var saidClose = false
 
     init(_ socket: Socket, _ session: TLSSession) {
@@ -47,7 +50,7 @@ final class SecureLayer {
     func send(_ buffer: ByteBuffer) async throws(StreamError) {
         // One record at a time, to buffer little ciphertext.
         while !buffer.isEmpty {
-            let piece = UnsafeRawBufferPointer(rebasing: buffer.readable.prefix(16 * 1024))
+            let piece = UnsafeRawBufferPointer(rebasing: buffer.readable.prefix(Limit.tlsRecordMax))
             try step { () throws(TLSError) in try session.write(piece) }
             buffer.consume(piece.count)
             try await flush()
@@ -118,7 +121,7 @@ final class SecureLayer {
 
     /// Moves the session's bytes for the peer into `outgoing`; false if there are none.
     private func takeCiphertext() -> Bool {
-        let waiting = min(session.ciphertextCount, 32 * 1024)
+        let waiting = min(session.ciphertextCount, Limit.ciphertextSendMax)
         guard waiting > 0 else { return false }
         guard let room = try? outgoing.reserve(waiting) else {
             preconditionFailure("the buffer is empty between operations")

@@ -10,22 +10,24 @@ extension XMLElement {
         guard bytes.count <= Limit.ec2ResponseBodyMax else {
             throw .limit(what: "bytes", max: Limit.ec2ResponseBodyMax)
         }
-        guard let parser = XML_ParserCreate(nil) else { throw .outOfMemory }
-        defer { XML_ParserFree(parser) }
-        let builder = TreeBuilder(parser: parser)
+        guard let parser = unsafe XML_ParserCreate(nil) else { throw .outOfMemory }
+        defer { unsafe XML_ParserFree(parser) }
+        let builder = unsafe TreeBuilder(parser: parser)
         // Expat keeps this pointer only within XML_Parse, which `withExtendedLifetime` spans.
-        XML_SetUserData(parser, Unmanaged.passUnretained(builder).toOpaque())
-        XML_SetElementHandler(
-            parser, { builder, name, _ in builderOf(builder).start(name) },
-            { builder, _ in builderOf(builder).end() })
-        XML_SetCharacterDataHandler(parser) { builderOf($0).append($1, count: Int($2)) }
-        XML_SetStartDoctypeDeclHandler(parser) { builder, _, _, _, _ in
-            builderOf(builder).stop(.documentType)
+        unsafe XML_SetUserData(parser, Unmanaged.passUnretained(builder).toOpaque())
+        unsafe XML_SetElementHandler(
+            parser, { builder, name, _ in unsafe builderOf(builder).start(name) },
+            { builder, _ in unsafe builderOf(builder).end() })
+        unsafe XML_SetCharacterDataHandler(parser) {
+            unsafe builderOf($0).append($1, count: Int($2))
+        }
+        unsafe XML_SetStartDoctypeDeclHandler(parser) { builder, _, _, _, _ in
+            unsafe builderOf(builder).stop(.documentType)
         }
         let status = withExtendedLifetime(builder) {
-            bytes.withUnsafeBytes { input in
+            unsafe bytes.withUnsafeBytes { input in
                 // An empty array may have no address, which expat treats as an error.
-                input.isEmpty
+                unsafe input.isEmpty
                     ? XML_Parse(parser, "", 0, 1)
                     : XML_Parse(
                         parser, input.assumingMemoryBound(to: CChar.self).baseAddress,
@@ -33,26 +35,30 @@ extension XMLElement {
             }
         }
         if let failure = builder.failure { throw failure }
-        guard status == XML_STATUS_OK, let root = builder.root else { throw failure(of: parser) }
+        guard status == XML_STATUS_OK, let root = builder.root else {
+            throw unsafe failure(of: parser)
+        }
         return root
     }
 
     private static func failure(of parser: XML_Parser) -> XMLError {
-        let code = XML_GetErrorCode(parser)
+        let code = unsafe XML_GetErrorCode(parser)
         if code == XML_ERROR_NO_MEMORY { return .outOfMemory }
-        let reason = XML_ErrorString(code).map { String(cString: $0) } ?? "unknown error"
-        return .malformed(
+        let reason =
+            unsafe XML_ErrorString(code).map { unsafe String(cString: $0) } ?? "unknown error"
+        return unsafe .malformed(
             reason: reason, line: Int(CExpat_line(parser)),
             column: Int(CExpat_column(parser)) + 1)
     }
 }
 
 private func builderOf(_ pointer: UnsafeMutableRawPointer?) -> TreeBuilder {
-    guard let pointer else { preconditionFailure("expat lost its user data") }
-    return Unmanaged<TreeBuilder>.fromOpaque(pointer).takeUnretainedValue()
+    guard let pointer = unsafe pointer else { preconditionFailure("expat lost its user data") }
+    return unsafe Unmanaged<TreeBuilder>.fromOpaque(pointer).takeUnretainedValue()
 }
 
 /// Receives expat's events. A class, because expat passes its address through C.
+@safe
 private final class TreeBuilder {
     private struct Open {
         var name: String
@@ -60,23 +66,24 @@ private final class TreeBuilder {
         var children: [XMLElement] = []
     }
 
+    // Safe: `XMLElement.parse` keeps the parser for longer than its builder.
     private let parser: XML_Parser
     private var open: [Open] = []
     private var elements = 0
     private(set) var root: XMLElement?
     private(set) var failure: XMLError?
 
-    init(parser: XML_Parser) { self.parser = parser }
+    init(parser: XML_Parser) { unsafe self.parser = parser }
 
     /// Keeps the first failure: expat may still deliver events after it was told to stop.
     func stop(_ error: XMLError) {
         guard failure == nil else { return }
         failure = error
-        XML_StopParser(parser, XML_Bool(XML_FALSE))
+        unsafe XML_StopParser(parser, XML_Bool(XML_FALSE))
     }
 
     func start(_ name: UnsafePointer<XML_Char>?) {
-        guard failure == nil, let name else { return }
+        guard failure == nil, let name = unsafe name else { return }
         elements += 1
         guard elements <= Limit.xmlElementsMax else {
             return stop(.limit(what: "elements", max: Limit.xmlElementsMax))
@@ -84,7 +91,7 @@ private final class TreeBuilder {
         guard open.count < Limit.xmlDepthMax else {
             return stop(.limit(what: "levels", max: Limit.xmlDepthMax))
         }
-        let qualified = String(cString: name)
+        let qualified = unsafe String(cString: name)
         let local = qualified.utf8.lastIndex(of: UInt8(ascii: ":")).map {
             String(qualified[qualified.utf8.index(after: $0)...])
         }
@@ -92,12 +99,13 @@ private final class TreeBuilder {
     }
 
     func append(_ characters: UnsafePointer<XML_Char>?, count: Int) {
-        guard failure == nil, let characters, let last = open.indices.last else { return }
+        guard failure == nil, let characters = unsafe characters, let last = open.indices.last
+        else { return }
         guard open[last].text.count + count <= Limit.xmlTextMax else {
             return stop(.limit(what: "bytes of text in an element", max: Limit.xmlTextMax))
         }
-        let bytes = UnsafeRawBufferPointer(start: characters, count: count)
-        open[last].text.append(contentsOf: bytes)
+        let bytes = unsafe UnsafeRawBufferPointer(start: characters, count: count)
+        unsafe open[last].text.append(contentsOf: bytes)
     }
 
     func end() {

@@ -19,7 +19,7 @@ final class DeviceWorker {
     /// A device that is present.
     private struct Plugged: Sendable {
         var loop: LoopDevice
-        var device: DeviceTree.Device
+        var device: InstanceDevices.Device
         /// Whether its node survives it while something has it mounted.
         var stays = false
     }
@@ -34,7 +34,7 @@ final class DeviceWorker {
         }
     }
 
-    private var trees: [InstanceID: DeviceTree] = [:]
+    private var trees: [InstanceID: InstanceDevices] = [:]
     private var plugged: [Key: Plugged] = [:]
     /// Devices that were removed but are still mounted.
     private var dead: [(instance: InstanceID, made: Plugged)] = []
@@ -55,9 +55,9 @@ final class DeviceWorker {
         self.report = report
     }
 
-    func add(_ tree: DeviceTree, for instance: InstanceID) { trees[instance] = tree }
+    func add(_ tree: InstanceDevices, for instance: InstanceID) { trees[instance] = tree }
 
-    func tree(of instance: InstanceID) -> DeviceTree? { trees[instance] }
+    func tree(of instance: InstanceID) -> InstanceDevices? { trees[instance] }
 
     func enqueue(_ orders: [DeviceOrder]) {
         for order in orders {

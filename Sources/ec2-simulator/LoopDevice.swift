@@ -1,4 +1,4 @@
-import CLinux
+import CLoop
 import Glibc
 import Ring
 
@@ -17,7 +17,7 @@ final class LoopDevice: @unchecked Sendable {
         guard file >= 0 else { throw SystemError("open \(path)") }
         defer { close(file) }
         var minor: UInt32 = 0
-        let result = CLinux_loop_bind(file, &minor)
+        let result = CLoop_bind(file, &minor)
         guard result >= 0 else { throw SystemError("bind a loop device to \(path)", -result) }
         descriptor = Descriptor(owning: result)
         self.minor = minor
@@ -41,7 +41,7 @@ final class LoopDevice: @unchecked Sendable {
             let entry = sector[(430 + 16 * number)..<(446 + 16 * number)]
             let (start, length) = (sectors(entry.dropFirst(8)), sectors(entry.dropFirst(12)))
             guard length > 0 else { continue }
-            let code = CLinux_add_partition(
+            let code = CLoop_add_partition(
                 rawDescriptor, Int32(number), start * 512, length * 512)
             guard code == 0 || code == EBUSY else {
                 throw SystemError("show partition \(number) of loop\(minor)", code)
@@ -80,18 +80,18 @@ final class LoopDevice: @unchecked Sendable {
     /// Every read and write fails from now on, even for whoever has it mounted.
     func tear() throws(SystemError) {
         for (number, start) in partitionStarts {
-            let code = CLinux_shrink_partition(rawDescriptor, Int32(number), start)
+            let code = CLoop_shrink_partition(rawDescriptor, Int32(number), start)
             guard code == 0 else {
                 throw SystemError("tear partition \(number) of loop\(minor) away", code)
             }
         }
-        let code = CLinux_loop_tear(rawDescriptor)
+        let code = CLoop_tear(rawDescriptor)
         guard code == 0 else { throw SystemError("tear loop\(minor) away", code) }
     }
 
     /// Adopts the file's new size.
     func resize() throws(SystemError) {
-        let code = CLinux_loop_resize(rawDescriptor)
+        let code = CLoop_resize(rawDescriptor)
         guard code == 0 else { throw SystemError("resize loop\(minor)", code) }
     }
 

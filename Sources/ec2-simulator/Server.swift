@@ -50,7 +50,7 @@ final class Server {
         try simulator.add(setting)
         imdsPorts[id] = listener.port
         let metadata = MetadataEndpoint(simulator, id)
-        run(Endpoint(listener) { await metadata.handle($0) })
+        run(FaultyHTTPServer(listener) { await metadata.handle($0) })
         return listener.port
     }
 
@@ -60,13 +60,13 @@ final class Server {
             certificate: certificates.server, key: certificates.serverKey)
         let simulator = simulator
         let queries = QueryEndpoint(simulator)
-        let events = Endpoint.Events(
+        let events = FaultyHTTPServer.Events(
             accepted: { simulator.counters.connections += 1 },
             handshaken: { resumed in
                 simulator.counters.handshakes += 1
                 if resumed { simulator.counters.resumed += 1 }
             })
-        run(Endpoint(listener, tls: context, events: events) { await queries.handle($0) })
+        run(FaultyHTTPServer(listener, tls: context, events: events) { await queries.handle($0) })
         return listener.port
     }
 
@@ -77,7 +77,7 @@ final class Server {
             authorityFile: certificates.authority,
             serveInstance: { [unowned self] in try serve($0) },
             imdsPort: { [unowned self] in imdsPorts[$0] })
-        run(Endpoint(listener) { await control.handle($0) })
+        run(FaultyHTTPServer(listener) { await control.handle($0) })
     }
 
     private func listen(_ port: UInt16, _ what: String) throws -> Listener {
@@ -88,7 +88,7 @@ final class Server {
         }
     }
 
-    private func run(_ endpoint: Endpoint) {
+    private func run(_ endpoint: FaultyHTTPServer) {
         endpoints.append(RingActor.spawn { await endpoint.run() })
     }
 }

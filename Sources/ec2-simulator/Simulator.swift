@@ -43,7 +43,7 @@ final class Simulator {
     // MARK: Inventory
 
     func add(_ setting: Configuration.InstanceSetting) throws {
-        let tree = DeviceTree(
+        let tree = InstanceDevices(
             devPath: setting.devPath, sysPath: setting.sysPath,
             footprint: stateDirectory.footprint)
         try tree.prepare()
@@ -74,7 +74,7 @@ final class Simulator {
         await worker?.settle()
     }
 
-    func tree(of instance: InstanceID) -> DeviceTree? { worker?.tree(of: instance) }
+    func tree(of instance: InstanceID) -> InstanceDevices? { worker?.tree(of: instance) }
 
     /// Executes an EC2 call; everything that it creates or changes on disk is done when it returns.
     func perform(

@@ -78,6 +78,7 @@ final class Daemon {
 
     /// Serves until a signal ends it. Mounts are not touched: the containers keep them.
     func run() async throws {
+        reportShortages()
         let signals = try TerminationSignals()
         try await volumes.start()
         // The socket answers before the first call to AWS, which may be unreachable.
@@ -89,10 +90,10 @@ final class Daemon {
                 "driver": "\(driverName)", "socket": "\(settings.socketPath)",
                 "version": "\(settings.version)", "commit": "\(settings.commit)",
             ])
-        if let barrier = RingActor.ring.uringBarrier {
+        if let refusal = RingActor.ring.uringRefusal {
             log.warning(
                 "io_uring is blocked: using epoll, which takes slightly more CPU time per request",
-                metadata: ["error": "\(barrier)"])
+                metadata: ["error": "\(refusal)"])
         }
         let serving = RingActor.spawn {
             do { try await server.run() } catch {
@@ -114,38 +115,53 @@ final class Daemon {
         log.info("stopped")
     }
 
+    private func reportShortages() {
+        RingActor.ring.whenMemoryIsShort = { [log] times in
+            log.warning(
+                "the kernel is short of memory for io_uring: the plugin retries, and answers late",
+                metadata: [
+                    "error": "io_uring_enter: EAGAIN", "times": "\(times)",
+                    "advice": "free memory on this instance",
+                ])
+        }
+    }
+
     // MARK: Answers
 
-    private func reply(to request: HTTPRequest) -> HTTPServer.Reply {
+    private func reply(to request: HTTPRequest) -> Reply<HTTPServer.Answer> {
         let path = String(request.path)
-        if path == "/health" {
-            guard ["GET", "HEAD", "POST"].contains(request.method) else {
-                return .now(Self.methodNotAllowed("GET, HEAD, POST"))
-            }
-            return .now(
-                HTTPResponse(status: 200, contentType: "application/json", body: health.body))
-        }
+        if path == "/health" { return .now(HTTPServer.Answer(answerHealth(request.method))) }
         guard let call = VolumeDriver.Call(path) else {
-            return .now(HTTPResponse(status: 404, text: "there is no \(path.prefix(100))\n"))
+            let text = "there is no \(path.prefix(100))\n"
+            return .now(HTTPServer.Answer(HTTPResponse(status: 404, text: text)))
         }
-        guard request.method == "POST" else { return .now(Self.methodNotAllowed("POST")) }
-        switch driver.answer(call, body: request.body) {
-        case .now(let body):
+        guard request.method == "POST" else {
+            return .now(HTTPServer.Answer(Self.methodNotAllowed("POST")))
+        }
+        switch driver.reply(to: call, body: request.body) {
+        case .now(let answer):
             log.debug("answered", metadata: ["path": "\(path)"])
-            return .now(Self.answer(body))
+            return .now(Self.answer(answer))
         case .later(let work):
-            return .later {
+            return .later { @RingActor in
                 let asked = RingActor.ring.now
-                let reply = await work()
+                let answer = await work()
                 self.log.debug(
                     "answered",
                     metadata: [
                         "path": "\(path)",
                         "ms": "\((RingActor.ring.now - asked).milliseconds)",
                     ])
-                return HTTPServer.Answer(Self.answer(reply.body), sent: reply.sent)
+                return Self.answer(answer)
             }
         }
+    }
+
+    private func answerHealth(_ method: String) -> HTTPResponse {
+        guard ["GET", "HEAD", "POST"].contains(method) else {
+            return Self.methodNotAllowed("GET, HEAD, POST")
+        }
+        return HTTPResponse(status: 200, contentType: "application/json", body: health.body)
     }
 
     // Created only once, because creating them takes a third of the time of a response.
@@ -153,8 +169,10 @@ final class Daemon {
         "Content-Type": "application/vnd.docker.plugins.v1.2+json"
     ]
 
-    private static func answer(_ body: [UInt8]) -> HTTPResponse {
-        HTTPResponse(status: 200, headers: answerHeaders, body: body)
+    private static func answer(_ answer: VolumeDriver.Answer) -> HTTPServer.Answer {
+        HTTPServer.Answer(
+            HTTPResponse(status: 200, headers: answerHeaders, body: answer.body),
+            sent: answer.sent)
     }
 
     private static func methodNotAllowed(_ allowed: String) -> HTTPResponse {

@@ -35,9 +35,9 @@ final class Health {
         ]
         if !reasons.isEmpty { members["reason"] = .string(reasons.joined(separator: "; ")) }
         if !hanging.isEmpty { members["hanging"] = .array(hanging.map { .object($0.members) }) }
-        let barrier = RingActor.ring.uringBarrier
-        members["loop"] = barrier == nil ? "io_uring" : "epoll"
-        members["loop_reason"] = barrier.map { .string("\($0)") }
+        let refusal = RingActor.ring.uringRefusal
+        members["loop"] = refusal == nil ? "io_uring" : "epoll"
+        members["loop_reason"] = refusal.map { .string("\($0)") }
         members["libraries"] = .object(Self.libraries)
         if !packages.members.isEmpty { members["packages"] = .object(packages) }
         return JSONValue.object(members).serialised()

@@ -1,4 +1,5 @@
 import Base
+import CLinux
 import Glibc
 import Linux
 import Logging
@@ -35,6 +36,7 @@ func currentEnvironment() -> [String: String] {
     return variables
 }
 
+CLinux_share_heap()
 fillStandardStreams()
 let environment = currentEnvironment().merging(buildFacts()) { $1 }
 /// Nil if this process is not a managed plugin.

@@ -11,7 +11,10 @@ import VolumeCore
     ) throws -> JSONValue {
         let call = try #require(VolumeDriver.Call(path))
         let bytes = try fixture.run { manager in
-            await VolumeDriver(volumes: manager).answer(call, body: Array(body.utf8)).body
+            switch VolumeDriver(volumes: manager).reply(to: call, body: Array(body.utf8)) {
+            case .now(let answer): answer.body
+            case .later(let work): await work().body
+            }
         }
         return try JSONValue.parse(bytes)
     }
@@ -27,7 +30,8 @@ import VolumeCore
             for (id, isSent) in [("a", isFirstSent), ("b", false)] {
                 let body = Array(#"{"Name":"\#(Fixture.name)","ID":"\#(id)"}"#.utf8)
                 guard
-                    case .later(let work) = VolumeDriver(volumes: manager).answer(call, body: body)
+                    case .later(let work) = VolumeDriver(volumes: manager).reply(
+                        to: call, body: body)
                 else {
                     Issue.record("it was answered without a wait")
                     return

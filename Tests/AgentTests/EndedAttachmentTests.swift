@@ -25,9 +25,10 @@ import VolumeCore
         try await fixture.sleep(.seconds(3))
     }
 
-    private func attachByHand(_ fixture: Fixture, keeping tags: [String: String]? = nil) {
-        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
-        fixture.cloud.volumes[Fixture.id]?.attachments[0].device = "/dev/sdz"
+    private func attachByHand(
+        _ fixture: Fixture, as name: String = "/dev/sdz", keeping tags: [String: String]? = nil
+    ) {
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here, as: name)
         fixture.cloud.volumes[Fixture.id]?.tags = tags ?? [:]
     }
 
@@ -47,6 +48,20 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            attachByHand(fixture)
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a volume that others detached is released, and its mark removed`() throws {
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
@@ -55,8 +70,10 @@ import VolumeCore
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             try await detachByHand(fixture)
+            let looks = fixture.cloud.calls(of: "DescribeVolumes").count
             try await fixture.sleep(.seconds(15))
             #expect(try await manager.get(Fixture.name).phase == "detached")
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").count == looks + 2)
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
         #expect(tags(fixture)?.isEmpty == true)
@@ -78,13 +95,17 @@ import VolumeCore
         #expect(lines.with("not given back yet").isEmpty)
     }
 
-    @Test func `a volume attached by hand after a loss stays, even for the next daemon`() throws {
+    /// By a name that this plugin gives, too.
+    @Test(arguments: ["/dev/sdz", "/dev/sdk"])
+    func `a volume attached by hand after a loss stays, even for the next daemon`(
+        name: String
+    ) throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
             try await detachByHand(fixture)
-            attachByHand(fixture)
+            attachByHand(fixture, as: name)
         }
         fixture.restart()
         try fixture.run { manager in
@@ -119,6 +140,10 @@ import VolumeCore
 
     // MARK: The mark
 
+    private func markRemovals(_ fixture: Fixture) -> Int {
+        fixture.cloud.calls(of: "DeleteTags").count { $0.hasSuffix(AttachmentMark.tag) }
+    }
+
     @Test func `a mark that could not be removed is removed later`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -129,6 +154,37 @@ import VolumeCore
         }
         #expect(state(fixture) == .available)
         #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    @Test func `a mark that could not be removed with the lease either is removed later`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            for count in 1...2 {
+                while markRemovals(fixture) < count { try await fixture.sleep(.milliseconds(1)) }
+                fixture.cloud.refusals["DeleteTags"] = [Self.throttled]
+            }
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(markRemovals(fixture) == 3)
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    /// Else the next daemon would not know the attachment, should the records be lost.
+    @Test func `a mark that could not be removed becomes that of the next attachment`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            fixture.cloud.refusals["DeleteTags"] = Array(repeating: Self.throttled, count: 100)
+            try await fixture.sleep(.seconds(20))
+            #expect(state(fixture) == .available)
+            _ = try await manager.mount(Fixture.name, id: "b")
+            fixture.cloud.refusals["DeleteTags"] = []
+            try await manager.unmount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(6))
+            #expect(tags(fixture)?.keys.sorted() == [AttachmentMark.tag])
+        }
     }
 
     @Test func `a mark that may not be removed stays, without further log lines`() throws {
@@ -227,6 +283,62 @@ import VolumeCore
             try await fixture.sleep(.seconds(30))
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
+        #expect(state(fixture) == .available)
+    }
+
+    /// An earlier run had the volume attached, and that attachment has ended. The daemon looks at
+    /// the instance's attachments at its start and again 5 s later.
+    private func lookedAtOnce() -> Fixture {
+        let fixture = Fixture(Fixture.xfs)
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdg")
+        record.isOurs = true
+        fixture.state.records = [record]
+        return fixture
+    }
+
+    @Test func `an attachment that was made since the first look is not given up for the second`()
+        throws
+    {
+        let fixture = lookedAtOnce()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            fixture.cloud.unlisted = [Fixture.id]
+            fixture.cloud.latency.device = .seconds(10)
+            // The first look finds it free; the one after the answer was lost fails.
+            fixture.cloud.lostAnswers = ["AttachVolume"]
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            while fixture.cloud.calls(of: "AttachVolume").isEmpty {
+                try await fixture.sleep(.milliseconds(1))
+            }
+            fixture.cloud.refusals["DescribeVolumes"] = [Self.throttled]
+            await #expect(throws: OperationError.self) { try await call.value }
+            let looks = fixture.cloud.calls(of: "DescribeInstances").count
+            try await fixture.sleep(.seconds(3))
+            #expect(fixture.cloud.calls(of: "DescribeInstances").count == looks + 1)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(state(fixture) == .available)
+    }
+
+    @Test func `an attachment that is being made at the second look is this plugin's`() throws {
+        let fixture = lookedAtOnce()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(4))
+            // EC2 is asked what it is like now.
+            try await manager.create(Fixture.name, options: ["read-only": "true"])
+            fixture.cloud.sendDelays["AttachVolume"] = .seconds(2)
+            let looks = fixture.cloud.calls(of: "DescribeInstances").count
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
+            try await fixture.sleep(.milliseconds(1_900))
+            #expect(fixture.cloud.calls(of: "DescribeInstances").count == looks + 1)
+            _ = try await call.value
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
         #expect(state(fixture) == .available)
     }
 
@@ -350,7 +462,143 @@ import VolumeCore
         }
     }
 
+    /// An instance that may have one volume, and knows it, with two that are known.
+    private func small() -> Fixture {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.add(Self.other, Fixture.xfs)
+        fixture.cloud.attachmentLimit = AttachmentLimit(
+            instanceType: "m5.large", volumesMax: 1, isShared: false)
+        return fixture
+    }
+
+    private func begin(_ fixture: Fixture, _ manager: VolumeManager) async throws {
+        try await manager.learnAttachments()
+        try await fixture.sleep(.seconds(1))
+        try await manager.create(Fixture.name, options: [:])
+        try await manager.create("\(Self.other)", options: [:])
+    }
+
+    /// Mounts the volume that there is no place for.
+    private func mountWithoutPlace(_ fixture: Fixture) async throws {
+        let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "b") }
+        #expect(error?.reason == .limitReached)
+        #expect(fixture.cloud.calls(of: "AttachVolume \(Fixture.id)").isEmpty)
+    }
+
+    private func attachOtherByHand(_ fixture: Fixture) {
+        fixture.cloud.add(Self.other, Fixture.xfs, attachedTo: Fixture.here, as: "/dev/sdz")
+    }
+
+    @Test func `what somebody attached by hand has its place until EC2 lists it no more`() throws {
+        let fixture = small()
+        fixture.cloud.latency.free = .seconds(5)
+        try fixture.run { manager in
+            try await begin(fixture, manager)
+            attachOtherByHand(fixture)
+            _ = try await manager.mount("\(Self.other)", id: "a")
+            try await manager.unmount("\(Self.other)", id: "a")
+            try await detachByHand(fixture, Self.other)
+            try await mountWithoutPlace(fixture)
+        }
+    }
+
+    @Test(arguments: [true, false])
+    func `what EC2 does not list yet has its place`(isMounting: Bool) throws {
+        let fixture = small()
+        try fixture.run { manager in
+            try await begin(fixture, manager)
+            attachOtherByHand(fixture)
+            fixture.cloud.unlisted = [Self.other]
+            if isMounting { fixture.cloud.loseDevice(of: Self.other) }
+            let call = fixture.start { try await $0.mount("\(Self.other)", id: "a") }
+            try await fixture.sleep(.seconds(2))
+            if !isMounting {
+                _ = try await call.value
+                try await manager.unmount("\(Self.other)", id: "a")
+            }
+            try await mountWithoutPlace(fixture)
+            if isMounting { fixture.cloud.bringDevice(of: Self.other) }
+            _ = try await call.value
+        }
+    }
+
+    @Test
+    func `an attachment whose answer was lost is given back, though EC2 does not list it yet`()
+        throws
+    {
+        let fixture = small()
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await mountInVain(fixture, manager)
+            fixture.cloud.unlisted = [Fixture.id]
+            try await manager.create("\(Self.other)", options: [:])
+            _ = try await manager.mount("\(Self.other)", id: "b")
+        }
+        #expect(state(fixture) == .available)
+    }
+
+    @Test func `what another instance has is not taken for free because a place is looked for`()
+        throws
+    {
+        let fixture = small()
+        let third = VolumeID(literal: "vol-0bbbbbbbbbbbbbbbb")
+        fixture.cloud.add(third, Fixture.xfs, attachedTo: Fixture.other)
+        fixture.cloud.volumes[third]?.tags = [Lease.tag: "\(Fixture.other)"]
+        fixture.state.records = [VolumeRecord(id: third, createdAt: 1, hasLease: true)]
+        fixture.cloud.otherVolumes = [VolumeID(literal: "vol-0cccccccccccccccc")]
+        try fixture.run { manager in
+            try await manager.start()
+            try await begin(fixture, manager)
+            try await manager.create("also", options: ["volume-id": "\(third)"])
+            // Its lease is still to be dropped here.
+            try await mountWithoutPlace(fixture)
+            fixture.cloud.otherVolumes = []
+            let (error, _) = await fixture.failure { _ = try await $0.mount("also", id: "c") }
+            #expect(error != nil)
+        }
+        #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
+    }
+
     // MARK: Loss
+
+    @Test func `the name of what was attached by hand and is lost is free for another volume`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            attachByHand(fixture)
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await detachByHand(fixture)
+            attachOtherByHand(fixture)
+            try await manager.create("\(Self.other)", options: [:])
+            _ = try await manager.mount("\(Self.other)", id: "b")
+        }
+    }
+
+    @Test func `a count that was taken back after a loss is not known to the next daemon either`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let hang = SimulatedHang(time: fixture.executor)
+        fixture.state.hang = hang
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            hang.begin(at: "save the counts")
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            try await fixture.sleep(.milliseconds(10))
+            try await detachByHand(fixture)
+            fixture.host.busyUnmounts = 1
+            hang.recover()
+            await #expect(throws: OperationError.self) { try await call.value }
+        }
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            #expect(try await manager.get(Fixture.name).mounts == 1)
+        }
+    }
 
     @Test func `a device that disappears while its Mount is counted is no result`() throws {
         let fixture = Fixture(Fixture.xfs)

@@ -71,6 +71,18 @@ final class Fixture: @unchecked Sendable {
     /// A new daemon with the state that the old one left.
     func restart() { manager = Self.makeManager(time, cloud, host, state, settings, log) }
 
+    /// What the next daemon finds if this one is killed now. What EC2 has under way does not go on.
+    func successor() -> Fixture {
+        let next = Fixture()
+        for volume in cloud.volumes.values {
+            next.cloud.add(volume.id, cloud.content[volume.id] ?? .blank)
+            next.cloud.volumes[volume.id] = volume
+            if cloud.device(of: volume.id) != nil { next.cloud.bringDevice(of: volume.id) }
+        }
+        next.state.records = state.records
+        return next
+    }
+
     func run<T: Sendable>(
         _ body: @escaping @Sendable (VolumeManager) async throws -> T
     ) throws -> T {

@@ -145,6 +145,43 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
+    private func free(_ fixture: Fixture) -> VolumeDescription? {
+        var free = fixture.cloud.volumes[Fixture.id]
+        free?.attachments = []
+        free?.state = .available
+        return free
+    }
+
+    @Test func `a look at the release that shows no attachment may be older than that`() throws {
+        let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.staleDescriptions[Fixture.id] = free(fixture)
+            // The linger ends after 15 s.
+            try await fixture.sleep(.seconds(16))
+            #expect(!fixture.cloud.calls(of: "DescribeVolumes").isEmpty)
+            fixture.cloud.staleDescriptions = [:]
+            try await fixture.sleep(.seconds(20))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    @Test func `a device that is here is detached at the release, whatever the looks show`() throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.staleDescriptions[Fixture.id] = free(fixture)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+        let marks = fixture.cloud.calls(of: "DeleteTags").filter {
+            $0.hasSuffix(AttachmentMark.tag)
+        }
+        #expect(marks.count == 1)
+    }
+
     @Test func `a mark that is seen late is taken note of, and then EC2 is asked no more`() throws {
         let fixture = attached([])
         try fixture.run { manager in
@@ -226,6 +263,22 @@ import VolumeCore
         #expect(leases.count == 1)
     }
 
+    @Test func `the lease is dropped once, also where the name is learned during the detachment`()
+        throws
+    {
+        let fixture = attached([record(isOurs: true, deviceName: nil)])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            while detachments(fixture) == 0 { try await fixture.sleep(.milliseconds(100)) }
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        let leases = fixture.cloud.calls(of: "DeleteTags").filter { $0.hasSuffix(Lease.tag) }
+        #expect(leases.count == 1)
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
     @Test func `the linger counts from the start, whenever the device's name is learned`() throws {
         let fixture = attached([record(isOurs: true, deviceName: nil)])
         fixture.mark()
@@ -262,6 +315,23 @@ import VolumeCore
             fixture.state.records.append(record)
         }
         return fixture
+    }
+
+    /// Nobody gives such an attachment back, so that its name would be free.
+    @Test func `names of attachments by hand that have gone are free when a Mount needs one`()
+        throws
+    {
+        let fixture = Fixture()
+        for (index, name) in DeviceNames.all.enumerated() {
+            guard let id = VolumeID("vol-0000\(index + 1000)") else { continue }
+            fixture.state.records.append(
+                VolumeRecord(id: id, createdAt: 1, deviceName: name))
+        }
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "x")
+        }
     }
 
     /// As if the daemon had ended between AttachVolume and the mount.
@@ -306,6 +376,25 @@ import VolumeCore
         #expect(fixture.host.everMounted.count == (isCounted ? 1 : 2))
     }
 
+    /// The run before was killed when EC2 had taken the lease, and before that was saved.
+    @Test func `the lease of what somebody attached by hand is dropped with its mount`() throws {
+        let fixture = attached([record(isOurs: false, deviceName: "/dev/sdf")])
+        fixture.state.records[0].mounts = MountCounts(["a": 1])
+        fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.here)"]
+        try fixture.run { manager in
+            let device = try #require(
+                try await fixture.host.find(Fixture.id, attachedAs: "/dev/sdf"))
+            _ = try await fixture.host.mount(
+                device, of: Fixture.id, type: "xfs", at: Fixture.mountpoint, access: .writable,
+                options: [])
+            try await manager.start()
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags.isEmpty == true)
+        #expect(detachments(fixture) == 0)
+    }
+
     @Test func `a mount of the volume outside the plugin's folder is ignored`() throws {
         let fixture = attached([])
         let elsewhere = "/srv/\(Fixture.id)"
@@ -332,6 +421,16 @@ import VolumeCore
         try fixture.executor.run { try await manager.start() }
         #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
         #expect(lines.with("that an earlier run counted are gone").count == 1)
+    }
+
+    @Test func `what was counted by a mount that is gone is given back`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.state.records[0].mounts = MountCounts(["a": 1])
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
     }
 
     @Test func `a volume that only lingered has no counts to drop`() throws {
@@ -447,6 +546,33 @@ import VolumeCore
         }
         #expect(fixture.state.copies == ["\(Fixture.other)"])
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
+    }
+
+    @Test func `an attachment by hand is not this plugin's for another instance's record`() throws {
+        let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
+        fixture.state.owner = StateOwner(instance: Fixture.other, boot: "an earlier one")
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(detachments(fixture) == 0)
+    }
+
+    @Test func `what is mounted is taken up once, though whose the state is is learned later`()
+        throws
+    {
+        let fixture = try mounted()
+        fixture.state.owner?.boot = "an earlier one"
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
+            try await manager.start()
+            try await manager.learnAttachments()
+        }
+        #expect(lines.with("known from an earlier run").count == 1)
     }
 
     @Test func `names that another instance's records claim are free once that is known`() throws {

@@ -222,7 +222,7 @@ import VolumeCore
             #expect(Set(records.map(\.id)) == [Fixture.id, Self.small] && read.damaged.isEmpty)
             let record = try #require(records.first { $0.id == Self.small })
             #expect(record.names.map(\.name) == ["x"])
-            #expect(record.names.map(\.flaw) == ["it is no valid JSON"])
+            #expect(record.names.map(\.flaw) == ["it is not valid JSON"])
             #expect(String(decoding: read.bytes, as: UTF8.self).contains(text))
         }
     }

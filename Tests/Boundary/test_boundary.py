@@ -23,7 +23,7 @@ PURE = {
 }
 # Edge modules: they know nothing of volumes' lives.
 EDGE = {
-    "Ring": {"Base", "CUring"},
+    "Ring": {"Base", "CLinux", "CUring"},
     "TLS": {"COpenSSL"},
     "Streams": {"Base", "Ring", "TLS"},
     "Linux": {"Base", "Ring", "CLinux", "CBlkid"},

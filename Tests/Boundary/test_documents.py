@@ -1,4 +1,5 @@
-"""What the documents name is what the repository has. `make check` runs it without compiling anything."""
+"""What the documents name is what the repository has. `make check` runs it without compiling
+anything."""
 
 import pathlib
 import re
@@ -11,8 +12,8 @@ OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 SAFETY = (ROOT / "docs" / "safety.md").read_text(encoding="utf-8")
 
 # What the daemon is made of: whatever these modules log, an operator may read.
-DAEMON = ["Agent", "VolumeCore", "AWSWire", "Base", "EC2Client", "HTTPClient", "HTTPServer", "HTTPWire",
-          "JSON", "Linux", "Ring", "Streams", "TLS", "XML", "polarity-ecs-ebs-plugin"]
+DAEMON = ["Agent", "VolumeCore", "AWSWire", "Base", "EC2Client", "HTTPClient", "HTTPServer",
+          "HTTPWire", "JSON", "Linux", "Ring", "Streams", "TLS", "XML", "polarity-ecs-ebs-plugin"]
 LOG_CALL = re.compile(r"\blog\.(trace|debug|info|notice|warning|error|critical)\(")
 LOG_LINE = re.compile(LOG_CALL.pattern + r'\s*"((?:[^"\\]|\\.)*)"')
 # LogSink and LineLog write their own lines past the logger.
@@ -24,7 +25,8 @@ ERROR_ROW = re.compile(r"^\| `cannot ([^`]+)` \|", re.MULTILINE)
 PHASE = re.compile(r"var phaseName: String \{(.*?)\n    \}", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # A path in backticks: in a folder of the repository, or with an ending that only files have.
-PATH = re.compile(r"`((?:Sources|Tests|CShims|plugin|demo|benchmarks|docs|\.ci|\.github)/[\w./+*-]*)`")
+FOLDERS = ["Sources", "Tests", "CShims", "plugin", "demo", "benchmarks", "docs", r"\.ci", r"\.github"]
+PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./+*-]*)`")
 FILE = re.compile(r"`([\w+-]+(?:/[\w+-]+)*\.(?:swift|py|toml|ld))`")
 # A file of tests or of invariants, and those in it that prove a promise.
 PROOF = re.compile(r"`((?:Tests|Sources)/[\w./-]+)`(?: \(((?:`[^`]+`,?\s*)+)\))?")
@@ -105,8 +107,7 @@ class Files(unittest.TestCase):
                         self.assertIn(anchor, headings(target))
 
     def test_files_that_are_named_exist(self):
-        names = {path.name for folder in ("Sources", "Tests", "CShims", "plugin", "benchmarks", "demo")
-                 for path in (ROOT / folder).rglob("*")}
+        names = {path.name for folder in FOLDERS[:6] for path in (ROOT / folder).rglob("*")}
         for document in DOCUMENTS:
             text = document.read_text(encoding="utf-8")
             for path in PATH.findall(text):

@@ -32,7 +32,8 @@ def committed():
 
 
 def functions_in_braces(text, begins):
-    """(line number, length) of each function with a body: it ends at a brace as far in as it begins."""
+    """(line number, length) of each function with a body: it ends at a brace as far in as it
+    begins."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
         begin = begins.match(line)

@@ -5,6 +5,7 @@ import HTTPWire
 import Logging
 import Ring
 import Synchronization
+import TestSupport
 import Testing
 
 private let somebody = InstanceID(literal: "i-0123456789abcdef0")
@@ -147,7 +148,7 @@ private struct LogRecord: LogHandler {
             role.answer = HTTPResponse(status: 404)
             scene.time.advance(by: .seconds(3600 - 300))
             for _ in 0..<5 { try await scene.call() }
-            while !scene.logged.contains(where: { $0.contains("not fetched") }) {
+            while !scene.logged.contains(where: { $0.contains("could not be fetched") }) {
                 await Task.yield()
             }
             #expect(scene.keys.count == 6)
@@ -225,7 +226,7 @@ private struct LogRecord: LogHandler {
     }
 }
 
-@Suite struct InstanceMetadataTests {
+@Suite(.timeLimit(.minutes(5))) struct InstanceMetadataTests {
     @Test func `the region comes from the identity document where none is set`() async throws {
         try await onRing {
             let scene = Scene(region: nil)
@@ -329,7 +330,7 @@ private struct LogRecord: LogHandler {
     }
 }
 
-@Suite struct CredentialSourceTests {
+@Suite(.timeLimit(.minutes(5))) struct CredentialSourceTests {
     private let transport = StubTransport { _, _ throws(TransportFailure) in
         .credentials("ASIA1", expiring: start + 3600)
     }

@@ -4,6 +4,7 @@ import EC2Client
 import HTTPWire
 import Logging
 import Ring
+import TestSupport
 import Testing
 
 private let volume = VolumeID(literal: "vol-0123456789abcdef0")
@@ -59,7 +60,7 @@ private let unreached = Result<HTTPResponse, TransportFailure>.failure(
 private let throttled = Result<HTTPResponse, TransportFailure>.success(
     .error("RequestLimitExceeded", status: 503))
 
-@Suite struct EC2ClientTests {
+@Suite(.timeLimit(.minutes(5))) struct EC2ClientTests {
     @Test func `a call is one signed request to the region's endpoint`() async throws {
         try await onRing {
             let scene = Scene([.success(volumesAnswer)])

@@ -4,6 +4,7 @@ import EC2Client
 import HTTPWire
 import Logging
 import Ring
+import TestSupport
 import Testing
 
 private let volume = VolumeID(literal: "vol-0123456789abcdef0")
@@ -79,7 +80,7 @@ extension EC2Failure {
     }
 }
 
-@Suite struct SentByTests {
+@Suite(.timeLimit(.minutes(5))) struct SentByTests {
     @Test(arguments: [
         .success(.error("RequestLimitExceeded", status: 503)),
         .success(.error("InternalError", status: 500)),

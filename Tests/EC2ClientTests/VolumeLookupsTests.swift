@@ -1,5 +1,6 @@
 import Base
 import Ring
+import TestSupport
 import Testing
 
 @testable import EC2Client
@@ -72,7 +73,7 @@ private let c = VolumeID(literal: "vol-0000000000000000c")
     }
 }
 
-@Suite struct VolumeLookupsTests {
+@Suite(.timeLimit(.minutes(5))) struct VolumeLookupsTests {
     @Test func `a lookup is sent at once, later ones are sent together after it`()
         async throws
     {

@@ -102,7 +102,8 @@ def test_a_plugin_whose_name_cannot_be_seen_is_called_by_its_id(machine, make, n
 
 
 def test_an_alias_is_upgraded_from_a_registry(machine, make, new_volume):
-    """`docker plugin upgrade` keeps name, settings and volumes, and the new version says what it is."""
+    """`docker plugin upgrade` keeps name, settings and volumes, and the new version says what it
+    is."""
     volume = new_volume()
     with Registry() as registry:
         first, second = (registry.add(f"team/{PLUGIN}:{n}", make(n)) for n in ("1.0", "2.0"))

@@ -13,7 +13,9 @@ from host import ROOT
 
 sys.path.insert(0, str(ROOT / "plugin"))
 
+import contents as parts  # noqa: E402
 import package  # noqa: E402
+import spdx  # noqa: E402
 
 X86_64, AARCH64 = 62, 183
 LOAD, INTERP = 1, 3
@@ -48,7 +50,8 @@ def test_a_daemon_needs_no_library(tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A folder with this machine's mkfs.ext4 and its libraries, linked as on a system where /lib is /usr/lib."""
+    """A folder with this machine's mkfs.ext4 and its libraries, linked as on a system where /lib is
+    /usr/lib."""
     here = package.Files("", MULTIARCH)
     for path in ["/sbin/mkfs.ext4", *here.libraries("/sbin/mkfs.ext4")]:
         copy = tmp_path / "usr" / path.lstrip("/")
@@ -74,3 +77,40 @@ def test_a_library_that_is_missing_is_named_even_where_this_machine_has_it(elsew
     files = package.Files(str(elsewhere), MULTIARCH)
     with pytest.raises(SystemExit, match=rf"needs libcom_err\.so\.2, .* of {elsewhere}$"):
         files.libraries("/sbin/mkfs.ext4")
+
+
+@pytest.fixture
+def two_libcs(tmp_path):
+    """Packages of another architecture: the daemon's C library is not of the programs' version."""
+    for folder, file, package_name, version in [
+            ("programs", "/lib/aarch64-linux-gnu/libc.so.6", "libc6", "2.36-9+deb12u14"),
+            ("sysroot", "/usr/lib/aarch64-linux-gnu/libc.a", "libc6-dev", "2.43-7")]:
+        copyright_file = tmp_path / folder / "usr/share/doc" / package_name / "copyright"
+        copyright_file.parent.mkdir(parents=True)
+        copyright_file.write_text(f"of {version}\n")
+        (tmp_path / f"{folder}.packages").write_text(
+            f"{file}\t{package_name}\tglibc\t{version}\n")
+    return parts.Unpacked(tmp_path / "programs", tmp_path / "sysroot")
+
+
+def test_two_versions_of_one_source_are_both_told(two_libcs, tmp_path):
+    made = parts.Contents(two_libcs)
+    made.add_linked([two_libcs.archive("libc.a")])
+    made.add_file("/lib/aarch64-linux-gnu/libc.so.6")
+    # To scanners, each with what is of it.
+    tarball = tmp_path / "plugin.tar.gz"
+    facts = {package.FACTS: (0o644, b"BUILD_VERSION=1\n")}
+    package.write_tarball(tarball, b"{}", {**made.files(), **facts})
+    document = spdx.document(tarball, 0)
+    _, older, newer = document["packages"]
+    assert (older["versionInfo"], newer["versionInfo"]) == ("2.36-9+deb12u14", "2.43-7")
+    assert older["comment"] == "in the root file system: /lib/aarch64-linux-gnu/libc.so.6"
+    assert newer["comment"] == "linked statically into the daemon"
+    assert [(link["relationshipType"], link["relatedSpdxElement"])
+            for link in document["relationships"][1:]] == [
+                ("CONTAINS", older["SPDXID"]), ("STATIC_LINK", newer["SPDXID"])]
+    assert older["SPDXID"] != newer["SPDXID"]
+    # To /health, and with their licences.
+    assert made.versions() == "glibc=2.36-9+deb12u14,2.43-7"
+    texts = [text for name, (_, text) in made.files().items() if name.endswith("/copyright")]
+    assert texts == [b"of 2.36-9+deb12u14\n", b"of 2.43-7\n"]

@@ -9,7 +9,8 @@ from host import HERE, PLUGIN
 
 @pytest.fixture
 def refused(host):
-    """Runs docker, which must fail with an error that says why, and change nothing in EC2 or here."""
+    """Runs docker, which must fail with an error that says why, and change nothing in EC2 or
+    here."""
     def check(*arguments, words):
         # What earlier tests have used is detached in the background.
         host.simulator.wait_until(nothing_attached, what="the end of earlier detachments")

@@ -259,7 +259,8 @@ def test_an_upgrade_from_a_tarball_keeps_what_there_is(host, new_volume):
     wait_until(lambda: said(host, writer.volume, "not given back yet", "some mount namespace"))
     assert host.simulator.volume(writer.volume)["state"] == "in-use"
     writer.wait_for_more(before)
-    # Another one joins it; its file system is not repaired meanwhile, although it was not unmounted.
+    # Another one joins it; its file system is not repaired meanwhile, although it was not
+    # unmounted.
     assert int(host.run(writer.volume, "tail -n 1 /data/log")) > before
     assert host.run("alias", "touch /data/file 2>&1 || true").endswith("Read-only file system\n")
     assert host.run(left, "cat /data/file") == "kept\n"

@@ -114,7 +114,8 @@ class Soak:
             raise AssertionError(f"{volume} could not be used in {TRIES} tries") from last
 
     def wait_until_settled(self, timeout=60):
-        """Waits until all volumes are released and the daemons are idle; returns their resources."""
+        """Waits until all volumes are released and the daemons are idle; returns their
+        resources."""
         for volume in self.volumes:
             self.simulator.wait_for_volume(volume, "available", timeout)
         deadline = time.monotonic() + timeout

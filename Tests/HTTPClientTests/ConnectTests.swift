@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// From a name to a connection.
-struct ConnectTests {
+@Suite(.timeLimit(.minutes(5))) struct ConnectTests {
     @Test func `a dead address leaves time for the next one`() async throws {
         // Both addresses belong to this machine, so the name server determines their order.
         let names = try NameServer(["api.test": [[127, 0, 0, 2], [127, 0, 0, 1]]])

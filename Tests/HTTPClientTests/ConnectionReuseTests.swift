@@ -6,7 +6,7 @@ import TLS
 import TestSupport
 import Testing
 
-struct ConnectionReuseTests {
+@Suite(.timeLimit(.minutes(5))) struct ConnectionReuseTests {
     @Test func `100 requests in a row share one connection and one handshake`() async throws {
         try await onRing {
             let server = try ScriptedServer(tls: serverContext()) { try await $0.serve() }

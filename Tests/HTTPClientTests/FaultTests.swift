@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// What servers do wrong, and how it is reported.
-struct FaultTests {
+@Suite(.timeLimit(.minutes(5))) struct FaultTests {
     /// The error of a GET from a server that answers in this way.
     private func failure(
         _ scheme: Origin.Scheme = .http, bodyMax: Int = 1 << 20,

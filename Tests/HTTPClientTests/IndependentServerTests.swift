@@ -7,7 +7,7 @@ import TestSupport
 import Testing
 
 /// Against servers that are not ours.
-struct IndependentServerTests {
+@Suite(.timeLimit(.minutes(5))) struct IndependentServerTests {
     private static let script = """
         import http.server, ssl, sys
         class Handler(http.server.BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ import TestSupport
 import Testing
 
 /// Client and server of this project.
-struct OwnServerTests {
+@Suite(.timeLimit(.minutes(5))) struct OwnServerTests {
     @RingActor
     private func start(
         port: UInt16 = 0, _ handler: @escaping HTTPServer.Handler

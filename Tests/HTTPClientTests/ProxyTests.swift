@@ -6,7 +6,7 @@ import TLS
 import TestSupport
 import Testing
 
-struct ProxyTests {
+@Suite(.timeLimit(.minutes(5))) struct ProxyTests {
     /// A proxy that connects every tunnel to one port, and records its requests.
     @RingActor
     private final class TestProxy {

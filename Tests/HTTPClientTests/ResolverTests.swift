@@ -1,8 +1,9 @@
 import HTTPClient
 import Ring
+import TestSupport
 import Testing
 
-struct ResolverTests {
+@Suite(.timeLimit(.minutes(5))) struct ResolverTests {
     private func addresses(
         of host: String, servers: String = "127.0.0.1:1"
     ) async throws -> [SocketAddress] {

@@ -2,6 +2,7 @@ import Base
 import HTTPClient
 import HTTPWire
 import Ring
+import TestSupport
 import Testing
 
 @RingActor private final class Counter {
@@ -9,7 +10,7 @@ import Testing
 }
 
 /// A request that must be sent by a certain time or not at all.
-struct SentByTests {
+@Suite(.timeLimit(.minutes(5))) struct SentByTests {
     /// The error of a request that must be sent by `latest`; nil if it is answered.
     @RingActor private func failure(
         of client: HTTPClient, _ origin: Origin, sentBy latest: Instant, isIdempotent: Bool = false

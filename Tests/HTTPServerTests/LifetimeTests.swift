@@ -78,7 +78,9 @@ import Testing
         let size = 16 * 1024 * 1024
         try await withServer(bounds: bounds) { request in
             let count = request.target == "/large" ? size : 1
-            return .now(HTTPResponse(status: 200, body: Array(repeating: 0x78, count: count)))
+            return .now(
+                HTTPServer.Answer(
+                    HTTPResponse(status: 200, body: Array(repeating: 0x78, count: count))))
         } _: { server in
             let deaf = try await server.connect()
             try await deaf.send(get("/large"))
@@ -94,9 +96,10 @@ import Testing
     @Test(arguments: ["/now", "/later"])
     func `a client that reads slowly gets all of large answers`(target: String) async throws {
         let size = 900 * 1024
-        let large = HTTPResponse(status: 200, body: Array(repeating: 0x78, count: size))
+        let large = HTTPServer.Answer(
+            HTTPResponse(status: 200, body: Array(repeating: 0x78, count: size)))
         try await withServer { request in
-            request.target == "/now" ? .now(large) : .later { HTTPServer.Answer(large) }
+            request.target == "/now" ? .now(large) : .later { large }
         } _: { server in
             let client = try await server.connect()
             try await client.send(get(target) + get(target))
@@ -189,7 +192,7 @@ import Testing
         let gate = Gate()
         let events = Mailbox<String>()
         try await withServer(replier: { request in
-            .later {
+            .later { @RingActor in
                 events.put("started")
                 if request.target == "/gone" { await gate.pass() }
                 return HTTPServer.Answer(HTTPResponse(status: 200)) { isSent in
@@ -207,6 +210,26 @@ import Testing
             client.close()
             gate.open()
             #expect(await events.take() == "/gone false")
+        }
+    }
+
+    @Test(arguments: ["/now", "/later"], [true, false])
+    func `an answer that goes out in parts has gone out with the last of them`(
+        target: String, readsAll: Bool
+    ) async throws {
+        let events = Mailbox<Bool>()
+        let size = 16 * 1024 * 1024
+        let response = HTTPResponse(status: 200, body: Array(repeating: 0x78, count: size))
+        let answer = HTTPServer.Answer(response) { events.put($0) }
+        try await withServer(replier: { request in
+            request.target == "/now" ? .now(answer) : .later { answer }
+        }) { server in
+            let client = try await server.connect()
+            try await client.send(get(target, "Connection: close\r\n"))
+            _ = try await client.bytes(16)
+            #expect(events.isEmpty)
+            if readsAll { #expect(try await client.bytesToEnd() > size) } else { client.close() }
+            #expect(await events.take() == readsAll)
         }
     }
 

@@ -88,10 +88,10 @@ func withServer(
 let echo: HTTPServer.Replier = { request in
     let type = request.headers["content-type"] ?? "no type"
     let body = String(decoding: request.body, as: UTF8.self)
-    return .now(
-        HTTPResponse(
-            status: request.path == "/missing" ? 404 : 200,
-            text: "\(request.method) \(request.target) (\(type)) \(body)"))
+    let response = HTTPResponse(
+        status: request.path == "/missing" ? 404 : 200,
+        text: "\(request.method) \(request.target) (\(type)) \(body)")
+    return .now(HTTPServer.Answer(response))
 }
 
 /// A client that sends what it is told to. Nothing it waits for takes longer than `patience`.

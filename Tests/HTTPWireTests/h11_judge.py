@@ -1,8 +1,8 @@
 """Says what h11, an independent HTTP/1.1 parser, makes of requests.
 
-Reads lines of hexadecimal bytes from standard input: what a client sends on one connection. Answers each with
-a line: `taken` and the first request's method, target, body, header fields and leftover bytes, each in
-hexadecimal; or `refused`; or `incomplete`.
+Reads lines of hexadecimal bytes from standard input: what a client sends on one connection. Answers
+each with a line: `taken` and the first request's method, target, body, header fields and leftover
+bytes, each in hexadecimal; or `refused`; or `incomplete`.
 """
 
 import sys

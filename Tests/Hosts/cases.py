@@ -138,7 +138,8 @@ def power_cut(host):
     # Time enough for Docker.
     host.change({"DETACH_AFTER": "20s"})
     writer = Writer(host, host.new_volume(), "--restart", "always")
-    # Docker writes down without fsync that the container runs; the volume is not in this file system.
+    # Docker writes down without fsync that the container runs; the volume is not in this file
+    # system.
     host.guest("sync --file-system /var/lib/docker")
     before = writer.lines()
     host.simulator.reset_counters()

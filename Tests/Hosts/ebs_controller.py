@@ -3,8 +3,8 @@
 The daemon takes an NVMe device for a volume only if its controller says, in Identify Controller,
 that Amazon made it (vendor 0x1D0F) and that it is an "Amazon Elastic Block Store". QEMU's
 controller has neither as a property: the model is a constant string whose address one instruction
-of nvme_init_ctrl loads, the vendor a constant that nvme_init_pci computes. Both are changed in a copy
-of the program, which is refused unless each is found exactly once.
+of nvme_init_ctrl loads, the vendor a constant that nvme_init_pci computes. Both are changed in a
+copy of the program, which is refused unless each is found exactly once.
 """
 
 import os

@@ -26,6 +26,8 @@ THIS_MACHINE = "10.0.2.2"
 CA_FILE = "/var/lib/ec2-simulator.pem"
 # Emulated processors are slow, and two guests and the simulator may share as many real ones.
 PATIENCE_SECONDS = 240
+# The daemon looks for a device again after 45 s: a Mount that took as long as that missed the event.
+MISSED_MILLISECONDS = 40_000
 # A line every few milliseconds, each on disk before the next: data that a container can rely on.
 WRITER = ("n=$(cat /data/log 2>/dev/null | wc -l); "
           "while :; do n=$((n+1)); echo $n >> /data/log; sync /data/log; usleep 50000; done")
@@ -207,6 +209,13 @@ class Host:
         """The lines of dockerd's log, which has the plugin's, with all of these words."""
         log = self.guest("cat /var/log/dockerd.log").splitlines()
         return [line for line in log if all(word in line for word in words)]
+
+    def check_notices(self):
+        """That no Mount waited on after its device had come."""
+        waits = [(float(field.removeprefix("device_ms=")), line) for line in self.said("device_ms=")
+                 for field in line.split() if field.startswith("device_ms=")]
+        for milliseconds, line in waits:
+            assert milliseconds < MISSED_MILLISECONDS, f"the device's notice was missed: {line}"
 
     # Volumes and containers
 

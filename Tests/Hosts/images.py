@@ -20,8 +20,8 @@ from simulator import ROOT
 
 CACHE = ROOT / ".build" / "hosts"
 DISK_MIB = 4096  # sparse
-# The root partition is identified by this: if volumes are attached at the start, newer kernels number
-# NVMe disks at random.
+# The root partition is identified by this: if volumes are attached at the start, newer kernels
+# number NVMe disks at random.
 ROOT_PARTITION = "7c1f2c1e-5f0b-4c5e-9d1e-3b0a4de00001"
 PACKAGES = ["base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "sed",
             "tar", "gzip", "mount", "util-linux", "procps", "kmod", "iproute2", "curl",
@@ -66,7 +66,8 @@ def image(release, kernel_release, architecture="amd64"):
 
 
 def _make_disk(disk, tree):
-    """A partition between a MiB and a MiB, for the table and its copy, with a file system of `tree`."""
+    """A partition between a MiB and a MiB, for the table and its copy, with a file system of
+    `tree`."""
     with open(disk, "wb") as file:
         file.truncate(DISK_MIB << 20)
     size = DISK_MIB - 2

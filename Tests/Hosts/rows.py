@@ -10,9 +10,9 @@ PLUGIN = "polarity-ecs-ebs-plugin"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """`release` is the Debian release that provides the Docker Engine, `kernel` the one that provides
-    the kernel; `loop_reason` is a word from the reason why the daemon uses epoll, and empty if it uses
-    io_uring.
+    """`release` is the Debian release that provides the Docker Engine, `kernel` the one that
+    provides the kernel; `loop_reason` is a word from the reason why the daemon uses epoll, and
+    empty if it uses io_uring.
     """
 
     name: str

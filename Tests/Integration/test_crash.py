@@ -1,9 +1,10 @@
-"""Kills the daemon (kill -9) at each of its steps, with real XFS. A tracer does it, without hooks in
-the daemon.
+"""Kills the daemon (kill -9) at each of its steps, with real XFS. A tracer does it, without hooks
+in the daemon.
 
-The test plays one life of a volume from Create to Remove, as Docker would, once for each step at which
-the daemon is killed; then it restarts the daemon and continues as Docker would. `-s` prints the table
-of crash points. With POLARITY_SOAK=1 it covers every step of the life, otherwise a selection.
+The test plays one life of a volume from Create to Remove, as Docker would, once for each step at
+which the daemon is killed; then it restarts the daemon and continues as Docker would. `-s` prints
+the table of crash points. With POLARITY_SOAK=1 it covers every step of the life, otherwise a
+selection.
 """
 
 import collections
@@ -38,8 +39,8 @@ class Refused(Exception):
 
 class Docker:
     """What dockerd does with one volume, and what it then expects. When dockerd itself repeats an
-    unanswered call, the body is empty and the call fails. So when the daemon is back, the user calls
-    again, for a Mount with another ID.
+    unanswered call, the body is empty and the call fails. So when the daemon is back, the user
+    calls again, for a Mount with another ID.
     """
 
     def __init__(self, simulator, daemon, volume, step):
@@ -107,7 +108,8 @@ class Docker:
                 id += "-again"
                 assert self.call("Mount", ID=id)
         except PluginError as error:
-            # A partial file system is not mountable, and what was proved blank once may no longer be.
+            # A partial file system is not mountable, and what was proved blank once may no longer
+            # be.
             if self.crashed_while == "Mount a" and "interrupted" in str(error):
                 raise Refused(str(error)) from error
             raise

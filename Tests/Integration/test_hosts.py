@@ -1,4 +1,5 @@
-"""Tests two instances that want the same volume: at most one gets it, and the other is told which."""
+"""Tests two instances that want the same volume: at most one gets it, and the other is told
+which."""
 
 import concurrent.futures
 import subprocess

@@ -166,7 +166,8 @@ def test_a_full_disk_of_the_debug_log_delays_no_call(start, small_disk):
 
 @pytest.fixture
 def frozen_disk(tmp_path):
-    """A file system whose writes hang until it is thawed; yields it and the function that thaws it."""
+    """A file system whose writes hang until it is thawed; yields it and the function that thaws
+    it."""
     image, folder = tmp_path / "image", tmp_path / "frozen"
     folder.mkdir()
     with open(image, "wb") as file:

@@ -15,8 +15,11 @@ from daemon import runner
 pytestmark = pytest.mark.skipif(
     bool(runner()), reason="what runs the daemon has no io_uring, or needs calls that are newer than 4.14")
 
-BARRING = [sys.executable, str(pathlib.Path(__file__).resolve().parents[1] / "Rig" / "barring.py")]
+RIG = pathlib.Path(__file__).resolve().parents[1] / "Rig"
+BARRING = [sys.executable, str(RIG / "barring.py")]
+STARVING = [sys.executable, str(RIG / "starving.py")]
 WARNING = "io_uring is blocked"
+SHORTAGE = "the kernel is short of memory"
 # The arguments for barring.py, and what /health and the log then contain: the call's error, and the
 # setting.
 BARRIERS = [
@@ -119,3 +122,12 @@ def test_io_uring_is_used_where_nothing_bars_it(start):
     assert health["loop"] == "io_uring", health["loop_reason"]
     assert "loop_reason" not in health
     assert WARNING not in daemon.log()
+
+
+def test_a_kernel_without_memory_for_io_uring_is_reported_once_and_asked_again(start):
+    if code := set_up_io_uring():
+        pytest.skip(f"this machine has no io_uring: {os.strerror(code)}")
+    daemon = start(wrapper=[*STARVING, "20"])
+    assert daemon.call("VolumeDriver.List")["Volumes"] in (None, [])
+    [line] = [line for line in daemon.log().splitlines() if SHORTAGE in line]
+    assert "warning" in line and "EAGAIN" in line

@@ -251,7 +251,8 @@ def test_a_file_system_that_was_not_unmounted_has_what_was_synced(
 
 @pytest.fixture
 def partitioned_over_ext4(simulator, new_volume):
-    """Makes a volume that was completely formatted as ext4, and then got a partition with an xfs."""
+    """Makes a volume that was completely formatted as ext4, and then got a partition with an
+    xfs."""
     def make():
         volume = new_volume(content="ext4")
         backing = simulator.backing(volume)

@@ -1,6 +1,6 @@
 """Tests takeovers under realistic conditions: outdated responses, throttled calls, tags that others
-change. Each test ends with one host that has the volume and can write to it; the other was told why it
-has not.
+change. Each test ends with one host that has the volume and can write to it; the other was told why
+it has not.
 """
 
 import itertools

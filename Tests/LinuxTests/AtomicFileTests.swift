@@ -2,6 +2,7 @@ import Base
 import Glibc
 import Linux
 import Ring
+import TestSupport
 import Testing
 
 @Suite struct AtomicFileTests {
@@ -63,7 +64,7 @@ import Testing
             let error = #expect(throws: OperationError.self) {
                 try FolderLock("\(folder)/s", holder: "the second, whose name is longer")
             }
-            #expect(error?.description.contains("has it: the first;") == true)
+            #expect(error?.description.contains("uses it: the first;") == true)
             withExtendedLifetime(first) {}
             first = nil
             // A child that another test is starting holds a copy of it until its exec.
@@ -72,7 +73,7 @@ import Testing
             let again = #expect(throws: OperationError.self) {
                 try FolderLock("\(folder)/s", holder: "3")
             }
-            #expect(again?.description.contains("has it: 2;") == true)
+            #expect(again?.description.contains("uses it: 2;") == true)
             withExtendedLifetime(second) {}
             var status = stat()
             #expect(lstat("\(folder)/s", &status) == 0 && status.st_mode & 0o777 == 0o700)

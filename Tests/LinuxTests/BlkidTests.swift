@@ -6,25 +6,25 @@ import Testing
 @testable import Linux
 
 /// Compares the probe with `blkid -p`, on devices with overlapping contents.
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct BlkidTests {
     @Test func `the probe finds everything that blkid finds, whatever overlaps`() async throws {
-        try await withBench { bench in
-            let layers = try await bench.layers()
-            let (device, disk) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let layers = try await fixture.layers()
+            let (device, disk) = try fixture.volumeOne()
             for lower in layers {
                 for upper in layers {
                     let names = "\(upper.name) over \(lower.name)"
-                    bench.put(lower.sectors, on: disk)
-                    bench.put(upper.sectors, on: disk)
-                    let content = try await bench.fileSystems.probe(device, of: volume(1))
-                    let judge = try await bench.blkid(device)
+                    fixture.put(lower.sectors, on: disk)
+                    fixture.put(upper.sectors, on: disk)
+                    let content = try await fixture.fileSystems.probe(device, of: volume(1))
+                    let judge = try await fixture.blkid(device)
                     #expect(judge.allows(content), "\(names): \(content), \(judge)")
-                    bench.erase(lower.sectors, on: disk)
-                    bench.erase(upper.sectors, on: disk)
+                    fixture.erase(lower.sectors, on: disk)
+                    fixture.erase(upper.sectors, on: disk)
                 }
             }
-            #expect(try await bench.fileSystems.probe(device, of: volume(1)) == .blank)
+            #expect(try await fixture.fileSystems.probe(device, of: volume(1)) == .blank)
         }
     }
 
@@ -36,14 +36,14 @@ struct BlkidTests {
     func `a file system under something else is not mounted, and both are named`(
         lower: String, upper: String
     ) async throws {
-        try await withBench { bench in
-            let layers = try await bench.layers()
-            let (device, disk) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let layers = try await fixture.layers()
+            let (device, disk) = try fixture.volumeOne()
             for name in [lower, upper] {
                 let layer = try #require(layers.first { $0.name == name })
-                bench.put(layer.sectors, on: disk)
+                fixture.put(layer.sectors, on: disk)
             }
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             guard case .several(let found) = content else {
                 Issue.record("found \(content)")
                 return
@@ -54,12 +54,12 @@ struct BlkidTests {
     }
 
     @Test func `a file system whose device cannot be read at its end is an error`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
             truncate(disk.file, 319 << 20)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.reason == .device)
             #expect(error.found.contains("EIO"), "\(error)")
@@ -103,7 +103,7 @@ private struct Judge: CustomStringConvertible {
     }
 }
 
-extension Bench {
+extension DiskFixture {
     fileprivate func layers() async throws -> [Layer] {
         let programs = [
             ("xfs", "mkfs.xfs -q"), ("ext4", "mkfs.ext4 -q"), ("ext2", "mkfs.ext2 -q"),

@@ -5,13 +5,13 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct FormatTests {
     @Test func `a blank volume becomes an xfs with the arguments asked for`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            try await bench.format(device, ["-L", "asked"])
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            try await fixture.format(device, ["-L", "asked"])
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             guard case .fileSystem(type: "xfs", label: "asked", _) = content else {
                 Issue.record("found \(content)")
                 return
@@ -20,36 +20,36 @@ struct FormatTests {
     }
 
     @Test func `a blank volume becomes an ext4 that the kernel mounts`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
             let plan = FormatPlan(
                 type: .ext4,
                 arguments: [
                     "-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-O",
                     "^metadata_csum_seed,^orphan_file",
                 ])
-            try await bench.fileSystems.format(
-                device, of: volume(1), plan: plan, by: bench.after(.seconds(120)))
+            try await fixture.fileSystems.format(
+                device, of: volume(1), plan: plan, by: fixture.after(.seconds(120)))
             guard
-                case .fileSystem("ext4", _, _) = try await bench.fileSystems.probe(
+                case .fileSystem("ext4", _, _) = try await fixture.fileSystems.probe(
                     device, of: volume(1))
             else {
                 Issue.record("no ext4 was found")
                 return
             }
-            _ = try await bench.mountOne(device, type: "ext4")
+            _ = try await fixture.mountOne(device, type: "ext4")
         }
     }
 
     @Test func `a volume with a file system is refused and left as it is`() async throws {
-        try await expectRefusal("a file system of type ext4, labelled 'keep'") { bench, path, _ in
-            try await bench.run("/sbin/mkfs.ext4", "-q", "-L", "keep", path)
+        try await expectRefusal("a file system of type ext4, labelled 'keep'") { fixture, path, _ in
+            try await fixture.run("/sbin/mkfs.ext4", "-q", "-L", "keep", path)
         }
     }
 
     @Test func `a volume with swap is refused and left as it is`() async throws {
-        try await expectRefusal("the signature of swap") { bench, path, _ in
-            try await bench.run("/sbin/mkswap", path)
+        try await expectRefusal("the signature of swap") { fixture, path, _ in
+            try await fixture.run("/sbin/mkswap", path)
         }
     }
 
@@ -59,82 +59,82 @@ struct FormatTests {
     func `a volume of LVM, LUKS or RAID is refused and left as it is`(
         header: [UInt8], name: String
     ) async throws {
-        try await expectRefusal("the signature of \(name)") { bench, _, disk in
-            bench.write(header, at: 0, of: disk)
+        try await expectRefusal("the signature of \(name)") { fixture, _, disk in
+            fixture.write(header, at: 0, of: disk)
         }
     }
 
     @Test(arguments: ["dos", "gpt"])
     func `a volume with a partition table is refused and left as it is`(label: String) async throws
     {
-        try await expectRefusal("the signature of \(label) partition table") { bench, path, _ in
-            bench.write(
+        try await expectRefusal("the signature of \(label) partition table") { fixture, path, _ in
+            fixture.write(
                 "#!/bin/sh\nprintf 'label: \(label)\\n,\\n' | exec /sbin/sfdisk -q $1\n",
-                to: "\(bench.path)/partition")
-            try await bench.run("\(bench.path)/partition", path)
+                to: "\(fixture.path)/partition")
+            try await fixture.run("\(fixture.path)/partition", path)
         }
     }
 
     @Test func `a volume whose serial number cannot be read is refused and stays blank`()
         async throws
     {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
-            let error = try await failure { try await bench.format(device) }
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            unlink("\(fixture.sysPath)/class/block/nvme1n1/device/serial")
+            let error = try await failure { try await fixture.format(device) }
             #expect(error.reason == .device)
-            #expect(bench.read(4096, at: 0, of: disk).allSatisfy { $0 == 0 })
+            #expect(fixture.read(4096, at: 0, of: disk).allSatisfy { $0 == 0 })
         }
     }
 
     @Test func `a volume with unknown data is refused and left as it is`() async throws {
-        try await expectRefusal("data of an unknown kind") { bench, _, disk in
-            bench.write([1], at: 12_345, of: disk)
+        try await expectRefusal("data of an unknown kind") { fixture, _, disk in
+            fixture.write([1], at: 12_345, of: disk)
         }
     }
 
     @Test func `a volume that cannot be read is refused`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
             truncate(disk.file, 1 << 20)
-            let error = try await failure { try await bench.format(device) }
+            let error = try await failure { try await fixture.format(device) }
             #expect(error.reason == .device)
             #expect(error.found.contains("EIO"))
         }
     }
 
     @Test func `a volume that another mount holds is refused`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            mkdir("\(bench.path)/mnt/other", 0o755)
-            try await bench.run("/bin/mount", device.path, "\(bench.path)/mnt/other")
-            let before = bench.read(512, at: 0, of: disk)
-            let error = try await failure { try await bench.format(device) }
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            mkdir("\(fixture.path)/mnt/other", 0o755)
+            try await fixture.run("/bin/mount", device.path, "\(fixture.path)/mnt/other")
+            let before = fixture.read(512, at: 0, of: disk)
+            let error = try await failure { try await fixture.format(device) }
             #expect(error.reason == .device)
             #expect(error.found.contains("EBUSY"))
-            let isKept = bench.read(512, at: 0, of: disk) == before
+            let isKept = fixture.read(512, at: 0, of: disk) == before
             #expect(isKept)
         }
     }
 
     @Test func `another volume's device is refused and stays blank`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
             let error = try await failure {
-                try await bench.fileSystems.format(
-                    device, of: volume(2), plan: .xfs, by: bench.after(.seconds(120)))
+                try await fixture.fileSystems.format(
+                    device, of: volume(2), plan: .xfs, by: fixture.after(.seconds(120)))
             }
             #expect(error.reason == .device)
-            #expect(try await bench.fileSystems.probe(device, of: volume(1)) == .blank)
+            #expect(try await fixture.fileSystems.probe(device, of: volume(1)) == .blank)
         }
     }
 
     @Test func `what mkfs writes to its standard error is in the error`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
             let error = try await failure {
-                try await bench.format(device, ["-m", "nonsense=1"])
+                try await fixture.format(device, ["-m", "nonsense=1"])
             }
             #expect(error.reason == .system)
             #expect(error.doing == "format \(volume(1)) on \(device.path)")
@@ -147,31 +147,31 @@ struct FormatTests {
     @Test func `mkfs writes to the device that was proved, whatever its path has become`()
         async throws
     {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            let other = bench.makeNode("other", try bench.disk().number)
-            let mkfs = "\(bench.path)/mkfs.xfs"
-            bench.write(
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            let other = fixture.makeNode("other", try fixture.disk().number)
+            let mkfs = "\(fixture.path)/mkfs.xfs"
+            fixture.write(
                 """
                 #!/bin/sh
                 mv \(other.path) \(device.path)
                 exec /sbin/mkfs.xfs "$@"
                 """, to: mkfs)
-            let fileSystems = bench.fileSystems(tools: bench.path)
+            let fileSystems = fixture.fileSystems(tools: fixture.path)
             try await fileSystems.format(
-                device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
-            bench.showInSysfs("nvme1n1", other.number, serial: volume(1).nvmeSerial)
+                device, of: volume(1), plan: .xfs, by: fixture.after(.seconds(120)))
+            fixture.showInSysfs("nvme1n1", other.number, serial: volume(1).nvmeSerial)
             let swapped = BlockDevice(path: device.path, number: other.number)
             #expect(try await fileSystems.probe(swapped, of: volume(1)) == .blank)
         }
     }
 
     @Test func `a missing mkfs is named`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne(mebibytes: 1)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne(mebibytes: 1)
             let error = try await failure {
-                try await bench.fileSystems(tools: "/nowhere").format(
-                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
+                try await fixture.fileSystems(tools: "/nowhere").format(
+                    device, of: volume(1), plan: .xfs, by: fixture.after(.seconds(120)))
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("/nowhere/mkfs.xfs"))
@@ -180,13 +180,13 @@ struct FormatTests {
     }
 
     @Test func `mkfs is killed at the deadline`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne(mebibytes: 1)
-            let mkfs = "\(bench.path)/mkfs.xfs"
-            bench.write("#!/bin/sh\nexec sleep 1000\n", to: mkfs)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne(mebibytes: 1)
+            let mkfs = "\(fixture.path)/mkfs.xfs"
+            fixture.write("#!/bin/sh\nexec sleep 1000\n", to: mkfs)
             let error = try await failure {
-                try await bench.fileSystems(tools: bench.path).format(
-                    device, of: volume(1), plan: .xfs, by: bench.after(.milliseconds(50)))
+                try await fixture.fileSystems(tools: fixture.path).format(
+                    device, of: volume(1), plan: .xfs, by: fixture.after(.milliseconds(50)))
             }
             #expect(error.reason == .deadline)
         }
@@ -195,22 +195,23 @@ struct FormatTests {
     private func expectRefusal(
         _ text: String,
         after prepare:
-            @escaping @RingActor @Sendable (Bench, String, Bench.Disk) async throws -> Void
+            @escaping @RingActor @Sendable (DiskFixture, String, DiskFixture.Disk) async throws ->
+            Void
     ) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await prepare(bench, device.path, disk)
-            let before = bench.read(1 << 20, at: 0, of: disk)
-            let error = try await failure { try await bench.format(device) }
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await prepare(fixture, device.path, disk)
+            let before = fixture.read(1 << 20, at: 0, of: disk)
+            let error = try await failure { try await fixture.format(device) }
             #expect(error.reason == .content)
             #expect(error.found.contains(text), "\(error)")
-            let isKept = bench.read(1 << 20, at: 0, of: disk) == before
+            let isKept = fixture.read(1 << 20, at: 0, of: disk) == before
             #expect(isKept)
         }
     }
 }
 
-extension Bench {
+extension DiskFixture {
     fileprivate func fileSystems(tools: String) -> FileSystems {
         FileSystems(devPath: devPath, sysPath: sysPath, toolPath: tools)
     }

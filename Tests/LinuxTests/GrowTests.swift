@@ -14,32 +14,32 @@ private let mayGrowExt: Bool = {
     return set & 1 << 24 != 0
 }()
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct GrowTests {
     @Test(arguments: mayGrowExt ? ["xfs", "ext4", "ext3"] : ["xfs"])
     func `a file system on an enlarged volume becomes as large as the volume, once`(
         type: String
     ) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
-            bench.enlarge(disk, toMebibytes: 640)
-            let mountpoint = try await bench.mountOne(device, type: type)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.\(type)", "-q", device.path)
+            fixture.enlarge(disk, toMebibytes: 640)
+            let mountpoint = try await fixture.mountOne(device, type: type)
             let before = try bytes(of: mountpoint)
-            let growth = try #require(try await bench.grow(device, type: type, at: mountpoint))
+            let growth = try #require(try await fixture.grow(device, type: type, at: mountpoint))
             #expect(growth == Growth(from: 320 << 20, to: 640 << 20))
             #expect(try bytes(of: mountpoint) > before + (300 << 20))
-            #expect(try await bench.grow(device, type: type, at: mountpoint) == nil)
+            #expect(try await fixture.grow(device, type: type, at: mountpoint) == nil)
         }
     }
 
     @Test(arguments: ["xfs", "ext4"])
     func `a file system that fills its volume is left as it is`(type: String) async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
-            let mountpoint = try await bench.mountOne(device, type: type)
-            #expect(try await bench.grow(device, type: type, at: mountpoint) == nil)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.\(type)", "-q", device.path)
+            let mountpoint = try await fixture.mountOne(device, type: type)
+            #expect(try await fixture.grow(device, type: type, at: mountpoint) == nil)
         }
     }
 
@@ -47,31 +47,31 @@ struct GrowTests {
     func `mounting reports whether the file system is smaller than its volume`(
         type: String
     ) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
-            let mountpoint = "\(bench.path)/mnt/one"
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.\(type)", "-q", device.path)
+            let mountpoint = "\(fixture.path)/mnt/one"
             func canGrow() async throws -> Bool {
-                let outcome = try await bench.fileSystems.mount(
+                let outcome = try await fixture.fileSystems.mount(
                     device, of: volume(1), type: type, at: mountpoint, access: .writable,
                     options: [])
-                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+                try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
                 return outcome.canGrow
             }
             #expect(try await !canGrow())
-            bench.enlarge(disk, toMebibytes: 640)
+            fixture.enlarge(disk, toMebibytes: 640)
             #expect(try await canGrow())
         }
     }
 
     @Test func `what the kernel does not grow is an error with its reason`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            bench.enlarge(disk, toMebibytes: 640)
-            let mountpoint = try await bench.mountOne(device, type: "xfs", access: .readOnly)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            fixture.enlarge(disk, toMebibytes: 640)
+            let mountpoint = try await fixture.mountOne(device, type: "xfs", access: .readOnly)
             let error = try await failure {
-                _ = try await bench.grow(device, type: "xfs", at: mountpoint)
+                _ = try await fixture.grow(device, type: "xfs", at: mountpoint)
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("EROFS"), "\(error)")
@@ -81,13 +81,13 @@ struct GrowTests {
     @Test func `an ext4 is grown only with the capability for it, and the error names that`()
         async throws
     {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.ext4", "-q", device.path)
-            bench.enlarge(disk, toMebibytes: 640)
-            let mountpoint = try await bench.mountOne(device, type: "ext4")
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.ext4", "-q", device.path)
+            fixture.enlarge(disk, toMebibytes: 640)
+            let mountpoint = try await fixture.mountOne(device, type: "ext4")
             let growth = RingActor.spawn {
-                try await bench.grow(device, type: "ext4", at: mountpoint)
+                try await fixture.grow(device, type: "ext4", at: mountpoint)
             }
             switch await growth.result {
             case .success(let growth): #expect(mayGrowExt && growth?.to == 640 << 20)
@@ -98,14 +98,14 @@ struct GrowTests {
     }
 
     @Test func `what is mounted from another device is not grown`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            let other = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(2))
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            let mountpoint = try await bench.mountOne(device, type: "xfs")
-            bench.enlarge(disk, toMebibytes: 640)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            let other = fixture.plugIn(try fixture.disk(), as: "nvme2n1", of: volume(2))
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            let mountpoint = try await fixture.mountOne(device, type: "xfs")
+            fixture.enlarge(disk, toMebibytes: 640)
             let error = try await failure {
-                _ = try await bench.fileSystems.grow(
+                _ = try await fixture.fileSystems.grow(
                     other, of: volume(2), type: "xfs", at: mountpoint)
             }
             #expect(error.reason == .device)
@@ -113,17 +113,17 @@ struct GrowTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct OwnershipTests {
     @Test func `what is asked for is set, with the set-group-id bit, and the rest stays`()
         async throws
     {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            let mountpoint = try await bench.mountOne(device, type: "xfs")
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            let mountpoint = try await fixture.mountOne(device, type: "xfs")
             func own(_ uid: UInt32?, _ gid: UInt32?, _ mode: UInt32?) async throws -> String {
-                try await bench.fileSystems.setOwnership(
+                try await fixture.fileSystems.setOwnership(
                     of: mountpoint, volume: volume(1), uid: uid, gid: gid, mode: mode)
                 var status = stat()
                 #expect(stat(mountpoint, &status) == 0)
@@ -137,7 +137,7 @@ struct OwnershipTests {
     }
 }
 
-extension Bench {
+extension DiskFixture {
     func mountOne(
         _ device: BlockDevice, type: String, access: MountAccess = .writable, options: [String] = []
     ) async throws -> String {

@@ -6,12 +6,12 @@ import Testing
 @testable import Linux
 
 /// A frozen file system: writers wait in the kernel, and no signal ends that.
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct HangTests {
     @Test func `a child that survives a kill delays nobody, is reported, and reaped later`()
         async throws
     {
-        try await withFrozen(volume(8)) { bench, mountpoint in
+        try await withFrozen(volume(8)) { fixture, mountpoint in
             let ring = RingActor.ring
             let begin = ring.now
             let outlived = await #expect(throws: ChildOutlivesKill.self) {
@@ -22,57 +22,57 @@ struct HangTests {
             #expect(ring.now - begin < Limit.killTimeMax + .seconds(10))
             let hanging = try #require(ring.hangingWork.first { $0.owner == .volume(volume(8)) })
             #expect(hanging.work.doing == "write" && hanging.work.since >= begin)
-            try await bench.run("/sbin/fsfreeze", "-u", mountpoint)
+            try await fixture.run("/sbin/fsfreeze", "-u", mountpoint)
             await outlived?.end()
             #expect(!ring.hangingWork.contains { $0.owner == .volume(volume(8)) })
         }
     }
 
     @Test func `a device that hangs does not delay calls for others`() async throws {
-        try await withFrozen(volume(9)) { bench, mountpoint in
+        try await withFrozen(volume(9)) { fixture, mountpoint in
             let ring = RingActor.ring
             let owning = RingActor.spawn {
-                try await bench.fileSystems.setOwnership(
+                try await fixture.fileSystems.setOwnership(
                     of: mountpoint, volume: volume(9), uid: 1, gid: nil, mode: nil)
             }
             let begin = ring.now
-            let other = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(7))
-            try await bench.run("/sbin/mkfs.xfs", "-q", other.path)
-            try await bench.fileSystems.mount(
-                other, of: volume(7), type: "xfs", at: "\(bench.path)/mnt/2", access: .writable,
+            let other = fixture.plugIn(try fixture.disk(), as: "nvme2n1", of: volume(7))
+            try await fixture.run("/sbin/mkfs.xfs", "-q", other.path)
+            try await fixture.fileSystems.mount(
+                other, of: volume(7), type: "xfs", at: "\(fixture.path)/mnt/2", access: .writable,
                 options: [])
-            #expect(await bench.fileSystems.mountState(of: other, at: mountpoint) == .notMounted)
+            #expect(await fixture.fileSystems.mountState(of: other, at: mountpoint) == .notMounted)
             #expect(ring.now - begin < .seconds(20))
-            let work = try #require(bench.fileSystems.workUnderWay(on: volume(9)))
+            let work = try #require(fixture.fileSystems.workUnderWay(on: volume(9)))
             #expect(work.doing.contains("set owner and permissions"))
-            try await bench.run("/sbin/fsfreeze", "-u", mountpoint)
+            try await fixture.run("/sbin/fsfreeze", "-u", mountpoint)
             try await owning.value
-            #expect(bench.fileSystems.workUnderWay(on: volume(9)) == nil)
+            #expect(fixture.fileSystems.workUnderWay(on: volume(9)) == nil)
         }
     }
 
     /// Runs `body` with the volume mounted and frozen, which it thaws.
     private func withFrozen(
         _ id: VolumeID,
-        _ body: @escaping @RingActor @Sendable (Bench, String) async throws -> Void
+        _ body: @escaping @RingActor @Sendable (DiskFixture, String) async throws -> Void
     ) async throws {
-        try await withBench { bench in
-            let mountpoint = "\(bench.path)/mnt/\(id)"
-            let device = bench.plugIn(try bench.disk(), as: "nvme1n1", of: id)
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            try await bench.fileSystems.mount(
+        try await withDisks { fixture in
+            let mountpoint = "\(fixture.path)/mnt/\(id)"
+            let device = fixture.plugIn(try fixture.disk(), as: "nvme1n1", of: id)
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            try await fixture.fileSystems.mount(
                 device, of: id, type: "xfs", at: mountpoint, access: .writable, options: [])
-            try await bench.run("/sbin/fsfreeze", "-f", mountpoint)
+            try await fixture.run("/sbin/fsfreeze", "-f", mountpoint)
             // Otherwise, if the test fails, the event that it waits for may never happen.
             let thawing = RingActor.spawn {
-                try? await RingActor.ring.sleep(until: bench.after(.seconds(60)))
+                try? await RingActor.ring.sleep(until: fixture.after(.seconds(60)))
                 _ = await RingActor.spawn {
                     try? await ChildProcess.run(
-                        "/sbin/fsfreeze", ["-u", mountpoint], by: bench.after(.seconds(60)))
+                        "/sbin/fsfreeze", ["-u", mountpoint], by: fixture.after(.seconds(60)))
                 }.value
             }
             let result: Result<Void, any Error>
-            do { result = .success(try await body(bench, mountpoint)) } catch {
+            do { result = .success(try await body(fixture, mountpoint)) } catch {
                 result = .failure(error)
             }
             thawing.cancel()

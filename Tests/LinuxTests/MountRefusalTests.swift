@@ -5,17 +5,17 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct MountRefusalTests {
     @Test(arguments: ["xfs", "ext4"])
     func `a file system larger than its volume is reported with both sizes`(
         type: String
     ) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.\(type)", "-q", device.path)
-            bench.enlarge(disk, toMebibytes: 310)
-            let error = try await bench.refusal(of: device, type)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.\(type)", "-q", device.path)
+            fixture.enlarge(disk, toMebibytes: 310)
+            let error = try await fixture.refusal(of: device, type)
             #expect(error.found.contains("is \(320 << 20) bytes long"), "\(error)")
             #expect(error.found.contains("only \(310 << 20)"), "\(error)")
             #expect(error.advice?.contains("enlarge the volume to 1 GiB") == true)
@@ -29,55 +29,55 @@ struct MountRefusalTests {
     func `an xfs that needs a second device is reported as such`(
         option: String, found: String
     ) async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            let other = bench.makeNode("other", try bench.disk(mebibytes: 64).number)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            let other = fixture.makeNode("other", try fixture.disk(mebibytes: 64).number)
             let (flag, value) = (String(option.prefix(2)), String(option.dropFirst(3)))
             let size = flag == "-l" ? ",size=64m" : ""
-            try await bench.run(
+            try await fixture.run(
                 "/sbin/mkfs.xfs", "-q", flag, value + other.path + size, device.path)
-            let error = try await bench.refusal(of: device, "xfs")
+            let error = try await fixture.refusal(of: device, "xfs")
             #expect(error.found.contains(found), "\(error)")
         }
     }
 
     @Test func `an ext4 with an external journal is reported as such`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            let journal = bench.makeNode("journal", try bench.disk(mebibytes: 64).number)
-            try await bench.run(
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            let journal = fixture.makeNode("journal", try fixture.disk(mebibytes: 64).number)
+            try await fixture.run(
                 "/sbin/mke2fs", "-q", "-b", "4096", "-O", "journal_dev", journal.path)
-            try await bench.run(
+            try await fixture.run(
                 "/sbin/mkfs.ext4", "-q", "-b", "4096", "-J", "device=\(journal.path)", device.path)
             unlink(journal.path)
             // The number by which it refers to the journal no longer belongs to a device.
-            try await bench.run(
+            try await fixture.run(
                 "/sbin/debugfs", "-w", "-R", "set_super_value journal_dev 0xFFFE", device.path)
-            let error = try await bench.refusal(of: device, "ext4")
+            let error = try await fixture.refusal(of: device, "ext4")
             #expect(error.found.contains("its journal is on another device"), "\(error)")
         }
     }
 
     @Test func `features that no kernel supports are reported`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.ext4", "-q", "-O", "^metadata_csum", device.path)
-            try await bench.run(
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.ext4", "-q", "-O", "^metadata_csum", device.path)
+            try await fixture.run(
                 "/sbin/debugfs", "-w", "-R", "feature +dirdata +FEATURE_I20", device.path)
-            let error = try await bench.refusal(of: device, "ext4")
+            let error = try await fixture.refusal(of: device, "ext4")
             #expect(error.found.contains("dirdata (no Linux has it)"), "\(error)")
             #expect(error.found.contains("0x100000, unknown here"), "\(error)")
-            #expect(error.advice?.contains("this is Linux ") == true)
+            #expect(error.advice?.contains("runs Linux ") == true)
         }
     }
 
     @Test func `a busy device is only reported as busy`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
             let claim = open(device.path, O_RDONLY | O_EXCL | O_CLOEXEC)
             defer { close(claim) }
-            let error = try await bench.refusal(of: device, "xfs")
+            let error = try await fixture.refusal(of: device, "xfs")
             #expect(error.found == "mount(2) as xfs: Device or resource busy (EBUSY)")
         }
     }
@@ -146,7 +146,7 @@ struct MountRefusalTests {
     }
 }
 
-extension Bench {
+extension DiskFixture {
     fileprivate func refusal(of device: BlockDevice, _ type: String) async throws -> OperationError
     {
         let error = try await failure {

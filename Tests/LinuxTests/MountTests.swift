@@ -5,40 +5,40 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and mounts"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and mounts"))
 struct MountTests {
     @Test func `a volume is mounted, holds a file, and is unmounted`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/\(volume(1))"
-            #expect(try await !bench.fileSystems.isHeld(device))
-            try await bench.mount(device, at: mountpoint)
-            #expect(try await bench.fileSystems.isHeld(device))
-            let mounted = try #require(try await bench.mounted(at: mountpoint))
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/\(volume(1))"
+            #expect(try await !fixture.fileSystems.isHeld(device))
+            try await fixture.mount(device, at: mountpoint)
+            #expect(try await fixture.fileSystems.isHeld(device))
+            let mounted = try #require(try await fixture.mounted(at: mountpoint))
             #expect(
                 mounted
                     == MountedFileSystem(
                         mountpoint: mountpoint, device: device.number, type: "xfs",
                         source: device.path, readOnly: false))
-            bench.write("kept", to: "\(mountpoint)/file")
+            fixture.write("kept", to: "\(mountpoint)/file")
 
-            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
-            #expect(try await bench.mounted(at: mountpoint) == nil)
+            try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
+            #expect(try await fixture.mounted(at: mountpoint) == nil)
             #expect(access(mountpoint, F_OK) != 0)
-            #expect(try await !bench.fileSystems.isHeld(device))
+            #expect(try await !fixture.fileSystems.isHeld(device))
 
-            try await bench.mount(device, at: mountpoint, access: .readOnly)
+            try await fixture.mount(device, at: mountpoint, access: .readOnly)
             #expect(try contents(of: "\(mountpoint)/file", limit: 10) == Array("kept".utf8))
-            #expect(try await bench.mounted(at: mountpoint)?.readOnly == true)
+            #expect(try await fixture.mounted(at: mountpoint)?.readOnly == true)
             #expect(open("\(mountpoint)/new", O_CREAT | O_WRONLY, 0o600) < 0)
         }
     }
 
     @Test func `the mount options asked for are in force`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a b"
-            try await bench.mount(device, at: mountpoint, options: ["noatime", "logbufs=4"])
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a b"
+            try await fixture.mount(device, at: mountpoint, options: ["noatime", "logbufs=4"])
             let line = try #require(try MountTable(doing: "test").top(at: mountpoint))
             #expect(line.options.contains("noatime"))
             #expect(!line.options.contains("nodev"))
@@ -48,54 +48,54 @@ struct MountTests {
     }
 
     @Test func `two volumes with one UUID are mounted beside each other`() async throws {
-        try await withBench { bench in
+        try await withDisks { fixture in
             let uuid = "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a15"
             for index in 1...2 {
-                let device = bench.plugIn(
-                    try bench.disk(), as: "nvme\(index)n1", of: volume(index))
-                try await bench.run("/sbin/mkfs.xfs", "-q", "-m", "uuid=\(uuid)", device.path)
-                try await bench.fileSystems.mount(
-                    device, of: volume(index), type: "xfs", at: "\(bench.path)/mnt/\(index)",
+                let device = fixture.plugIn(
+                    try fixture.disk(), as: "nvme\(index)n1", of: volume(index))
+                try await fixture.run("/sbin/mkfs.xfs", "-q", "-m", "uuid=\(uuid)", device.path)
+                try await fixture.fileSystems.mount(
+                    device, of: volume(index), type: "xfs", at: "\(fixture.path)/mnt/\(index)",
                     access: .writable, options: [])
             }
         }
     }
 
     @Test func `a mountpoint in use is refused`() async throws {
-        try await withBench { bench in
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(try await bench.xfsVolume(), at: mountpoint)
-            let second = bench.plugIn(try bench.disk(), as: "nvme2n1", of: volume(2))
-            try await bench.run("/sbin/mkfs.xfs", "-q", second.path)
+        try await withDisks { fixture in
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(try await fixture.xfsVolume(), at: mountpoint)
+            let second = fixture.plugIn(try fixture.disk(), as: "nvme2n1", of: volume(2))
+            try await fixture.run("/sbin/mkfs.xfs", "-q", second.path)
             let error = try await failure {
-                try await bench.fileSystems.mount(
+                try await fixture.fileSystems.mount(
                     second, of: volume(2), type: "xfs", at: mountpoint, access: .writable,
                     options: [])
             }
             #expect(error.reason == .system)
             #expect(error.found.contains("nvme1n1 (xfs, device 7:"))
-            #expect(try await !bench.fileSystems.isHeld(second))
+            #expect(try await !fixture.fileSystems.isHeld(second))
         }
     }
 
     @Test func `a device that is mounted already is refused elsewhere`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            try await bench.mount(device, at: "\(bench.path)/mnt/a")
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            try await fixture.mount(device, at: "\(fixture.path)/mnt/a")
             let error = try await failure {
-                try await bench.mount(device, at: "\(bench.path)/mnt/b")
+                try await fixture.mount(device, at: "\(fixture.path)/mnt/b")
             }
-            #expect(error.found.contains("\(bench.path)/mnt/a"))
-            #expect(access("\(bench.path)/mnt/b", F_OK) != 0)
+            #expect(error.found.contains("\(fixture.path)/mnt/a"))
+            #expect(access("\(fixture.path)/mnt/b", F_OK) != 0)
         }
     }
 
     @Test func `another volume's device is not mounted`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
             let error = try await failure {
-                try await bench.fileSystems.mount(
+                try await fixture.fileSystems.mount(
                     device, of: volume(2), type: "xfs", at: mountpoint, access: .writable,
                     options: [])
             }
@@ -105,84 +105,82 @@ struct MountTests {
     }
 
     @Test func `a mount of another device than the proved one is undone`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let other = try bench.disk()
-            try await bench.run(
-                "/sbin/mkfs.xfs", "-q", bench.makeNode("other", other.number).path)
-            let mountpoint = "\(bench.path)/mnt/a"
-            let options = try MountOptions(
-                type: "xfs", readOnly: false, options: [], doing: "test")
-            let tree = DeviceTree(devPath: bench.devPath, sysPath: bench.sysPath)
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let other = try fixture.disk()
+            try await fixture.run(
+                "/sbin/mkfs.xfs", "-q", fixture.makeNode("other", other.number).path)
+            let mountpoint = "\(fixture.path)/mnt/a"
+            let options = MountOptions(type: "xfs", readOnly: false, options: [])
+            let tree = DeviceTree(devPath: fixture.devPath, sysPath: fixture.sysPath)
             let proven = try ProvenDevice.open(device, of: volume(1), in: tree, doing: "test")
-            rename("\(bench.devPath)/other", device.path)
+            rename("\(fixture.devPath)/other", device.path)
             let error = #expect(throws: OperationError.self) {
                 _ = try mountProven(proven, type: "xfs", at: mountpoint, options: options)
             }
             #expect(error?.reason == .device)
             #expect(error?.found.contains("is device \(other.number)") == true)
-            #expect(try await bench.mounted(at: mountpoint) == nil)
+            #expect(try await fixture.mounted(at: mountpoint) == nil)
             #expect(access(mountpoint, F_OK) != 0)
         }
     }
 
     @Test func `a link in the mountpoint's place is refused`() async throws {
-        try await withBench { bench in
-            let mountpoint = "\(bench.path)/mnt/a"
+        try await withDisks { fixture in
+            let mountpoint = "\(fixture.path)/mnt/a"
             symlink("/", mountpoint)
-            let device = try await bench.xfsVolume()
-            let error = try await failure { try await bench.mount(device, at: mountpoint) }
+            let device = try await fixture.xfsVolume()
+            let error = try await failure { try await fixture.mount(device, at: mountpoint) }
             #expect(error.found.contains("ENOTDIR"))
         }
     }
 
     @Test func `a mountpoint below a link is refused, and no directory is left`() async throws {
-        try await withBench { bench in
-            symlink("mnt", "\(bench.path)/link")
-            let device = try await bench.xfsVolume()
+        try await withDisks { fixture in
+            symlink("mnt", "\(fixture.path)/link")
+            let device = try await fixture.xfsVolume()
             let error = try await failure {
-                try await bench.mount(device, at: "\(bench.path)/link/a")
+                try await fixture.mount(device, at: "\(fixture.path)/link/a")
             }
-            #expect(error.found.contains("\(bench.path)/mnt/a"))
-            #expect(access("\(bench.path)/mnt/a", F_OK) != 0)
+            #expect(error.found.contains("\(fixture.path)/mnt/a"))
+            #expect(access("\(fixture.path)/mnt/a", F_OK) != 0)
         }
     }
 
     @Test func `a link that replaces the mountpoint after the check is not followed`() async throws
     {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let (mountpoint, moved) = ("\(bench.path)/mnt/a", "\(bench.path)/mnt/moved")
-            let elsewhere = "\(bench.path)/mnt/elsewhere"
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let (mountpoint, moved) = ("\(fixture.path)/mnt/a", "\(fixture.path)/mnt/moved")
+            let elsewhere = "\(fixture.path)/mnt/elsewhere"
             for folder in [mountpoint, elsewhere] { mkdir(folder, 0o755) }
             let target = try MountTarget(mountpoint, doing: "test")
             rename(mountpoint, moved)
             symlink("elsewhere", mountpoint)
-            let options = try MountOptions(
-                type: "xfs", readOnly: false, options: [], doing: "test")
+            let options = MountOptions(type: "xfs", readOnly: false, options: [])
             try target.mount(device, type: "xfs", options)
-            #expect(try await bench.mounted(at: elsewhere) == nil)
-            #expect(try await bench.mounted(at: moved)?.device == device.number)
-            try await bench.fileSystems.unmount(moved, of: volume(1))
+            #expect(try await fixture.mounted(at: elsewhere) == nil)
+            #expect(try await fixture.mounted(at: moved)?.device == device.number)
+            try await fixture.fileSystems.unmount(moved, of: volume(1))
         }
     }
 
     @Test func `a mount that is reached by a link does not count as unmounted`() async throws {
-        try await withBench { bench in
-            symlink("mnt", "\(bench.path)/link")
-            try await bench.mount(try await bench.xfsVolume(), at: "\(bench.path)/mnt/a")
+        try await withDisks { fixture in
+            symlink("mnt", "\(fixture.path)/link")
+            try await fixture.mount(try await fixture.xfsVolume(), at: "\(fixture.path)/mnt/a")
             let error = try await failure {
-                try await bench.fileSystems.unmount("\(bench.path)/link/a", of: volume(1))
+                try await fixture.fileSystems.unmount("\(fixture.path)/link/a", of: volume(1))
             }
             #expect(error.found.contains("EBUSY"))
         }
     }
 
     @Test func `the error for a refused mount says why, and leaves no directory`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne()
-            let mountpoint = "\(bench.path)/mnt/a"
-            let error = try await failure { try await bench.mount(device, at: mountpoint) }
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            let error = try await failure { try await fixture.mount(device, at: mountpoint) }
             #expect(error.reason == .system)
             #expect(error.doing == "mount \(volume(1)) (\(device.path)) at \(mountpoint)")
             #expect(error.found.contains("EINVAL"), "\(error)")
@@ -191,10 +189,10 @@ struct MountTests {
     }
 
     @Test func `btrfs is refused before it is mounted`() async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne(mebibytes: 1)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne(mebibytes: 1)
             let error = try await failure {
-                try await bench.mount(device, at: "\(bench.path)/mnt/a", type: "btrfs")
+                try await fixture.mount(device, at: "\(fixture.path)/mnt/a", type: "btrfs")
             }
             #expect(error.reason == .content)
         }
@@ -203,50 +201,50 @@ struct MountTests {
     @Test func `a file system that has shut down is distinguished from an unmounted one`()
         async throws
     {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(device, at: mountpoint)
-            let fileSystems = bench.fileSystems
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(device, at: mountpoint)
+            let fileSystems = fixture.fileSystems
             #expect(await fileSystems.mountState(of: device, at: mountpoint) == .mounted)
-            try await bench.run("/usr/sbin/xfs_io", "-x", "-c", "shutdown", mountpoint)
+            try await fixture.run("/usr/sbin/xfs_io", "-x", "-c", "shutdown", mountpoint)
             #expect(await fileSystems.mountState(of: device, at: mountpoint) == .broken)
             try await fileSystems.unmount(mountpoint, of: volume(1))
             #expect(await fileSystems.mountState(of: device, at: mountpoint) == .notMounted)
-            try await bench.mount(device, at: mountpoint)
+            try await fixture.mount(device, at: mountpoint)
             #expect(await fileSystems.mountState(of: device, at: mountpoint) == .mounted)
             try await fileSystems.unmount(mountpoint, of: volume(1))
         }
     }
 
     @Test func `a busy volume stays mounted, and who uses it is named`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(device, at: mountpoint)
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(device, at: mountpoint)
             let file = open("\(mountpoint)/file", O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
             let error = try await failure {
-                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+                try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
             }
             close(file)
             #expect(error.reason == .system)
             #expect(error.doing == "unmount \(volume(1)) from \(mountpoint)")
             #expect(error.found.contains("EBUSY"))
             #expect(error.found.contains("(process \(getpid())) has the file \(mountpoint)/file"))
-            #expect(try await bench.mounted(at: mountpoint) != nil)
-            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+            #expect(try await fixture.mounted(at: mountpoint) != nil)
+            try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
         }
     }
 
     @Test func `a mount below keeps a volume mounted, and is named`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(device, at: mountpoint)
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(device, at: mountpoint)
             mkdir("\(mountpoint)/in", 0o755)
-            try await bench.run("/bin/mount", "-t", "tmpfs", "none", "\(mountpoint)/in")
+            try await fixture.run("/bin/mount", "-t", "tmpfs", "none", "\(mountpoint)/in")
             let error = try await failure {
-                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+                try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
             }
             #expect(error.found.contains("mounts below it: \(mountpoint)/in"))
         }
@@ -255,28 +253,28 @@ struct MountTests {
     @Test func `a mount that only another namespace has holds the device, and is named`()
         async throws
     {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(device, at: mountpoint)
-            let inside = "\(bench.path)/container"
-            let container = try await bench.startContainer(with: mountpoint, at: inside)
-            try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(device, at: mountpoint)
+            let inside = "\(fixture.path)/container"
+            let container = try await fixture.startContainer(with: mountpoint, at: inside)
+            try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
 
-            #expect(try await bench.fileSystems.isHeld(device))
-            let holders = await bench.fileSystems.holders(of: device)
+            #expect(try await fixture.fileSystems.isHeld(device))
+            let holders = await fixture.fileSystems.holders(of: device)
             #expect(holders.contains { $0.contains("has it mounted at \(inside)") })
             let error = try await failure {
-                try await bench.fileSystems.format(
-                    device, of: volume(1), plan: .xfs, by: bench.after(.seconds(120)))
+                try await fixture.fileSystems.format(
+                    device, of: volume(1), plan: .xfs, by: fixture.after(.seconds(120)))
             }
             #expect(error.found.contains("EBUSY"))
 
             container.cancel()
             _ = await container.result
             // The kernel removes the mounts of an ended namespace shortly after its last process.
-            let deadline = bench.after(.seconds(120))
-            while try await bench.fileSystems.isHeld(device) {
+            let deadline = fixture.after(.seconds(120))
+            while try await fixture.fileSystems.isHeld(device) {
                 try #require(RingActor.ring.now < deadline)
             }
         }
@@ -285,14 +283,14 @@ struct MountTests {
     @Test func `unmounting what is not mounted succeeds, and removes an empty directory`()
         async throws
     {
-        try await withBench { bench in
-            let empty = "\(bench.path)/mnt/empty"
-            let full = "\(bench.path)/mnt/full"
+        try await withDisks { fixture in
+            let empty = "\(fixture.path)/mnt/empty"
+            let full = "\(fixture.path)/mnt/full"
             mkdir(empty, 0o755)
             mkdir(full, 0o755)
-            bench.write("not ours", to: "\(full)/file")
-            for path in [empty, full, "\(bench.path)/mnt/none"] {
-                try await bench.fileSystems.unmount(path, of: volume(1))
+            fixture.write("not ours", to: "\(full)/file")
+            for path in [empty, full, "\(fixture.path)/mnt/none"] {
+                try await fixture.fileSystems.unmount(path, of: volume(1))
             }
             #expect(access(empty, F_OK) != 0)
             #expect(access("\(full)/file", F_OK) == 0)
@@ -300,27 +298,27 @@ struct MountTests {
     }
 
     @Test func `a second mount on top is an error after the first is unmounted`() async throws {
-        try await withBench { bench in
-            let device = try await bench.xfsVolume()
-            let mountpoint = "\(bench.path)/mnt/a"
-            try await bench.mount(device, at: mountpoint)
-            try await bench.run("/bin/mount", "-t", "tmpfs", "over", mountpoint)
+        try await withDisks { fixture in
+            let device = try await fixture.xfsVolume()
+            let mountpoint = "\(fixture.path)/mnt/a"
+            try await fixture.mount(device, at: mountpoint)
+            try await fixture.run("/bin/mount", "-t", "tmpfs", "over", mountpoint)
             let error = try await failure {
-                try await bench.fileSystems.unmount(mountpoint, of: volume(1))
+                try await fixture.fileSystems.unmount(mountpoint, of: volume(1))
             }
             #expect(error.found.contains(device.path))
         }
     }
 
     @Test func `the kernel's release is what uname says`() async throws {
-        try await withBench { bench in
+        try await withDisks { fixture in
             let release = try contents(of: "/proc/sys/kernel/osrelease", limit: 256)
-            #expect(Array((bench.fileSystems.kernelRelease() + "\n").utf8) == release)
+            #expect(Array((fixture.fileSystems.kernelRelease() + "\n").utf8) == release)
         }
     }
 }
 
-extension Bench {
+extension DiskFixture {
     fileprivate func xfsVolume() async throws -> BlockDevice {
         let (device, _) = try volumeOne()
         try await run("/sbin/mkfs.xfs", "-q", device.path)

@@ -5,7 +5,7 @@ import Testing
 
 @testable import Linux
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct ProbeTests {
     @Test func `a device of zeros is blank`() async throws {
         try await expectContent(.blank) { _, _ in }
@@ -17,30 +17,33 @@ struct ProbeTests {
 
     @Test func `xfs is found with its label and UUID`() async throws {
         let uuid = "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a11"
-        try await expectContent(.fileSystem(type: "xfs", label: "a b", uuid: uuid)) { bench, disk in
-            try await bench.run("/sbin/mkfs.xfs", "-q", "-L", "a b", "-m", "uuid=\(uuid)", disk)
+        try await expectContent(.fileSystem(type: "xfs", label: "a b", uuid: uuid)) {
+            fixture, disk in
+            try await fixture.run("/sbin/mkfs.xfs", "-q", "-L", "a b", "-m", "uuid=\(uuid)", disk)
         }
     }
 
     @Test func `ext4 is found`() async throws {
         let uuid = "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a12"
-        try await expectContent(.fileSystem(type: "ext4", label: nil, uuid: uuid)) { bench, disk in
-            try await bench.run("/sbin/mkfs.ext4", "-q", "-U", uuid, disk)
+        try await expectContent(.fileSystem(type: "ext4", label: nil, uuid: uuid)) {
+            fixture, disk in
+            try await fixture.run("/sbin/mkfs.ext4", "-q", "-U", uuid, disk)
         }
     }
 
     @Test func `ext2 is found by the full probe`() async throws {
         let uuid = "5f2b5c80-6f0a-4a51-9d4c-0b6f7f0f3a13"
-        try await expectContent(.fileSystem(type: "ext2", label: nil, uuid: uuid)) { bench, disk in
-            try await bench.run("/sbin/mkfs.ext2", "-q", "-U", uuid, disk)
+        try await expectContent(.fileSystem(type: "ext2", label: nil, uuid: uuid)) {
+            fixture, disk in
+            try await fixture.run("/sbin/mkfs.ext2", "-q", "-U", uuid, disk)
         }
     }
 
     @Test func `btrfs is found`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            bench.write(btrfsSuperblock(), at: 64 * 1024, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            fixture.write(btrfsSuperblock(), at: 64 * 1024, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             guard case .fileSystem(type: "btrfs", _, _) = content else {
                 Issue.record("found \(content)")
                 return
@@ -50,17 +53,17 @@ struct ProbeTests {
 
     @Test(arguments: [("dos", "dos partition table"), ("gpt", "gpt partition table")])
     func `a partition table is a signature`(label: String, name: String) async throws {
-        try await expectContent(.signature(name)) { bench, disk in
-            bench.write(
+        try await expectContent(.signature(name)) { fixture, disk in
+            fixture.write(
                 "#!/bin/sh\nprintf 'label: \(label)\\n,\\n' | exec /sbin/sfdisk -q $1\n",
-                to: "\(bench.path)/partition")
-            try await bench.run("\(bench.path)/partition", disk)
+                to: "\(fixture.path)/partition")
+            try await fixture.run("\(fixture.path)/partition", disk)
         }
     }
 
     @Test func `swap is a signature`() async throws {
-        try await expectContent(.signature("swap")) { bench, disk in
-            try await bench.run("/sbin/mkswap", disk)
+        try await expectContent(.signature("swap")) { fixture, disk in
+            try await fixture.run("/sbin/mkswap", disk)
         }
     }
 
@@ -68,32 +71,32 @@ struct ProbeTests {
         (lvmLabel, "LVM2_member"), (luksHeader, "crypto_LUKS"), (raidMember, "linux_raid_member"),
     ])
     func `data of other systems is a signature`(header: [UInt8], name: String) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            bench.write(header, at: 0, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            fixture.write(header, at: 0, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(content == .signature(name))
         }
     }
 
     @Test func `two file systems on one device are both named`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            try await bench.run("/sbin/mkfs.xfs", "-q", device.path)
-            let superblock = bench.read(512, at: 0, of: disk)
-            try await bench.run("/sbin/mkfs.ext4", "-q", "-F", device.path)
-            bench.write(superblock, at: 0, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            try await fixture.run("/sbin/mkfs.xfs", "-q", device.path)
+            let superblock = fixture.read(512, at: 0, of: disk)
+            try await fixture.run("/sbin/mkfs.ext4", "-q", "-F", device.path)
+            fixture.write(superblock, at: 0, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(content == .several(["xfs", "ext4"]))
         }
     }
 
     @Test func `a superblock with a wrong checksum is named`() async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            bench.write(lvmLabel, at: 0, of: disk)
-            bench.write([0xFF], at: 1023, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            fixture.write(lvmLabel, at: 0, of: disk)
+            fixture.write([0xFF], at: 1023, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(
                 content == .signature("LVM2_member with a damaged superblock (wrong checksum)"))
         }
@@ -101,20 +104,20 @@ struct ProbeTests {
 
     @Test(arguments: [0, 4096 + 17, (1 << 20) - 1, (64 << 20) - (1 << 20), (64 << 20) - 1])
     func `one byte that is not zero at either end is unknown data`(offset: Int) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne(mebibytes: 64)
-            bench.write([1], at: offset, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne(mebibytes: 64)
+            fixture.write([1], at: offset, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(content == .unknownData)
         }
     }
 
     @Test(arguments: [5 << 20, 128 << 20, 315 << 20])
     func `a block between that is not zero is unknown data`(offset: Int) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne()
-            bench.write([1], at: offset, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne()
+            fixture.write([1], at: offset, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(content == .unknownData)
         }
     }
@@ -122,25 +125,25 @@ struct ProbeTests {
     @Test func `an unfinished xfs is detected, and formatted only if that is allowed`()
         async throws
     {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne(mebibytes: 512)
-            try await bench.fileSystems.format(
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne(mebibytes: 512)
+            try await fixture.fileSystems.format(
                 device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
-                by: bench.after(.seconds(120)))
-            bench.write([1], at: 126, of: disk)
-            let content = try await bench.fileSystems.probe(device, of: volume(1))
+                by: fixture.after(.seconds(120)))
+            fixture.write([1], at: 126, of: disk)
+            let content = try await fixture.fileSystems.probe(device, of: volume(1))
             #expect(content == .unfinished(type: "xfs"))
             await #expect(throws: OperationError.self) {
-                try await bench.fileSystems.format(
+                try await fixture.fileSystems.format(
                     device, of: volume(1), plan: FormatPlan(type: .xfs, arguments: []),
-                    by: bench.after(.seconds(120)))
+                    by: fixture.after(.seconds(120)))
             }
-            try await bench.fileSystems.format(
+            try await fixture.fileSystems.format(
                 device, of: volume(1),
                 plan: FormatPlan(type: .xfs, arguments: [], overwritesUnfinished: true),
-                by: bench.after(.seconds(120)))
+                by: fixture.after(.seconds(120)))
             guard
-                case .fileSystem(type: "xfs", _, _) = try await bench.fileSystems.probe(
+                case .fileSystem(type: "xfs", _, _) = try await fixture.fileSystems.probe(
                     device, of: volume(1))
             else {
                 Issue.record("it is no xfs")
@@ -151,12 +154,12 @@ struct ProbeTests {
 
     @Test(arguments: [0, 63])
     func `a device that cannot be read is an error, never blank`(mebibytes: Int) async throws {
-        try await withBench { bench in
-            let (device, disk) = try bench.volumeOne(mebibytes: 64)
+        try await withDisks { fixture in
+            let (device, disk) = try fixture.volumeOne(mebibytes: 64)
             // The device keeps its size: reads past the file's end fail.
             truncate(disk.file, off_t(mebibytes) << 20)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.reason == .device)
             #expect(error.doing == "probe \(volume(1)) on \(device.path)")
@@ -165,75 +168,75 @@ struct ProbeTests {
     }
 }
 
-@Suite(.enabled(if: isRoot, "needs root for loop devices and nodes"))
+@Suite(.timeLimit(.minutes(5)), .enabled(if: isRoot, "needs root for loop devices and nodes"))
 struct IdentityTests {
     @Test func `a node of another device is rejected`() async throws {
-        try await expectRefusal("is device") { bench, device in
+        try await expectRefusal("is device") { fixture, device in
             unlink(device.path)
-            bench.makeNode("nvme1n1", try bench.disk(mebibytes: 1).number)
+            fixture.makeNode("nvme1n1", try fixture.disk(mebibytes: 1).number)
         }
     }
 
     @Test func `a device with another volume's serial number is rejected`() async throws {
-        try await expectRefusal(volume(2).nvmeSerial) { bench, device in
-            bench.showInSysfs("nvme1n1", device.number, serial: volume(2).nvmeSerial)
+        try await expectRefusal(volume(2).nvmeSerial) { fixture, device in
+            fixture.showInSysfs("nvme1n1", device.number, serial: volume(2).nvmeSerial)
         }
     }
 
     @Test func `a device whose serial number cannot be read is rejected`() async throws {
-        try await expectRefusal("cannot be read") { bench, _ in
-            unlink("\(bench.sysPath)/block/nvme1n1/device/serial")
+        try await expectRefusal("cannot be read") { fixture, _ in
+            unlink("\(fixture.sysPath)/class/block/nvme1n1/device/serial")
         }
     }
 
     @Test func `a device for which sysfs has another number is refused`() async throws {
-        try await expectRefusal("sysfs has 259:3") { bench, _ in
-            bench.showInSysfs(
+        try await expectRefusal("sysfs has 259:3") { fixture, _ in
+            fixture.showInSysfs(
                 "nvme1n1", DeviceNumber(major: 259, minor: 3), serial: volume(1).nvmeSerial)
         }
     }
 
     @Test func `a file in the node's place is refused`() async throws {
-        try await expectRefusal("not a block device") { bench, device in
+        try await expectRefusal("not a block device") { fixture, device in
             unlink(device.path)
-            bench.write("no device", to: device.path)
+            fixture.write("no device", to: device.path)
         }
     }
 
     @Test func `a device that is gone is an error that says so`() async throws {
-        try await expectRefusal("ENOENT") { bench, _ in bench.unplug("nvme1n1") }
+        try await expectRefusal("ENOENT") { fixture, _ in fixture.unplug("nvme1n1") }
     }
 
     @Test func `a Xen device is known by name and number`() async throws {
-        try await withBench { bench in
-            let disk = try bench.disk(mebibytes: 1)
-            let device = bench.makeNode("xvdf", disk.number)
-            #expect(try await bench.fileSystems.probe(device, of: volume(1)) == .blank)
+        try await withDisks { fixture in
+            let disk = try fixture.disk(mebibytes: 1)
+            let device = fixture.makeNode("xvdf", disk.number)
+            #expect(try await fixture.fileSystems.probe(device, of: volume(1)) == .blank)
             unlink(device.path)
-            bench.makeNode("xvdf", try bench.disk(mebibytes: 1).number)
+            fixture.makeNode("xvdf", try fixture.disk(mebibytes: 1).number)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.reason == .device)
         }
     }
 
     @Test func `a Xen device for which sysfs has another number is refused`() async throws {
-        try await withBench { bench in
-            let device = bench.makeNode("xvdf", try bench.disk(mebibytes: 1).number)
-            bench.showInSysfs("xvdf", DeviceNumber(major: 202, minor: 80), serial: nil)
+        try await withDisks { fixture in
+            let device = fixture.makeNode("xvdf", try fixture.disk(mebibytes: 1).number)
+            fixture.showInSysfs("xvdf", DeviceNumber(major: 202, minor: 80), serial: nil)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.found.contains("sysfs has 202:80"))
         }
     }
 
     @Test func `a device of another name is refused`() async throws {
-        try await withBench { bench in
-            let device = bench.makeNode("vda", try bench.disk(mebibytes: 1).number)
+        try await withDisks { fixture in
+            let device = fixture.makeNode("vda", try fixture.disk(mebibytes: 1).number)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.found.contains("vda is neither"))
         }
@@ -241,13 +244,13 @@ struct IdentityTests {
 
     private func expectRefusal(
         _ text: String,
-        after change: @escaping @RingActor @Sendable (Bench, BlockDevice) throws -> Void
+        after change: @escaping @RingActor @Sendable (DiskFixture, BlockDevice) throws -> Void
     ) async throws {
-        try await withBench { bench in
-            let (device, _) = try bench.volumeOne(mebibytes: 1)
-            try change(bench, device)
+        try await withDisks { fixture in
+            let (device, _) = try fixture.volumeOne(mebibytes: 1)
+            try change(fixture, device)
             let error = try await failure {
-                _ = try await bench.fileSystems.probe(device, of: volume(1))
+                _ = try await fixture.fileSystems.probe(device, of: volume(1))
             }
             #expect(error.reason == .device)
             #expect(error.found.contains(text), "\(error)")
@@ -257,12 +260,12 @@ struct IdentityTests {
 
 private func expectContent(
     _ content: DeviceContent, mebibytes: Int = 320,
-    after prepare: @escaping @RingActor @Sendable (Bench, String) async throws -> Void
+    after prepare: @escaping @RingActor @Sendable (DiskFixture, String) async throws -> Void
 ) async throws {
-    try await withBench { bench in
-        let (device, _) = try bench.volumeOne(mebibytes: mebibytes)
-        try await prepare(bench, device.path)
-        #expect(try await bench.fileSystems.probe(device, of: volume(1)) == content)
+    try await withDisks { fixture in
+        let (device, _) = try fixture.volumeOne(mebibytes: mebibytes)
+        try await prepare(fixture, device.path)
+        #expect(try await fixture.fileSystems.probe(device, of: volume(1)) == content)
     }
 }
 
@@ -289,7 +292,8 @@ let luksHeader: [UInt8] = {
 }()
 
 /// A member of an md array, with a superblock of version 1.2, 4 KiB into the device; source: struct
-/// mdp_superblock_1 in the kernel's include/uapi/linux/raid/md_p.h, calc_sb_1_csum in drivers/md/md.c.
+/// mdp_superblock_1 in the kernel's include/uapi/linux/raid/md_p.h, calc_sb_1_csum in
+/// drivers/md/md.c.
 let raidMember: [UInt8] = {
     var superblock = [UInt8](repeating: 0, count: 256)
     func put(_ bytes: [UInt8], at offset: Int) {

@@ -58,9 +58,12 @@ for target in package.targets where target.swiftSettings != nil {{
 
 # The first lives are for every mutant, the others for those that nothing has noticed.
 BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
-# A mutant may run in circles, or wait for ever: it has this many times the time of the processor
-# that is usual, and that long by the clock, for others use the machine too.
-PATIENCE, PATIENCE_SECONDS, CLOCK_SECONDS = 8, 5, 60
+# A mutant may run in circles: it has this many times the time of the processor that is usual, and
+# that much at least.
+PATIENCE, PATIENCE_SECONDS = 5, 5
+# Or it may wait for ever. On a machine that others use, too, the clock tells little: a mutant that
+# uses the processor at all is only slow, and gets the longer time.
+IDLE_SECONDS, CLOCK_SECONDS = 60, 600
 MEMORY_MAX = 2 << 30
 # How often a program is run again that something outside has ended.
 RUNS_MAX = 3
@@ -246,6 +249,29 @@ def stop():
         process.kill()
 
 
+def processor_ticks(pid):
+    """How much a process has used of the processor; None once it has ended."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[11]) + int(fields[12])
+
+
+def waits(process, is_over):
+    """Returns when the process is over, False, or has waited for too long, True."""
+    begin = last_work = time.monotonic()
+    used = processor_ticks(process.pid)
+    while not is_over.wait(IDLE_SECONDS / 20):
+        now, before = time.monotonic(), used
+        used = processor_ticks(process.pid)
+        if used != before:
+            last_work = now
+        if now > min(last_work + IDLE_SECONDS, begin + CLOCK_SECONDS):
+            return True
+    return False
+
+
 def run_once(command, seconds, is_enough, number=0, reached=None):
     """(what it ended with, its output), ended as soon as a line of it is enough.
 
@@ -261,14 +287,15 @@ def run_once(command, seconds, is_enough, number=0, reached=None):
         text=True, errors="replace", env=environment, start_new_session=True,
         preexec_fn=limited(seconds))
     RUNNING.add(process)
-    is_late = threading.Event()
+    is_late, is_over = threading.Event(), threading.Event()
 
-    def end():
-        is_late.set()
-        os.killpg(process.pid, signal.SIGKILL)
+    def end_if_it_waits():
+        if waits(process, is_over):
+            is_late.set()
+            os.killpg(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(max(seconds, CLOCK_SECONDS), end)
-    timer.start()
+    watcher = threading.Thread(target=end_if_it_waits)
+    watcher.start()
     output = []
     try:
         for line in process.stdout:
@@ -278,7 +305,9 @@ def run_once(command, seconds, is_enough, number=0, reached=None):
                 return "failed", output
         code = process.wait()
     finally:
-        timer.cancel()
+        # Before the process is waited for, so that its number is no other's yet.
+        is_over.set()
+        watcher.join()
         process.stdout.close()
         process.wait()
         RUNNING.discard(process)

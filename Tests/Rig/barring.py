@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Runs a command under a seccomp filter that makes the kernel return an error for some system calls.
+"""Runs a command under a seccomp filter that makes the kernel return an error for some system
+calls.
 
 Tests/Rig/barring.py EPERM COMMAND … # io_uring's three calls, as blocked by a container's profile
 Tests/Rig/barring.py 4.14 COMMAND … # ENOSYS for every call that Linux 4.14 does not have
 
-The filter applies to the command and everything that it starts. BARRED in its environment says that it
-is active.
+The filter applies to the command and everything that it starts. BARRED in its environment says that
+it is active.
 """
 
 import ctypes

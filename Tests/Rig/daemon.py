@@ -1,4 +1,5 @@
-"""Runs the daemon as a child process, without Docker, on its own socket, for one simulated instance.
+"""Runs the daemon as a child process, without Docker, on its own socket, for one simulated
+instance.
 
     with Daemon(simulator.environment("i-0aaaaaaaaaaaaaaa1"), folder) as daemon:
         daemon.call("VolumeDriver.Create", Name="vol-0aaaaaaaaaaaaaaa1")

@@ -1,13 +1,13 @@
-"""Runs a private Docker Engine for the demo and the end-to-end tests, independent of any other on the
-machine.
+"""Runs a private Docker Engine for the demo and the end-to-end tests, independent of any other on
+the machine.
 
     with Engine() as engine:
         engine.import_image("box")
         print(engine.docker("run", "--rm", "box", "echo", "hello").stdout)
 
 It has its own data root, sockets, cgroup and log in one folder, no bridge and no iptables rules.
-Leaving the block, even by an error or a signal, ends its processes by their ids, unmounts everything
-in the folder, and removes it; a later start removes the folder of a run that was killed.
+Leaving the block, even by an error or a signal, ends its processes by their ids, unmounts
+everything in the folder, and removes it; a later start removes the folder of a run that was killed.
 
 What a managed plugin sees of the host, tried with 20.10.24:
 

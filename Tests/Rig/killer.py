@@ -64,7 +64,8 @@ def ptrace(request, thread, address=0, data=0):
 
 
 def follow(program, stopped, ended=lambda thread: None):
-    """Waits for the threads that this process traces, until there are none; the program's wait status.
+    """Waits for the threads that this process traces, until there are none; the program's wait
+    status.
 
     `stopped` is called with each that has stopped and its status, `ended` with each that has ended.
     """

@@ -4,8 +4,8 @@
         reference = registry.add("polarity-ecs-ebs-plugin:1.2.3", "folder of config.json and rootfs")
         engine.docker("plugin", "install", "--grant-all-permissions", reference)
 
-It supports only GET and HEAD of the distribution API's manifests and blobs. dockerd uses no TLS for a
-registry on 127.0.0.1.
+It supports only GET and HEAD of the distribution API's manifests and blobs. dockerd uses no TLS for
+a registry on 127.0.0.1.
 """
 
 import gzip

@@ -261,7 +261,8 @@ class Simulator:
 
 @functools.lru_cache
 def _session():
-    """One session for all clients: it keeps the description of the API, which takes long to load."""
+    """One session for all clients: it keeps the description of the API, which takes long to
+    load."""
     import boto3
 
     return boto3.session.Session()

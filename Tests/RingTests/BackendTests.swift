@@ -3,6 +3,7 @@ import CUring
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 /// `Tests/Rig/barring.py` runs the suites of this module again where io_uring is barred.
@@ -15,18 +16,18 @@ private let reasonAgainst: String? = {
     return result == 0 ? nil : "io_uring_setup: \(Errno(rawValue: -result))"
 }()
 
-@Suite struct BackendTests {
+@Suite(.timeLimit(.minutes(5))) struct BackendTests {
     @Test(
         .enabled(
             if: isBarredOnPurpose || reasonAgainst == nil,
             "no io_uring here, so both runs use epoll: \(reasonAgainst ?? "")"))
     func `io_uring is used where there is one, and epoll elsewhere`() async throws {
-        let barrier = try await onRing { RingActor.ring.uringBarrier }
-        #expect((barrier != nil) == isBarredOnPurpose, "\(barrier?.description ?? "no barrier")")
+        let refusal = try await onRing { RingActor.ring.uringRefusal }
+        #expect((refusal != nil) == isBarredOnPurpose, "\(refusal?.description ?? "no refusal")")
     }
 
     /// What a machine is like, and what the operator has to read.
-    private static let causes: [(errno: Errno, facts: UringBarrier.Facts, says: String)] = [
+    private static let causes: [(errno: Errno, facts: UringRefusal.Facts, says: String)] = [
         (.notPermitted, facts(sysctl: "2"), "the sysctl kernel.io_uring_disabled is 2 (0 allows"),
         (.notPermitted, facts(sysctl: "1"), "leaves it to CAP_SYS_ADMIN and a group (0 allows it)"),
         (.notPermitted, facts(sysctl: "0", isFiltered: true), "not permitted: a seccomp filter"),
@@ -43,15 +44,15 @@ private let reasonAgainst: String? = {
     @Test(arguments: causes.indices)
     func `what bars io_uring is named with its knob`(_ index: Int) {
         let (errno, facts, says) = Self.causes[index]
-        let text = UringBarrier(call: "io_uring_setup", errno: errno, facts: facts).description
+        let text = UringRefusal(call: "io_uring_setup", errno: errno, facts: facts).description
         #expect(text.contains("io_uring_setup: "))
         #expect(text.contains(says), "\(text)")
     }
 
     private static func facts(
         release: String = "6.1.0", sysctl: String? = "0", isFiltered: Bool = false
-    ) -> UringBarrier.Facts {
-        var facts = UringBarrier.Facts()
+    ) -> UringRefusal.Facts {
+        var facts = UringRefusal.Facts()
         facts.release = release
         facts.sysctl = sysctl
         facts.hasSeccompFilter = isFiltered

@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import Synchronization
+import TestSupport
 import Testing
 
-@Suite struct BlockingTests {
+@Suite(.timeLimit(.minutes(5))) struct BlockingTests {
     private struct Failure: Error, Equatable { var code: Int }
 
     @Test func `blocking work returns its value or throws its error`() async throws {

@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct ChildProcessTests {
+@Suite(.timeLimit(.minutes(5))) struct ChildProcessTests {
     @Test func `the exit code and both outputs are returned`() async throws {
         let result = try await shell("echo out; echo err >&2; exit 3")
         #expect(result.end == .exited(3))

@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct ExecutorTests {
+@Suite(.timeLimit(.minutes(5))) struct ExecutorTests {
     @Test func `everything a ring task starts stays on the ring's thread`() async throws {
         try await onRing {
             let thread = pthread_self()

@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct ListenerTests {
+@Suite(.timeLimit(.minutes(5))) struct ListenerTests {
     @Test func `a unix socket has the mode asked for, whatever the umask`() async throws {
         try await onRing {
             try await withDirectory { directory in

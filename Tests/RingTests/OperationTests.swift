@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct OperationTests {
+@Suite(.timeLimit(.minutes(5))) struct OperationTests {
     @Test func `poll returns when a byte arrives, and not before`() async throws {
         try await onRing {
             let (a, b) = try descriptorPair()

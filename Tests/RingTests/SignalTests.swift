@@ -1,9 +1,10 @@
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct SignalTests {
+@Suite(.timeLimit(.minutes(5))) struct SignalTests {
     @Test func `SIGTERM and SIGINT are taken as events, in turn`() async {
         await #expect(processExitsWith: .success) {
             try await onRing {

@@ -2,9 +2,10 @@ import Base
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
-@Suite struct SocketTests {
+@Suite(.timeLimit(.minutes(5))) struct SocketTests {
     private static let addresses: [SocketAddress] = [
         .ipv4(.loopback, port: 0), .ipv6(.loopback, port: 0),
     ]
@@ -197,7 +198,10 @@ import Testing
             for _ in 0..<20 { try await server.endOfPeerSending() }
             try await server.send(buffer("x"))
             try await expect("x", from: client)
-            client.reset()
+            // The kernel resets a connection that is closed before all is read.
+            try await server.send(buffer("y"))
+            #expect(try await eventually { client.hasInput })
+            client.close()
             try await task.value
         }
     }

@@ -50,7 +50,7 @@ def test_a_nitro_device_has_node_link_and_sysfs_entry(simulator):
     assert stat.S_ISBLK(os.stat(node).st_mode)
     link = described["devPath"] + "/disk/by-id/nvme-Amazon_Elastic_Block_Store_" + SERIAL
     assert os.path.realpath(link) == os.path.realpath(node)
-    entry = described["sysPath"] + "/block/nvme1n1"
+    entry = described["sysPath"] + "/class/block/nvme1n1"
     assert read(entry, "dev") == number(node)
     assert int(read(entry, "size")) * 512 == SMALL << 20
     assert read(entry, "device/serial") == SERIAL
@@ -61,13 +61,13 @@ def test_a_xen_device_has_the_assigned_letter(simulator):
     node = attach(simulator, FREE, XEN)
     described = simulator.instance(XEN)
     assert node == described["devPath"] + "/xvdf"
-    assert read(described["sysPath"], "block/xvdf/dev") == number(node)
+    assert read(described["sysPath"], "class/block/xvdf/dev") == number(node)
     assert not os.path.exists(described["devPath"] + "/disk")
 
 
 def test_the_sysfs_entry_is_complete_when_the_node_appears(simulator):
     described = simulator.instance(HERE)
-    entry = described["sysPath"] + "/block/nvme1n1"
+    entry = described["sysPath"] + "/class/block/nvme1n1"
     simulator.latency(device=50)
     simulator.ec2().attach_volume(VolumeId=FREE, InstanceId=HERE, Device="/dev/sdf")
     node = described["devPath"] + "/nvme1n1"
@@ -84,7 +84,7 @@ def test_a_device_goes_with_the_detach(simulator):
     simulator.wait_for_volume(FREE, "available")
     assert not os.path.exists(node)
     assert os.listdir(described["devPath"] + "/disk/by-id") == []
-    assert os.listdir(described["sysPath"] + "/block") == []
+    assert os.listdir(described["sysPath"] + "/class/block") == []
     await_no_loops(simulator.directory)
 
 
@@ -110,7 +110,7 @@ def test_eight_devices_appear_at_once(simulator):
     assert len({number(node) for node in nodes}) == 8
     for id, node in zip(ids, nodes):
         name = os.path.basename(node)
-        serial = read(simulator.instance(HERE)["sysPath"], "block", name, "device/serial")
+        serial = read(simulator.instance(HERE)["sysPath"], "class/block", name, "device/serial")
         assert serial == id.replace("-", "")
 
 
@@ -193,7 +193,7 @@ def test_nitro_takes_a_mounted_device_away(start, mounted, content):
     simulator.wait_for_volume(FREE, "available")
     described = simulator.instance(HERE)
     assert not os.path.exists(node)
-    assert os.listdir(described["sysPath"] + "/block") == []
+    assert os.listdir(described["sysPath"] + "/class/block") == []
     with pytest.raises(OSError) as caught:
         write_much(place)
     assert caught.value.errno in DEAD
@@ -239,7 +239,7 @@ def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
     ec2 = simulator.ec2()
     ec2.detach_volume(VolumeId=FREE)
     simulator.wait_for_volume(FREE, "available")
-    entry = described["sysPath"] + "/block/nvme1n1"
+    entry = described["sysPath"] + "/class/block/nvme1n1"
     assert os.path.exists(dead) == os.path.exists(entry) == stays
     if stays:
         with pytest.raises(OSError, match="Input/output error"), open(dead, "rb") as device:
@@ -248,7 +248,7 @@ def test_a_volume_that_comes_back_beside_its_dead_device_is_the_next_namespace(
         assert (read(entry, "size"), read(entry, "device/state")) == ("0", "dead")
     node = attach(simulator, FREE, HERE)
     assert os.path.basename(node) == "nvme1n2"
-    assert read(described["sysPath"], "block/nvme1n2/device/serial") == SERIAL
+    assert read(described["sysPath"], "class/block/nvme1n2/device/serial") == SERIAL
     assert os.path.exists(dead) == stays
     # A volume that appears meanwhile has its own controller.
     simulator.create_volume("vol-0bbbbbbbbbbbbbbb1", sizeMiB=SMALL)
@@ -282,7 +282,7 @@ def test_a_volume_that_has_grown_is_larger_for_its_instance(simulator):
     simulator.ec2().modify_volume(VolumeId=FREE, Size=2)
     size = subprocess.run(["blockdev", "--getsize64", node], check=True, capture_output=True)
     assert int(size.stdout) == 2 << 30
-    assert int(read(simulator.instance(HERE)["sysPath"], "block/nvme1n1/size")) * 512 == 2 << 30
+    assert int(read(simulator.instance(HERE)["sysPath"], "class/block/nvme1n1/size")) * 512 == 2 << 30
 
 
 def test_events_tell_a_timeline(simulator):

@@ -131,7 +131,7 @@ def test_a_device_may_come_under_another_number(simulator):
 def test_a_device_may_have_a_wrong_serial_number(simulator):
     simulator.fault("Device", "deviceSerial", serial="vol0ddddddddddddddd1")
     attach(simulator, FREE, HERE)
-    path = simulator.instance(HERE)["sysPath"] + "/block/nvme1n1/device/serial"
+    path = simulator.instance(HERE)["sysPath"] + "/class/block/nvme1n1/device/serial"
     assert open(path).read().strip() == "vol0ddddddddddddddd1"
 
 

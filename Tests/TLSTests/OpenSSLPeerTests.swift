@@ -4,7 +4,7 @@ import TestSupport
 import Testing
 
 /// Our sessions against OpenSSL's own programs, over TCP on the loopback.
-struct OpenSSLPeerTests {
+@Suite(.timeLimit(.minutes(5))) struct OpenSSLPeerTests {
     private let certificates: TestCertificates
 
     init() throws { certificates = try TestCertificates.shared.get() }

@@ -1,4 +1,6 @@
 #pragma once
 #include "CLinuxDevices.h"
+#include "CLinuxEvents.h"
 #include "CLinuxGrow.h"
-#include "CLinuxLoop.h"
+#include "CLinuxProcesses.h"
+#include "CLinuxThreads.h"

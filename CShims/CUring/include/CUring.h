@@ -1,16 +1,14 @@
-// What module Ring needs of liburing and of Linux, as real functions: most of it is macros, GNU
-// extensions or variadic calls, none of which Swift imports.
+// What module Ring needs of liburing, as real functions: most of it is macros and inline functions,
+// which Swift does not import.
 //
 // liburing.h stays in CUring.c: it brings its own copy of linux/io_uring.h, which clashes with the
 // kernel's that SystemPackage's C module includes. No feature-test macro may be defined here
 // either: glibc's structures would then differ from those of Swift's Glibc module.
 #pragma once
 
-#include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -78,37 +76,3 @@ struct CUring_timespec {
 bool CUring_timeout(struct CUring *, uint64_t tag, struct CUring_timespec *at);
 /// Cancels the operation that carries `target`.
 bool CUring_cancel(struct CUring *, uint64_t tag, uint64_t target);
-
-// Linux beside the ring. Each returns -1 and sets errno on failure.
-
-/// An eventfd, close-on-exec and in blocking mode.
-int CUring_eventfd(void);
-/// Whether a seccomp filter decides on this thread's system calls.
-bool CUring_has_seccomp_filter(void);
-/// accept4(2) of a close-on-exec socket in blocking mode.
-int CUring_accept_now(int fd);
-/// A descriptor that polls readable or hung up once the child has ended, close-on-exec: a pidfd
-/// (since 5.3), else a pipe that a thread hangs up.
-int CUring_child_end(pid_t pid);
-/// The process at the other end of a connected unix socket; 0 when the caller's PID namespace does
-/// not show it. struct ucred is a GNU extension.
-pid_t CUring_peer_pid(int fd);
-/// Blocks the signals in the calling thread and returns a descriptor that reads them:
-/// close-on-exec, non-blocking.
-int CUring_signalfd(const int *signals, unsigned count);
-/// The next pending signal's number; 0 when there is none.
-int CUring_signalfd_read(int fd);
-/// A pipe, both ends close-on-exec, the read end non-blocking.
-int CUring_output_pipe(int ends[2]);
-/// Starts `path` without a shell: standard input is /dev/null, standard output and standard error
-/// are `output`, no other descriptor is passed on, signals are unblocked and back at their
-/// defaults. Returns 0 or the error.
-int CUring_spawn(pid_t *pid, const char *path, char *const argv[], char *const envp[], int output);
-/// Blocks while a child is between fork and exec: so long it has a copy of every descriptor. For so
-/// long at most; false when one still is. pthread_rwlock_clockwrlock is a GNU extension.
-bool CUring_await_spawns(unsigned milliseconds);
-/// Starts a detached thread with all signals blocked but those of its own faults. Returns 0 or the error.
-int CUring_start_thread(const char *name, void *(*body)(void *), void *context);
-/// Waits for a token of the semaphore for so long at most; false when none came. sem_clockwait is a
-/// GNU extension.
-bool CUring_take_token(sem_t *tokens, unsigned milliseconds);

@@ -54,6 +54,8 @@ final class LifeHost: @unchecked Sendable {
     let tagsForbidden: Bool
     /// Calls that the end of the daemon interrupted, until its next start.
     private var lostCalls: [Call] = []
+    /// Mounts whose answer did not go out. Their counts are taken back on the disk a moment later.
+    private var unsentMounts: [(call: Call, at: Instant)] = []
     /// Volumes whose Create was answered, without a Remove since.
     private var known: Set<Int> = []
     /// Volumes for which the next Create asks for read-only.
@@ -215,6 +217,9 @@ final class LifeHost: @unchecked Sendable {
         world.trace.note(.pluginDown, host: index)
         let calls = daemon.calls.sorted { $0.key < $1.key }.map(\.value)
         lostCalls += calls.filter { $0.mountID != nil }
+        let justNow = world.scheduler.now + (.zero - .seconds(1))
+        lostCalls += unsentMounts.filter { $0.at > justNow }.map(\.call)
+        unsentMounts = []
         daemon.process.kill()
         for call in calls { call.lose() }
         if let pause {
@@ -306,6 +311,11 @@ final class LifeHost: @unchecked Sendable {
             if call.isMount ? saved > known : saved < known { uncertain.insert(call.volume) }
         }
         lostCalls = []
+    }
+
+    func noteUnsentMount(of volume: Int, id: String) {
+        let call = Call(volume: volume, mountID: id, isMount: true, hangUp: {}, lose: {})
+        unsentMounts.append((call, world.scheduler.now))
     }
 
     private func savedCount(_ volume: Int, _ id: String) -> Int {

@@ -2,7 +2,7 @@
 ///
 /// Source: docs.aws.amazon.com/ebs/latest/userguide/device_naming.html, HVM; the last two-letter
 /// name that EC2 accepts is xvddx.
-enum DeviceNames {
+enum DeviceNameRules {
     /// `name` as a mapping lists it, with `/dev/`; nil if EC2 does not accept it.
     static func canonical(_ name: String) -> String? {
         let bare = name.hasPrefix("/dev/") ? name.dropFirst(5) : name[...]

@@ -1,8 +1,9 @@
 import Base
-import CLinux
+import CLoop
 import Glibc
 import Ring
 import SystemPackage
+import TestSupport
 import Testing
 
 @testable import Linux
@@ -13,7 +14,7 @@ let isRoot = geteuid() == 0
 /// A temporary directory with a devPath, a sysPath and mountpoints, and real block devices (of the
 /// loop driver) that can be plugged into it as volumes.
 @RingActor
-final class Bench {
+final class DiskFixture {
     let path: String
     private(set) var disks: [Disk] = []
     let watch: DeviceWatch
@@ -33,7 +34,9 @@ final class Bench {
         var template = Array("/tmp/linux-tests.XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else { throw Errno(rawValue: errno) }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        for directory in ["dev", "sys", "sys/block", "mnt"] { mkdir("\(path)/\(directory)", 0o755) }
+        for directory in ["dev", "sys", "sys/class", "sys/class/block", "mnt"] {
+            mkdir("\(path)/\(directory)", 0o755)
+        }
         watch = try DeviceWatch(devPath: "\(path)/dev", sysPath: "\(path)/sys")
         fileSystems = FileSystems(devPath: "\(path)/dev", sysPath: "\(path)/sys")
     }
@@ -55,7 +58,7 @@ final class Bench {
         }
         defer { close(backing) }
         var minor: UInt32 = 0
-        let descriptor = CLinux_loop_bind(backing, &minor)
+        let descriptor = CLoop_bind(backing, &minor)
         guard descriptor >= 0 else { throw Errno(rawValue: -descriptor) }
         let disk = Disk(
             file: file, number: DeviceNumber(major: 7, minor: minor), descriptor: descriptor)
@@ -80,12 +83,12 @@ final class Bench {
     /// Enlarges the disk's device by this much.
     func enlarge(_ disk: Disk, toMebibytes mebibytes: Int) {
         precondition(truncate(disk.file, off_t(mebibytes) << 20) == 0)
-        precondition(CLinux_loop_resize(disk.descriptor) == 0)
+        precondition(CLoop_resize(disk.descriptor) == 0)
     }
 
     /// Makes a partition of all but the first and last MiB, and returns its number.
     func partition(_ disk: Disk, _ number: Int, mebibytes: Int = 320) throws -> DeviceNumber {
-        let code = CLinux_add_partition(
+        let code = CLoop_add_partition(
             disk.descriptor, Int32(number), 1 << 20, UInt64(mebibytes - 2) << 20)
         guard code == 0 else { throw Errno(rawValue: code) }
         let loop = "loop\(disk.number.minor)"
@@ -96,7 +99,7 @@ final class Bench {
 
     /// Shows a partition as the kernel does, without its node.
     func showPartition(_ name: String, _ number: Int, of disk: String, _ device: DeviceNumber) {
-        let entry = "\(sysPath)/block/\(disk)/\(name)"
+        let entry = "\(sysPath)/class/block/\(disk)/\(name)"
         mkdir(entry, 0o755)
         write("\(device)\n", to: "\(entry)/dev")
         write("\(number)\n", to: "\(entry)/partition")
@@ -105,12 +108,12 @@ final class Bench {
     /// The size of a namespace, in sectors, and the state of its controller, as the kernel shows
     /// them.
     func showInSysfs(_ name: String, sectors: Int, state: String) {
-        write("\(sectors)\n", to: "\(sysPath)/block/\(name)/size")
-        write("\(state)\n", to: "\(sysPath)/block/\(name)/device/state")
+        write("\(sectors)\n", to: "\(sysPath)/class/block/\(name)/size")
+        write("\(state)\n", to: "\(sysPath)/class/block/\(name)/device/state")
     }
 
     func showInSysfs(_ name: String, _ number: DeviceNumber, serial: String?) {
-        let entry = "\(sysPath)/block/\(name)"
+        let entry = "\(sysPath)/class/block/\(name)"
         mkdir(entry, 0o755)
         mkdir("\(entry)/device", 0o755)
         write("\(number)\n", to: "\(entry)/dev")
@@ -132,7 +135,7 @@ final class Bench {
 
     func unplug(_ name: String) {
         unlink("\(devPath)/\(name)")
-        removeTree("\(sysPath)/block/\(name)")
+        removeTree("\(sysPath)/class/block/\(name)")
     }
 
     /// Writes to the disk, bypassing all caches.
@@ -174,14 +177,14 @@ final class Bench {
     func after(_ duration: Duration) -> Instant { RingActor.ring.now + duration }
 }
 
-/// Runs `body` on the ring with a bench, which is always removed afterwards.
-func withBench(_ body: @escaping @RingActor @Sendable (Bench) async throws -> Void) async throws {
+/// Runs `body` on the ring with a fixture, which is always removed afterwards.
+func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void) async throws {
     try await onRing {
         await BenchSlots.take()
         defer { BenchSlots.give() }
-        let bench = try Bench()
-        defer { bench.tearDown() }
-        try await body(bench)
+        let fixture = try DiskFixture()
+        defer { fixture.tearDown() }
+        try await body(fixture)
     }
 }
 

@@ -1,4 +1,5 @@
 import Base
+import Glibc
 import HTTPWire
 import Ring
 import Streams
@@ -22,7 +23,7 @@ enum Outcome: Sendable {
 
 /// An HTTP server, with or without TLS, that can misbehave in each way of `Outcome`.
 @RingActor
-final class Endpoint {
+final class FaultyHTTPServer {
     struct Events {
         var accepted: () -> Void = {}
         var handshaken: (_ resumed: Bool) -> Void = { _ in }
@@ -169,5 +170,16 @@ private final class Connection {
     private func send(_ bytes: some Collection<UInt8>) async throws {
         try outgoing.append(Array(bytes))
         try await stream.send(outgoing)
+    }
+}
+
+extension Socket {
+    /// Closes the connection now with a reset: the peer gets ECONNRESET, and what it has not yet
+    /// received of the bytes sent is lost. No operation may be in flight.
+    fileprivate func reset() {
+        var option = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(
+            rawDescriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+        close()
     }
 }

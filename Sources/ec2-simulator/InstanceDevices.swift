@@ -5,7 +5,7 @@ import Synchronization
 /// One instance's /dev and sysfs, in which its devices appear and disappear as on a real machine.
 ///
 /// Calls block, and several threads may make them at once.
-final class DeviceTree: Sendable {
+final class InstanceDevices: Sendable {
     let devPath: String
     let sysPath: String
     private let footprint: Footprint
@@ -33,7 +33,7 @@ final class DeviceTree: Sendable {
     /// Creates the directories; throws if device nodes in devPath cannot be opened.
     func prepare() throws(SystemError) {
         try footprint.makeDirectory(devPath)
-        try footprint.makeDirectory(sysPath + "/block")
+        try footprint.makeDirectory(sysPath + "/class/block")
         // ST_NODEV of statvfs(3), a GNU extension.
         let nodev: UInt = 4
         var status = statvfs()
@@ -64,7 +64,7 @@ final class DeviceTree: Sendable {
     ) throws(SystemError) -> Device {
         var device = Device(
             node: "\(devPath)/\(name)", serial: plug.xenNode == nil ? plug.serial : nil,
-            entry: "\(sysPath)/block/\(name)")
+            entry: "\(sysPath)/class/block/\(name)")
         guard case .none = FileKind(device.node) else {
             throw SystemError("make \(device.node)", EEXIST)
         }

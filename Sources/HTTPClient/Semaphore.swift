@@ -1,24 +1,24 @@
 import Ring
 
-/// Admits a limited number of callers at a time; the others wait in order.
+/// Permits that tasks take and return; a task that finds none waits, in order.
 @RingActor
-final class Gate {
-    private var places: Int
+final class Semaphore {
+    private var permits: Int
     private var waiting: [(id: UInt64, continuation: UnsafeContinuation<Bool, Never>)] = []
     private var lastID: UInt64 = 0
 
-    init(places: Int) { self.places = places }
+    init(permits: Int) { self.permits = permits }
 
-    /// Takes a slot, which `leave` returns. Throws `CancellationError` if the task is cancelled
-    /// while it waits.
-    func enter() async throws(CancellationError) {
-        if places > 0 {
-            places -= 1
+    /// Takes a permit, which `signal` returns. Throws `CancellationError` if the task is
+    /// cancelled while it waits.
+    func wait() async throws(CancellationError) {
+        if permits > 0 {
+            permits -= 1
             return
         }
         lastID += 1
         let id = lastID
-        let isIn = await withTaskCancellationHandler {
+        let hasPermit = await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
                 if Task.isCancelled {
                     continuation.resume(returning: false)
@@ -29,12 +29,12 @@ final class Gate {
         } onCancel: {
             RingActor.spawn { self.giveUp(id) }
         }
-        if !isIn { throw CancellationError() }
+        if !hasPermit { throw CancellationError() }
     }
 
-    func leave() {
+    func signal() {
         if waiting.isEmpty {
-            places += 1
+            permits += 1
         } else {
             waiting.removeFirst().continuation.resume(returning: true)
         }

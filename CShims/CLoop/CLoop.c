@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "CLinuxLoop.h"
+#include "CLoop.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,7 @@ static int bind_to(int number, int backing) {
     return -code;
 }
 
-int CLinux_loop_bind(int backing, uint32_t *minor) {
+int CLoop_bind(int backing, uint32_t *minor) {
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
     if (control < 0)
         return -errno;
@@ -50,11 +50,11 @@ int CLinux_loop_bind(int backing, uint32_t *minor) {
     return device;
 }
 
-int CLinux_loop_resize(int device) {
+int CLoop_resize(int device) {
     return ioctl(device, LOOP_SET_CAPACITY, 0) == 0 ? 0 : errno;
 }
 
-int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length) {
+int CLoop_add_partition(int device, int number, uint64_t start, uint64_t length) {
     struct blkpg_partition partition = {
         .pno = number, .start = (long long)start, .length = (long long)length};
     struct blkpg_ioctl_arg request = {
@@ -62,14 +62,14 @@ int CLinux_add_partition(int device, int number, uint64_t start, uint64_t length
     return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
 }
 
-int CLinux_shrink_partition(int device, int number, uint64_t start) {
+int CLoop_shrink_partition(int device, int number, uint64_t start) {
     struct blkpg_partition partition = {.pno = number, .start = (long long)start, .length = 512};
     struct blkpg_ioctl_arg request = {
         .op = BLKPG_RESIZE_PARTITION, .datalen = sizeof partition, .data = &partition};
     return ioctl(device, BLKPG, &request) == 0 ? 0 : errno;
 }
 
-int CLinux_loop_tear(int device) {
+int CLoop_tear(int device) {
     struct loop_info64 info;
     if (ioctl(device, LOOP_GET_STATUS64, &info) != 0)
         return errno;

@@ -1,17 +1,17 @@
-import CUring
+import CLinux
 import Glibc
 package import SystemPackage
 
 /// Why this process gets no io_uring. `description` says which call was refused, what bars it, and
 /// what changes that.
-package struct UringBarrier: Error, Sendable, CustomStringConvertible {
+package struct UringRefusal: Error, Sendable, CustomStringConvertible {
     /// What the causes are told by.
     package struct Facts: Sendable {
         /// As `uname -r` has it.
         package var release = runningKernelRelease()
         /// kernel.io_uring_disabled (since 6.6), a digit; nil where there is none.
         package var sysctl = readSysctl()
-        package var hasSeccompFilter = CUring_has_seccomp_filter()
+        package var hasSeccompFilter = CLinux_has_seccomp_filter()
         /// RLIMIT_MEMLOCK in bytes.
         package var lockedMemoryMax = readLockedMemoryMax()
 
