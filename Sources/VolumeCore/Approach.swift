@@ -28,11 +28,13 @@ package struct Approach: Sendable {
         /// When EC2 was asked; nil where that was before this Mount.
         let askedAt: Instant?
         let situation: Situation
-        /// Whether another volume here has the name that EC2 gives to this one: the answer is old then.
+        /// Whether another volume here has the name that EC2 gives to this one: the answer is old
+        /// then.
         var isNameAnothers = false
         /// The instance that the volume is leaving, asked for after this look.
         var leavingOwner: OwnerLook?
-        /// Whether the one step that it justifies has been taken: nothing is asked twice on one look.
+        /// Whether the one step that it justifies has been taken: nothing is asked twice on one
+        /// look.
         var isUsedUp = false
     }
 
@@ -64,8 +66,8 @@ package struct Approach: Sendable {
     }
 
     /// Takes what EC2 said before this Mount, where that is enough to attach the volume without
-    /// another look: it was free. EC2 refuses what is attached by now. Not where an AttachVolume was
-    /// not answered, for then the volume may be here.
+    /// another look: it was free. EC2 refuses what is attached by now. Not where an AttachVolume
+    /// was not answered, for then the volume may be here.
     package mutating func recall(
         _ volume: VolumeDescription, isAttachUnanswered: Bool
     ) throws(OperationError) {
@@ -75,8 +77,8 @@ package struct Approach: Sendable {
             situation: try Situation(of: volume, seenFrom: host, readOnly: readOnly))
     }
 
-    /// Notes what EC2 says of the volume, asked at `askedAt`; returns where it stands. Throws where it
-    /// cannot be used.
+    /// Notes what EC2 says of the volume, asked at `askedAt`; returns where it stands. Throws where
+    /// it cannot be used.
     ///
     /// - Parameter isAnothers: whether another volume that is here has that name.
     @discardableResult
@@ -130,7 +132,8 @@ package struct Approach: Sendable {
         look?.isUsedUp = true
     }
 
-    /// When the next look is due, at `instant` or after a pause. Throws where the deadline comes first.
+    /// When the next look is due, at `instant` or after a pause. Throws where the deadline comes
+    /// first.
     package mutating func pause(
         until instant: Instant?, now: Instant, by deadline: Instant
     ) throws(OperationError) -> Instant {
@@ -183,8 +186,8 @@ package struct Approach: Sendable {
         owner != host.instance && policy != .never
     }
 
-    /// A detachment that does not end is forced where its instance is down: one that has come up since
-    /// it was asked holds what it has mounted.
+    /// A detachment that does not end is forced where its instance is down: one that has come up
+    /// since it was asked holds what it has mounted.
     private func force(
         _ look: Look, _ owner: InstanceID, _ now: Instant
     ) throws(OperationError) -> AttachStep {

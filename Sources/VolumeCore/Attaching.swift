@@ -4,18 +4,20 @@ package import Base
 package enum AttachRecovery: Sendable, Equatable {
     /// EC2 says that the name is in use: set it aside, and ask by another one.
     case tryAnotherName
-    /// Look at the volume again: it is not as it was thought to be, or EC2 may be about to have room.
+    /// Look at the volume again: it is not as it was thought to be, or EC2 may be about to have
+    /// room.
     case lookAgain
-    /// Look at the volume again, and keep the name: if the call, or an earlier one, was applied, the
-    /// volume is here by it.
+    /// Look at the volume again, and keep the name: if the call, or an earlier one, was applied,
+    /// the volume is here by it.
     case lookForAttachment
     /// Make room by releasing another volume, and look again; where there is none, give up.
     case freeSlot
     case giveUp
 
     /// - Parameters:
-    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost. That
-    ///     call may have attached the volume, and the look that showed it free be older than that.
+    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost.
+    ///     That call may have attached the volume, and the look that showed it free be older than
+    ///     that.
     ///   - isSlotComing: whether EC2 may be about to take note that another volume has gone.
     package init(after failure: EC2Failure, isAskedAgain: Bool, isSlotComing: Bool) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
@@ -80,7 +82,8 @@ package struct AttachmentProof: Sendable {
 
 /// Looks for an attachment here that is thought to be there.
 ///
-/// One look alone may be older than the attachment: soon after it, two that are apart have to agree.
+/// One look alone may be older than the attachment: soon after it, two that are apart have to
+/// agree.
 package struct AttachmentSearch: Sendable {
     package enum Outcome: Sendable, Equatable {
         case found(deviceName: String)
@@ -94,8 +97,8 @@ package struct AttachmentSearch: Sendable {
     package init() {}
 
     /// - Parameters:
-    ///   - deviceName: the name that the volume is known to be attached by; on Xen its device was found
-    ///     by that.
+    ///   - deviceName: the name that the volume is known to be attached by; on Xen its device was
+    ///     found by that.
     ///   - isAnothers: whether another volume that is here has that name.
     package mutating func outcome(
         of situation: Situation, askedAt: Instant, now: Instant, deviceName: String?,
@@ -114,15 +117,15 @@ package struct AttachmentSearch: Sendable {
     }
 }
 
-/// The looks that do not show an attachment which is about to be ended here. Where it has ended before,
-/// DetachVolume might end what somebody attaches here by hand.
+/// The looks that do not show an attachment which is about to be ended here. Where it has ended
+/// before, DetachVolume might end what somebody attaches here by hand.
 package struct MissedAttachment: Sendable {
     private var first: Instant?
 
     package init() {}
 
-    /// When to look again; nil where the look that was asked for at `askedAt` is apart enough from the
-    /// first one, and from the last acceptance of an attachment, to be sure.
+    /// When to look again; nil where the look that was asked for at `askedAt` is apart enough from
+    /// the first one, and from the last acceptance of an attachment, to be sure.
     package mutating func nextLook(
         afterLookAt askedAt: Instant, attachedAt: Instant?
     ) -> Instant? {

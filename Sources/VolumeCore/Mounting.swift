@@ -9,9 +9,9 @@ package enum LeaseOrder: Sendable, Equatable {
     /// Before the file system is mounted.
     case before
 
-    /// It goes on beside the mounting where nothing but the lease can be amiss: the device tells which
-    /// volume it is, which on Xen EC2 alone knows, and a look since its attachment, in this run, has
-    /// shown that it is no Multi-Attach volume.
+    /// It goes on beside the mounting where nothing but the lease can be amiss: the device tells
+    /// which volume it is, which on Xen EC2 alone knows, and a look since its attachment, in this
+    /// run, has shown that it is no Multi-Attach volume.
     ///
     /// - Parameters:
     ///   - isSecured: whether the lease was seen to while this Mount awaited the device.

@@ -35,8 +35,8 @@ package struct LingeringVolume: Sendable {
         self.isBeingReleased = isBeingReleased
     }
 
-    /// The volume to release first: the one unused for longest. A step that is under way may take as
-    /// long as an Unmount, whoever waits for it, so what is being released needs that much time.
+    /// The volume to release first: the one unused for longest. A step that is under way may take
+    /// as long as an Unmount, whoever waits for it, so what is being released needs that much time.
     ///
     /// - Parameter time: how much is left of the Mount that needs room.
     package static func toRelease(

@@ -33,7 +33,8 @@ package struct Slots: Sendable {
         return AttachmentUse(of: limit, on: instance, own: own, known: Set(known))
     }
 
-    /// Whether EC2 may be about to take note that a volume has gone: some time after its device went.
+    /// Whether EC2 may be about to take note that a volume has gone: some time after its device
+    /// went.
     package func isOneComing(at now: Instant) -> Bool {
         lastDeparture.map { now < $0 + Limit.slotTimeMax } ?? false
     }
@@ -55,8 +56,8 @@ package struct Slots: Sendable {
     /// The device of a volume that was released has gone.
     package mutating func deviceGone(at now: Instant) { lastDeparture = now }
 
-    /// EC2 has taken note that a volume has gone. The table may have forgotten it by now, and then it
-    /// would count as another's.
+    /// EC2 has taken note that a volume has gone. The table may have forgotten it by now, and then
+    /// it would count as another's.
     package mutating func freed(by id: VolumeID) {
         instance?.mappings.removeAll { $0.volume == id }
     }

@@ -1,14 +1,17 @@
 package import Base
 
-/// What is known of one volume on this instance: its attachment, its lease, its mount, and who uses it.
+/// What is known of one volume on this instance: its attachment, its lease, its mount, and who uses
+/// it.
 ///
-/// Only events change it, one method each. docs/volume-states.md has the table of states and events.
+/// Only events change it, one method each. docs/volume-states.md has the table of states and
+/// events.
 package struct VolumeState: Sendable, Equatable {
     /// The volume's attachment to this instance, as far as is known.
     package enum Attachment: Sendable, Equatable {
-        /// - Parameter expectsDeparture: whether a device that is here all the same is one that leaves.
+        /// - Parameter expectsDeparture: whether a device that is here all the same leaves.
         case away(expectsDeparture: Bool)
-        /// Only the record of an earlier run names it, and it is not known yet whose record that is.
+        /// Only the record of an earlier run names it, and it is not known yet whose record that
+        /// is.
         case recorded(as: String)
         /// AttachVolume was asked for, and is not answered.
         case attaching(as: String, expectsDeparture: Bool)
@@ -35,9 +38,9 @@ package struct VolumeState: Sendable, Equatable {
     package struct Mounted: Sendable, Equatable {
         package enum Condition: Sendable, Equatable {
             case sound
-            /// No Mount may join it, but unmounts it and begins anew: another host was taking the volume
-            /// and it could not be unmounted again, nobody knows of the mount, its options have changed
-            /// since, or its file system has shut down.
+            /// No Mount may join it, but unmounts it and begins anew: another host was taking the
+            /// volume and it could not be unmounted again, nobody knows of the mount, its options
+            /// have changed since, or its file system has shut down.
             case stale
             /// Its device has gone.
             case lost
@@ -70,25 +73,26 @@ package struct VolumeState: Sendable, Equatable {
     package private(set) var attachedAt: Instant?
     /// Whether EC2 has shown the attachment of `attachedAt` since.
     package private(set) var isSeenHere = false
-    /// The names that AttachVolume was asked for in this run, since the volume was detached last: an
-    /// attachment by one of them is this plugin's.
+    /// The names that AttachVolume was asked for in this run, since the volume was detached last:
+    /// an attachment by one of them is this plugin's.
     package private(set) var askedNames: Set<String> = []
-    /// The name of an AttachVolume whose answer was lost: another one, if there is to be one, asks for the
-    /// same, which the record has. So a later run knows the attachment, whichever it is of.
+    /// The name of an AttachVolume whose answer was lost: another one, if there is to be one, asks
+    /// for the same, which the record has. So a later run knows the attachment, whichever it is of.
     package private(set) var unansweredName: String?
-    /// Whether the mark of an attachment that has ended could not be removed: it says nothing of another.
+    /// Whether the mark of an attachment that has ended could not be removed: it says nothing of
+    /// another.
     package private(set) var isMarkStale = false
     /// When a look was asked for first that showed the attachment by a name that was not asked for.
     private var foreignSince: Instant?
-    /// When a look at this instance was asked for first that did not list it, though it is thought to be
-    /// attached.
+    /// When a look at this instance was asked for first that did not list it, though it is thought
+    /// to be attached.
     private var unlistedSince: Instant?
     /// Mount calls that are under way. While there are any the volume is not given back.
     package private(set) var mountCalls = 0
     /// Tells its mounts of this run apart.
     package private(set) var mountNumber = 0
-    /// Whether its journal was not replayed when it was mounted last: the contents may be older than
-    /// what was written.
+    /// Whether its journal was not replayed when it was mounted last: the contents may be older
+    /// than what was written.
     package private(set) var mayBeOutdated = false
     /// When the linger began.
     package private(set) var unusedSince = Instant(nanoseconds: 0)
@@ -186,8 +190,8 @@ extension VolumeState {
         attachedAt.map { now < $0 + Limit.attachmentLagMax } ?? false
     }
 
-    /// Whether it needs no look to be sure of the attachment: EC2 has answered for it a moment before,
-    /// and it is nobody else's before it has ended.
+    /// Whether it needs no look to be sure of the attachment: EC2 has answered for it a moment
+    /// before, and it is nobody else's before it has ended.
     package func isSurelyAttached(at now: Instant) -> Bool {
         unansweredName == nil && isAttachedLately(at: now)
     }
@@ -204,13 +208,14 @@ extension VolumeState {
         !isMarkStale && AttachmentMark.isBorne(by: seen, for: instance)
     }
 
-    /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown an
-    /// attachment that this plugin did not ask for.
+    /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown
+    /// an attachment that this plugin did not ask for.
     package func isSurelyForeign(at askedAt: Instant) -> Bool {
         foreignSince.map { askedAt >= $0 + Limit.tagLagMax } ?? false
     }
 
-    /// Whether two looks that are apart, of which the second was asked for at `askedAt`, did not list it.
+    /// Whether two looks that are apart, of which the second was asked for at `askedAt`, did not
+    /// list it.
     package func isSurelyUnlisted(at askedAt: Instant) -> Bool {
         unlistedSince.map { askedAt >= $0 + Limit.tagLagMax } ?? false
     }
@@ -230,8 +235,8 @@ extension VolumeState {
 // MARK: Events of the attachment
 
 extension VolumeState {
-    /// The volume is not here any more: it is written here alone what that means. What is mounted is here
-    /// until it is unmounted, whatever is said of it.
+    /// The volume is not here any more: it is written here alone what that means. What is mounted
+    /// is here until it is unmounted, whatever is said of it.
     private mutating func leave(expectsDeparture: Bool) {
         isOurs = false
         if mounted != nil {
@@ -458,8 +463,8 @@ extension VolumeState {
 
     package mutating func leaseRemoved() { lease = .none }
 
-    /// The mark of an attachment that ends was removed, or could not be. What stays is removed together
-    /// with the lease.
+    /// The mark of an attachment that ends was removed, or could not be. What stays is removed
+    /// together with the lease.
     package mutating func markRemovalEnded(isRemoved: Bool) {
         isMarkStale = !isRemoved
         if !isRemoved { leasePresumed() }
@@ -513,8 +518,8 @@ extension VolumeState {
     /// The next Mount begins anew. Says nothing of what is not mounted.
     package mutating func mountOutlived() { go(.outlived) }
 
-    /// The device of the mounted volume has gone. This plugin's attachment may come again by the name that
-    /// it had.
+    /// The device of the mounted volume has gone. This plugin's attachment may come again by the
+    /// name that it had.
     package mutating func deviceLost() {
         go(.deviceLost)
         description = nil

@@ -174,7 +174,8 @@ import VolumeCore
 
     // MARK: The tables
 
-    /// A table as Markdown: a line an event, a column a state. A cell is empty where nothing changes.
+    /// A table as Markdown: a line an event, a column a state. A cell is empty where nothing
+    /// changes.
     private static func table(
         _ states: [String], _ events: [String], cell: (_ state: Int, _ event: Int) -> String
     ) -> String {
