@@ -5,10 +5,10 @@ struct MountOptions: Equatable {
     var flags: UInt = 0
     var data = ""
 
-    /// Converts options with their names in mount(8); VolumeCore decides which ones a volume may have.
-    /// Adds neither nosuid nor nodev: as with
-    /// Docker's local driver, a volume behaves like a directory of the container's image, and the
-    /// container's own device rules block its device nodes.
+    /// Converts options with their names in mount(8); VolumeCore decides which ones a volume may
+    /// have. Adds neither nosuid nor nodev: as with Docker's local driver, a volume behaves like a
+    /// directory of the container's image, and the container's own device rules block its device
+    /// nodes.
     ///
     /// `nouuid` is added for xfs: a volume made from a snapshot has the UUID of its origin, and the
     /// kernel rejects a UUID that is already mounted.

@@ -26,7 +26,8 @@ THIS_MACHINE = "10.0.2.2"
 CA_FILE = "/var/lib/ec2-simulator.pem"
 # Emulated processors are slow, and two guests and the simulator may share as many real ones.
 PATIENCE_SECONDS = 240
-# The daemon looks for a device again after 45 s: a Mount that took as long as that missed the event.
+# The daemon looks for a device again after 45 s: a Mount that took as long as that missed the
+# event.
 MISSED_MILLISECONDS = 40_000
 # A line every few milliseconds, each on disk before the next: data that a container can rely on.
 WRITER = ("n=$(cat /data/log 2>/dev/null | wc -l); "

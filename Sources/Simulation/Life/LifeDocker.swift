@@ -169,7 +169,7 @@ final class LifeDocker: @unchecked Sendable {
                     daemon.calls[number] = nil
                     if isMount, let id, case .success = result {
                         let isSent = reply.isAwaited || fault == .cutCallCounted
-                        if !isSent { host.noteUnsentMount(of: volume, id: id) }
+                        if !isSent { self.host.noteUnsentMount(of: volume, id: id) }
                         volumes.noteAnswer(to: id, of: name, isSent: isSent)
                     }
                     reply.end(result)
