@@ -18,7 +18,8 @@ IMPORTS := --explicit-target-dependency-import-check error
 # The program and its heap have random addresses (static PIE with packed relocations), and
 # everything that is not written after the start is read-only.
 HARDENED := -Xswiftc -Xclang-linker -Xswiftc -static-pie -Xlinker --pack-dyn-relocs=relr \
-    -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now -Xlinker -T -Xlinker $(CURDIR)/plugin/sections.ld
+    -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now \
+    -Xlinker -T -Xlinker $(CURDIR)/plugin/sections.ld
 # The build contains no path of this machine, so that another folder gives the same bytes. This
 # includes the build id, which is computed from everything, even the module names in the debug
 # information.
@@ -70,7 +71,8 @@ daemon-arm64:
 	swift package resolve
 	swift package --scratch-path $(CROSS)/swift resolve
 	.ci/cross run swift build $(RELEASE) --scratch-path $(CROSS)/swift --swift-sdks-path \
-	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution -Xlinker --no-warnings \
+	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution \
+	    -Xlinker --no-warnings \
 	    --product $(NAME)
 
 # Tests the daemon for arm64 against the simulator. It is emulated by QEMU, which does not support
@@ -79,7 +81,8 @@ daemon-arm64:
 test-arm64: deps build daemon-arm64
 	@.ci/cross emulator
 	@EBS_PLUGIN=$(CURDIR)/$(DAEMON_arm64) \
-	    EBS_PLUGIN_RUNNER=$(CURDIR)/$(CROSS)/emulator/usr/bin/qemu-aarch64 $(PYTHON) -m pytest -q -p no:cacheprovider Tests/Integration
+	    EBS_PLUGIN_RUNNER=$(CURDIR)/$(CROSS)/emulator/usr/bin/qemu-aarch64 \
+	    $(PYTHON) -m pytest -q -p no:cacheprovider Tests/Integration
 else
 daemon-amd64:
 	@echo "make: the amd64 tarball is built on amd64, and this machine is $(ARCH)" >&2; exit 1

@@ -1,4 +1,5 @@
-// Asks a unix socket's HTTP server the same thing over and over: `load SOCKET CONNECTIONS SECONDS BODY`.
+// Asks a unix socket's HTTP server the same thing over and over: `load SOCKET CONNECTIONS SECONDS
+// BODY`.
 //
 // Each connection sends the next request when the last one's answer is there. Prints how many were
 // answered in all and, of the time after a short warm-up, microseconds: the median and the 99th

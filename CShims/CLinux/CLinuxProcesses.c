@@ -77,7 +77,7 @@ static int prepare(
     return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 }
 
-/* Held shared while posix_spawn runs, which returns once the child's exec has succeeded or failed. */
+/* Held shared while posix_spawn runs, which returns once the child's exec has ended. */
 static pthread_rwlock_t spawning = PTHREAD_RWLOCK_INITIALIZER;
 
 int CLinux_spawn(

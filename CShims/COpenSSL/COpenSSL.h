@@ -47,7 +47,7 @@ static inline int COpenSSL_bio_pending(BIO *bio) {
     return (int)BIO_pending(bio);
 }
 
-/* ERR_SYSTEM_ERROR is a function-like macro: the errno that an entry of the error queue carries, or 0. */
+/* ERR_SYSTEM_ERROR is a function-like macro: the errno of an entry in the error queue, or 0. */
 static inline int COpenSSL_errno_of(unsigned long error) {
     return ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
 }

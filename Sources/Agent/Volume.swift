@@ -92,9 +92,9 @@ final class Volume {
     var isBeingGivenBack: Bool { state.mount == .detaching || leaseDrop != nil }
 }
 
-/// Names of a volume that are being saved, and what came of it. Until they are on the disk Docker is
-/// told of the former ones: so no answer is contradicted by the next start. The manager's own: hence
-/// `@unchecked`.
+/// Names of a volume that are being saved, and what came of it. Until they are on the disk Docker
+/// is told of the former ones: so no answer is contradicted by the next start. The manager's own:
+/// hence `@unchecked`.
 final class NamesProposal: @unchecked Sendable {
     let names: [VolumeNaming]
     var outcome: Result<Void, any Error>?

@@ -14,8 +14,8 @@ package struct VolumeDriver: Sendable {
     /// The body that answers a call.
     package struct Answer: Sendable {
         package let body: [UInt8]
-        /// To be told whether the answer went out, on the volume manager's executor; nil where nobody
-        /// has to know.
+        /// To be told whether the answer went out, on the volume manager's executor; nil where
+        /// nobody has to know.
         package let sent: (@Sendable (Bool) -> Void)?
     }
 
@@ -192,7 +192,8 @@ private struct Request: Sendable {
 
     private func text(_ member: String) throws -> String {
         guard let text = members[member]?.string else {
-            // moby sends a repeated call's body empty, for it was read before: pkg/plugins/client.go.
+            // moby sends a repeated call's body empty, for it was read before:
+            // pkg/plugins/client.go.
             guard !isEmpty else {
                 throw OperationError(
                     .invalidInput, doing: "answer \(path)",

@@ -35,8 +35,8 @@ extension VolumeManager {
         return device
     }
 
-    /// The volume's device, which comes by attaching, here or first away from elsewhere. Nil where EC2
-    /// says by then that it is not attached here any more.
+    /// The volume's device, which comes by attaching, here or first away from elsewhere. Nil where
+    /// EC2 says by then that it is not attached here any more.
     func attachedDevice(
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
     ) async throws -> Arrival? {
@@ -85,8 +85,8 @@ extension VolumeManager {
         let isAccepted: Bool
     }
 
-    /// The device as it comes. Of an attachment that was accepted the lease is written meanwhile, and
-    /// EC2 asked once more; nil where it says that the volume is not attached here any more.
+    /// The device as it comes. Of an attachment that was accepted the lease is written meanwhile,
+    /// and EC2 asked once more; nil where it says that the volume is not attached here any more.
     private func leasedDevice(
         of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
     ) async throws -> Arrival? {
@@ -107,7 +107,8 @@ extension VolumeManager {
         do {
             guard try await leasing.value else { return nil }
         } catch let error as OperationError where error.reason == .deadline {
-            // EC2 is slow to take the lease, and no other name would help: it has the rest of the time.
+            // EC2 is slow to take the lease, and no other name would help: it has the rest of the
+            // time.
             return Arrival(device: device, isSecured: false)
         }
         return Arrival(device: device, isSecured: attachment.isAccepted)
@@ -131,9 +132,9 @@ extension VolumeManager {
     /// Asks EC2 until it has the volume attached, or being attached, here.
     ///
     /// A volume that was last seen free is attached without another look, so that the usual Mount
-    /// costs one call: EC2 refuses what is attached by then, and what it does not refuse, a volume that
-    /// has become a Multi-Attach one, is looked at before it is mounted. Any other step is decided on
-    /// facts that are new. `Approach` decides.
+    /// costs one call: EC2 refuses what is attached by then, and what it does not refuse, a volume
+    /// that has become a Multi-Attach one, is looked at before it is mounted. Any other step is
+    /// decided on facts that are new. `Approach` decides.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
@@ -184,7 +185,8 @@ extension VolumeManager {
         // attachment.
         guard !situation.isOn(host.instance) else { return }
         guard !volume.state.isAttachedLately(at: ports.time.now) else { return }
-        // What another instance has is not what was attached here, and nothing is left to give back.
+        // What another instance has is not what was attached here, and nothing is left to give
+        // back.
         releaseDeviceName(of: volume)
         volume.state.seenElsewhere()
     }
@@ -198,8 +200,8 @@ extension VolumeManager {
         claim(name, for: volume)
     }
 
-    /// Notes whether it was this plugin that attached the volume here, by that name: then it is its to
-    /// detach.
+    /// Notes whether it was this plugin that attached the volume here, by that name: then it is its
+    /// to detach.
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
@@ -208,7 +210,8 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Whether another volume that is here has the name: then an answer that gives it to this one is old.
+    /// Whether another volume that is here has the name: then an answer that gives it to this one
+    /// is old.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
             $0 !== volume && !$0.state.isPresumed && $0.state.deviceName == name
@@ -272,8 +275,8 @@ extension VolumeManager {
             advice: "place the task on another instance")
     }
 
-    /// The name that the volume may be attached by already, to be asked for again; nil where there is none,
-    /// or another volume has it by now.
+    /// The name that the volume may be attached by already, to be asked for again; nil where there
+    /// is none, or another volume has it by now.
     private func takeAskedName(of volume: Volume) -> String? {
         guard let name = volume.state.nameToAskAgain else { return nil }
         volume.state.unansweredNameTaken()
@@ -285,9 +288,9 @@ extension VolumeManager {
         return name
     }
 
-    /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end before
-    /// the answer is there, the next run knows whose the attachment is. A state that cannot be saved is
-    /// told, and no reason to refuse a container its data.
+    /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end
+    /// before the answer is there, the next run knows whose the attachment is. A state that cannot
+    /// be saved is told, and no reason to refuse a container its data.
     private func noteAttaching(_ volume: Volume, as name: String) async {
         if volume.state.deviceName != name { releaseDeviceName(of: volume) }
         dropOwnership(of: volume)
@@ -295,8 +298,8 @@ extension VolumeManager {
         await save(atMost: Limit.attachmentSaveTimeMax)
     }
 
-    /// What else already has the node that the name would get, on Xen, where the name is all that tells
-    /// the volume: an instance store, or what bears the name in its other spelling.
+    /// What else already has the node that the name would get, on Xen, where the name is all that
+    /// tells the volume: an instance store, or what bears the name in its other spelling.
     private func otherDisk(at name: String, than volume: Volume) async -> BlockDevice? {
         // Where a device cannot be told, it is an NVMe device, and no name decides.
         guard let device = try? await ports.devices.find(volume.id, attachedAs: name),
@@ -312,7 +315,8 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(disk.path)"])
     }
 
-    /// Does what a failed AttachVolume calls for, and returns where it helps. Throws where nothing does.
+    /// Does what a failed AttachVolume calls for, and returns where it helps. Throws where nothing
+    /// does.
     private func recover(
         _ id: VolumeID, _ failure: EC2Failure, _ recovery: AttachRecovery, _ name: String,
         _ host: Host, by deadline: Instant
@@ -361,8 +365,8 @@ extension VolumeManager {
         }
     }
 
-    /// Throws as soon as EC2 says that the volume is not on its way here any more, by that name; never
-    /// returns.
+    /// Throws as soon as EC2 says that the volume is not on its way here any more, by that name;
+    /// never returns.
     private func failureOfAttachment(
         of id: VolumeID, as name: String, on host: Host, by deadline: Instant
     ) async throws -> Never {
@@ -418,7 +422,8 @@ extension VolumeManager {
         return nil
     }
 
-    /// Tells that a volume goes with its instance: one that was attached at the instance's launch does.
+    /// Tells that a volume goes with its instance: one that was attached at the instance's launch
+    /// does.
     func warnOfDeletion(of description: VolumeDescription) {
         guard let warning = description.deletionWarning else { return }
         log.warning(

@@ -35,8 +35,8 @@ extension VolumeManager {
     ///
     /// The work is to end by the deadline that it is given, which is a little earlier, so that what
     /// it has found is the answer. What hangs in the kernel cannot be ended: it goes on without its
-    /// caller, its task cancelled, and later calls about the volume join it. When the calling task is
-    /// cancelled, so is the work's.
+    /// caller, its task cancelled, and later calls about the volume join it. When the calling task
+    /// is cancelled, so is the work's.
     func answered<Value: Sendable>(
         within time: Duration, doing: String, about volume: VolumeID,
         _ work: @escaping @Sendable (isolated VolumeManager, Instant) async throws -> Value
@@ -88,8 +88,9 @@ extension VolumeManager {
         call.settle(.failure(error))
     }
 
-    /// How long a call about the volume waits. Where something hangs that has outlasted a call already,
-    /// it is answered before Docker's default time for an answer is over, so that its user sees why.
+    /// How long a call about the volume waits. Where something hangs that has outlasted a call
+    /// already, it is answered before Docker's default time for an answer is over, so that its user
+    /// sees why.
     private func patience(with id: VolumeID, atMost time: Duration) async -> Duration {
         guard overdueCalls[id] != nil, await ports.fileSystems.workUnderWay(on: id)?.hangs == true
         else { return time }
@@ -134,7 +135,8 @@ extension VolumeManager {
 
 // MARK: Waiting for a save that may hang
 
-/// Whoever waits for a save, but not for longer than some time: hence `@unchecked`, the manager's own.
+/// Whoever waits for a save, but not for longer than some time: hence `@unchecked`, the manager's
+/// own.
 private final class BoundedWait: @unchecked Sendable {
     var waiter: CheckedContinuation<Void, Never>?
 
@@ -145,8 +147,8 @@ private final class BoundedWait: @unchecked Sendable {
 }
 
 extension VolumeManager {
-    /// Returns when everything is on the disk, or could not be saved, or after that time: a disk that
-    /// hangs delays no volume for longer.
+    /// Returns when everything is on the disk, or could not be saved, or after that time: a disk
+    /// that hangs delays no volume for longer.
     func save(atMost time: Duration) async {
         let wait = BoundedWait()
         let end = ports.time.now + time

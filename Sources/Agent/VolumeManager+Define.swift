@@ -4,8 +4,9 @@ import VolumeCore
 
 // Create and Remove: by which names Docker knows which volumes, and with which options.
 //
-// A change is on the disk before anybody is told of it. One that cannot be saved has not been: Docker
-// hears of the failure, and what is known is what was known before, now and after the next start.
+// A change is on the disk before anybody is told of it. One that cannot be saved has not been:
+// Docker hears of the failure, and what is known is what was known before, now and after the next
+// start.
 
 extension VolumeManager {
     /// Remembers a volume that exists and can be used from here, by one name more or with other
@@ -75,7 +76,8 @@ extension VolumeManager {
         }
     }
 
-    /// Gives a volume these names, on the disk first. Goes on when the call that asked for it is cut.
+    /// Gives a volume these names, on the disk first. Goes on when the call that asked for it is
+    /// cut.
     private func define(
         _ id: VolumeID, by names: [VolumeNaming], for name: String,
         _ description: VolumeDescription?
@@ -198,8 +200,8 @@ extension VolumeManager {
         try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
     }
 
-    /// Throws where the name may be what a container has the volume by, or the volume's last one while
-    /// it is used.
+    /// Throws where the name may be what a container has the volume by, or the volume's last one
+    /// while it is used.
     private func refuseWhileUsed(
         _ volume: Volume, by name: String, doing: String
     ) throws(OperationError) {

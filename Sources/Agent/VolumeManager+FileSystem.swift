@@ -9,8 +9,9 @@ extension VolumeManager {
     /// provably nothing, repaired where it asks for it, and grown where it is smaller than its
     /// device. Returns its type.
     ///
-    /// Read-only, none of these three is done, and owner and permissions stay as they are; the kernel
-    /// alone writes, by replaying the journal, and not even that on a volume with Multi-Attach.
+    /// Read-only, none of these three is done, and owner and permissions stay as they are; the
+    /// kernel alone writes, by replaying the journal, and not even that on a volume with
+    /// Multi-Attach.
     func mountFileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
@@ -125,9 +126,9 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "fs": "\(type)", "result": "\(done)"])
     }
 
-    /// Sets owner and permissions of a file system that was made here and has not been away since, also
-    /// where an earlier run of the daemon did not come to that. What users change later stays: that it
-    /// is done is on the disk before the first of them has it.
+    /// Sets owner and permissions of a file system that was made here and has not been away since,
+    /// also where an earlier run of the daemon did not come to that. What users change later stays:
+    /// that it is done is on the disk before the first of them has it.
     private func finishFormat(of volume: Volume) async throws {
         let options = volume.record.options
         volume.record.isFormatting = false

@@ -62,8 +62,8 @@ extension VolumeManager {
         forgetIfDone(volume)
     }
 
-    /// False when the volume is not to be given back now. A loop that has no room for one more timer
-    /// ends no release: the next release that begins takes it up again.
+    /// False when the volume is not to be given back now. A loop that has no room for one more
+    /// timer ends no release: the next release that begins takes it up again.
     private func sleep(until instant: Instant, by volume: Volume) async -> Bool {
         do {
             try await ports.time.sleep(until: instant)
@@ -91,8 +91,8 @@ extension VolumeManager {
         stalledReleases = []
     }
 
-    /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then, and
-    /// where it came to be used meanwhile, it stays.
+    /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then,
+    /// and where it came to be used meanwhile, it stays.
     func giveBackNow(_ volume: Volume, by deadline: Instant) async throws {
         stopGivingBack(volume)
         let lastUse = volume.state.unusedSince
@@ -166,10 +166,10 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    /// Whether the attachment that this plugin made is there still: the volume may have been detached
-    /// since, and attached here by hand, now or before DetachVolume goes out, and then it is not this
-    /// plugin's to detach. One look alone may be older than the attachment. Throws where only a later
-    /// one can tell.
+    /// Whether the attachment that this plugin made is there still: the volume may have been
+    /// detached since, and attached here by hand, now or before DetachVolume goes out, and then it
+    /// is not this plugin's to detach. One look alone may be older than the attachment. Throws
+    /// where only a later one can tell.
     private func isStillOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
@@ -197,7 +197,8 @@ extension VolumeManager {
         }
     }
 
-    /// Whether the attachment of a volume that looks do not show has ended, and its device has gone.
+    /// Whether the attachment of a volume that looks do not show has ended, and its device has
+    /// gone.
     private func hasEnded(_ volume: Volume, _ host: Host, by deadline: Instant) async -> Bool {
         guard await isSurelyGone(volume) else { return false }
         await dropMark(of: volume.id, host, by: deadline)
@@ -206,8 +207,8 @@ extension VolumeManager {
         return true
     }
 
-    /// Whether this plugin made an attachment here that a look shows. Throws where only a later look can
-    /// tell.
+    /// Whether this plugin made an attachment here that a look shows. Throws where only a later
+    /// look can tell.
     private func isOurs(
         _ own: VolumeAttachment, of volume: Volume, _ seen: VolumeDescription,
         lookedAt: Instant, on host: Host
@@ -238,8 +239,8 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Removes the mark of an attachment that ends. One that stays is no reason to keep the volume, and is
-    /// removed with the lease, when the volume is given back next.
+    /// Removes the mark of an attachment that ends. One that stays is no reason to keep the volume,
+    /// and is removed with the lease, when the volume is given back next.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
         let isRemoved = await removeMark(of: id, host, by: deadline)
         volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
@@ -263,8 +264,8 @@ extension VolumeManager {
         }
     }
 
-    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 what bears it: the name
-    /// that was remembered may be another volume's by now, or have been lost.
+    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 what bears it: the
+    /// name that was remembered may be another volume's by now, or have been lost.
     func deviceHere(
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
@@ -287,9 +288,9 @@ extension VolumeManager {
             advice: "a container that outlived the plugin may hold it: stop that container")
     }
 
-    /// Returns when EC2 has accepted the detachment, or has nothing to detach; with the device that goes
-    /// now, if there is one. Each request follows a proof that nothing holds the device. One whose
-    /// answer was lost is sent again: doing it twice is as good as once.
+    /// Returns when EC2 has accepted the detachment, or has nothing to detach; with the device that
+    /// goes now, if there is one. Each request follows a proof that nothing holds the device. One
+    /// whose answer was lost is sent again: doing it twice is as good as once.
     func detachHere(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {

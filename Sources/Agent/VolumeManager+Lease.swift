@@ -5,8 +5,9 @@ import VolumeCore
 // The lease: how other hosts know that a volume is mounted here.
 
 extension VolumeManager {
-    /// Secures the lease of a volume whose device is here; false where it is not attached here. Without
-    /// the first look the lease of a host that has taken the volume already would be written over.
+    /// Secures the lease of a volume whose device is here; false where it is not attached here.
+    /// Without the first look the lease of a host that has taken the volume already would be
+    /// written over.
     func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         let lookedAt = ports.time.now
@@ -14,12 +15,12 @@ extension VolumeManager {
         return try await secureLease(of: id, seenAt: lookedAt, on: host, by: deadline)
     }
 
-    /// Writes the lease of a volume that was seen attached here at `seenAt`, and looks at it some time
-    /// later: whoever did not see the lease has asked EC2 by then to detach the volume. False where it
-    /// is not attached here any more.
+    /// Writes the lease of a volume that was seen attached here at `seenAt`, and looks at it some
+    /// time later: whoever did not see the lease has asked EC2 by then to detach the volume. False
+    /// where it is not attached here any more.
     ///
-    /// A look that shows no lease, or another's, has it written again: a request of a host that lost
-    /// the volume may have been on its way for long.
+    /// A look that shows no lease, or another's, has it written again: a request of a host that
+    /// lost the volume may have been on its way for long.
     func secureLease(
         of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
     ) async throws -> Bool {
@@ -55,15 +56,15 @@ extension VolumeManager {
 
     private enum LeaseWriting {
         case done
-        /// It cannot have one: without the permission for its tag, or a place among the volume's tags;
-        /// and a Multi-Attach volume has none.
+        /// It cannot have one: without the permission for its tag, or a place among the volume's
+        /// tags; and a Multi-Attach volume has none.
         case refused
         /// It could not go out soon enough after the attachment was seen.
         case outdated
     }
 
-    /// Writes the lease, and with it whose attachment it is. A refusal is told once for each volume, and
-    /// the lease tried again with each Mount: a permission may come later.
+    /// Writes the lease, and with it whose attachment it is. A refusal is told once for each
+    /// volume, and the lease tried again with each Mount: a permission may come later.
     private func writeLease(
         of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
     ) async throws -> LeaseWriting {
@@ -168,8 +169,9 @@ extension VolumeManager {
 // MARK: While the volume is mounted
 
 extension VolumeManager {
-    /// Looks now and then whether the volume bears its lease: who manages its tags by another tool may
-    /// remove it. Returns when the volume is not mounted any more, has been lost, or a wait has failed.
+    /// Looks now and then whether the volume bears its lease: who manages its tags by another tool
+    /// may remove it. Returns when the volume is not mounted any more, has been lost, or a wait has
+    /// failed.
     func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
         while true {

@@ -47,8 +47,8 @@ extension VolumeManager {
     /// `endReservation(of:)`.
     ///
     /// Below the limit nothing is asked. At it, EC2 is asked what others have attached, and unused
-    /// volumes are given back, the one unused for longest first. Throws when that is not enough. What
-    /// cannot be learned refuses nothing: EC2 decides.
+    /// volumes are given back, the one unused for longest first. Throws when that is not enough.
+    /// What cannot be learned refuses nothing: EC2 decides.
     func reserveSlot(
         for volume: Volume, on host: Host, by deadline: Instant
     ) async throws {
@@ -73,8 +73,9 @@ extension VolumeManager {
         slots.reserve(volume.id)
     }
 
-    /// Gives back the volume unused for longest, when EC2 has refused another one for the limit: more
-    /// may be attached here than was known, or the limit not be known. False where there is none.
+    /// Gives back the volume unused for longest, when EC2 has refused another one for the limit:
+    /// more may be attached here than was known, or the limit not be known. False where there is
+    /// none.
     func freeSlot(on host: Host, by deadline: Instant) async -> Bool {
         _ = await lookAtInstance(host, by: deadline)
         guard let unused = await longestUnused(besides: [], by: deadline) else { return false }
@@ -110,8 +111,8 @@ extension VolumeManager {
         }
     }
 
-    /// Volumes that somebody attached here by hand, and that are attached no more, take no place: nobody
-    /// gives those back, and so notices.
+    /// Volumes that somebody attached here by hand, and that are attached no more, take no place:
+    /// nobody gives those back, and so notices.
     private func dropForeign(besides listed: Set<VolumeID>) async {
         for volume in volumes.values where !listed.contains(volume.id) {
             guard await isSurelyGone(volume), isForeign(volume) else { continue }

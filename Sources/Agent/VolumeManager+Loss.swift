@@ -2,11 +2,12 @@ import Base
 import Logging
 import VolumeCore
 
-// What is watched while a volume is mounted, and what is done when its device goes: a forced detachment,
-// or EBS's failure.
+// What is watched while a volume is mounted, and what is done when its device goes: a forced
+// detachment, or EBS's failure.
 
 extension VolumeManager {
-    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go on.
+    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go
+    /// on.
     func watch(_ volume: Volume, on device: BlockDevice) {
         startWatches(of: volume, device)
         let stalled = stalledWatches.compactMap { volumes[$0] }
@@ -27,8 +28,8 @@ extension VolumeManager {
             ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
-    /// Has the next watch that begins take up those of the volume: a loop that has no room for one more
-    /// timer, or no descriptor left, ends no watch for good.
+    /// Has the next watch that begins take up those of the volume: a loop that has no room for one
+    /// more timer, or no descriptor left, ends no watch for good.
     func noteStalledWatch(of id: VolumeID, _ error: any Error) {
         log.error(
             "a mounted volume is watched later: the wait for that failed",
@@ -60,7 +61,8 @@ extension VolumeManager {
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
         guard let volume = volumes[id], volume.state.mountedDevice == device else { return }
         volume.state.deviceLost()
-        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that it had.
+        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that
+        // it had.
         if volume.state.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(

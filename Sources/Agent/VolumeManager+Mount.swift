@@ -7,9 +7,9 @@ import VolumeCore
 extension VolumeManager {
     /// Mounts the volume, or joins the mount that is under way, and counts the ID.
     ///
-    /// Returns the mountpoint; `noteAnswer` is to be told whether the answer went out. When the calling
-    /// task was cancelled before, because the client has gone, the mount goes on and the ID is not
-    /// counted: Docker sends no Unmount for it.
+    /// Returns the mountpoint; `noteAnswer` is to be told whether the answer went out. When the
+    /// calling task was cancelled before, because the client has gone, the mount goes on and the ID
+    /// is not counted: Docker sends no Unmount for it.
     package func mount(_ name: String, id mountID: String) async throws -> String {
         guard mountID.utf8.count <= Limit.mountIDMax else {
             throw OperationError(
@@ -55,8 +55,8 @@ extension VolumeManager {
         return mountpoint(of: volume.id)
     }
 
-    /// Whether the device has gone while the count was saved, which is then taken back: its container
-    /// would find nothing.
+    /// Whether the device has gone while the count was saved, which is then taken back: its
+    /// container would find nothing.
     private func isLostAgain(_ volume: Volume, _ mountID: String) async -> Bool {
         guard volume.state.isLost else { return false }
         _ = volume.record.mounts.remove(mountID)
@@ -141,8 +141,8 @@ extension VolumeManager {
         try await task.value
     }
 
-    /// Asks the kernel whether what is thought to be mounted is, and works: somebody may have unmounted it
-    /// by hand, and a file system shuts down when its device fails.
+    /// Asks the kernel whether what is thought to be mounted is, and works: somebody may have
+    /// unmounted it by hand, and a file system shuts down when its device fails.
     private func joinStep(for volume: Volume, on device: BlockDevice) async -> JoinStep {
         let number = volume.state.mountNumber
         let state = await ports.fileSystems.mountState(of: device, at: mountpoint(of: volume.id))
@@ -226,15 +226,16 @@ extension VolumeManager {
     /// host is taking the volume, which is then unmounted again.
     ///
     /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
-    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile where
-    /// nothing but that can be amiss: the device tells which volume it is, which on Xen EC2 alone
-    /// knows, and a look since its attachment, in this run, has shown that it is no Multi-Attach one.
+    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile
+    /// where nothing but that can be amiss: the device tells which volume it is, which on Xen EC2
+    /// alone knows, and a look since its attachment, in this run, has shown that it is no
+    /// Multi-Attach one.
     private func mountLeased(
         _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
-        // A dropping of the lease that is under way either sees this Mount, and leaves the lease, or has
-        // made it unsure.
+        // A dropping of the lease that is under way either sees this Mount, and leaves the lease,
+        // or has made it unsure.
         let order = LeaseOrder(
             isSecured: isSecured, isCertain: volume.state.lease == .certain,
             bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
@@ -298,8 +299,8 @@ extension VolumeManager {
 // MARK: The options of a Mount
 
 extension VolumeManager {
-    /// The volume of that name, with the name's options in force from here on. Throws where others have
-    /// it mounted with options that these cannot stand beside.
+    /// The volume of that name, with the name's options in force from here on. Throws where others
+    /// have it mounted with options that these cannot stand beside.
     private func agreedVolume(_ name: String) async throws -> Volume {
         while let running = definitions[name] { _ = try? await running.value }
         let volume = try known(name)

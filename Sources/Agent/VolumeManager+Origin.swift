@@ -10,8 +10,8 @@ struct StateOrigin {
     private(set) var owner: StateOwner
     /// As it was saved last.
     var saved: StateOwner?
-    /// Whether what was found is this instance's. While it is not known, nothing is done for what the
-    /// records say of attachments and leases, and no Mount begun.
+    /// Whether what was found is this instance's. While it is not known, nothing is done for what
+    /// the records say of attachments and leases, and no Mount begun.
     private(set) var isConfirmed = true
     /// Finds that out.
     var confirming: Task<Void, Never>?
@@ -39,9 +39,10 @@ struct StateOrigin {
 }
 
 extension VolumeManager {
-    /// Returns when it is known whether what an earlier boot has left is this instance's: what is, is
-    /// taken up; of another's nothing but the volumes' names and options stays, for Docker's own copy
-    /// of that root volume has the names too, and would make a local volume of one that is unknown here.
+    /// Returns when it is known whether what an earlier boot has left is this instance's: what is,
+    /// is taken up; of another's nothing but the volumes' names and options stays, for Docker's own
+    /// copy of that root volume has the names too, and would make a local volume of one that is
+    /// unknown here.
     func confirmOrigin(_ host: Host) async {
         guard !origin.isConfirmed || origin.owner.instance != host.instance else { return }
         let running =
@@ -89,8 +90,8 @@ extension VolumeManager {
         }
     }
 
-    /// A name to attach a volume by. One that only a record says to be in use is taken where there is no
-    /// other; nil where there is none at all.
+    /// A name to attach a volume by. One that only a record says to be in use is taken where there
+    /// is no other; nil where there is none at all.
     func takeDeviceName() -> String? {
         guard let name = slots.names.take() else { return nil }
         for volume in volumes.values

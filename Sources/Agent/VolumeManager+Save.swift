@@ -69,7 +69,8 @@ extension VolumeManager {
     }
 
     private func write(_ part: SavedPart) async throws {
-        // One that has ended is nothing to wait for: whoever found it running would find it for ever.
+        // One that has ended is nothing to wait for: whoever found it running would find it for
+        // ever.
         defer { saves[part].running = nil }
         let covered = saves[part].asked
         switch part {

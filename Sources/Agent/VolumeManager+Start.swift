@@ -7,8 +7,8 @@ extension VolumeManager {
     /// Run once, before the first call is answered.
     ///
     /// A count without a mount is dropped: the instance was restarted, or the plugin disabled by
-    /// force or replaced. A container that lives on all the same holds the device, which is not given
-    /// back before it ends. A mount without a count lingers and is given back.
+    /// force or replaced. A container that lives on all the same holds the device, which is not
+    /// given back before it ends. A mount without a count lingers and is given back.
     package func start() async throws {
         let saved = try await ports.state.load(inBoot: origin.owner.boot)
         origin.take(saved.owner)
@@ -102,9 +102,9 @@ extension VolumeManager {
 }
 
 extension VolumeManager {
-    /// Learns what is attached here: the device names in use, and volumes whose attachment an earlier
-    /// run did not live to note, or whose records are lost, which are given back. EC2 refuses a name
-    /// that is in use, and another is tried, so a Mount need not wait for this.
+    /// Learns what is attached here: the device names in use, and volumes whose attachment an
+    /// earlier run did not live to note, or whose records are lost, which are given back. EC2
+    /// refuses a name that is in use, and another is tried, so a Mount need not wait for this.
     package func learnAttachments() async throws {
         let unknown = try await lookAtAttachments()
         guard !unknown.isEmpty else { return }
@@ -172,9 +172,9 @@ extension VolumeManager {
         } catch { return false }
     }
 
-    /// Corrects records of attachments that have ended, as two looks that are apart say and no device
-    /// contradicts: what somebody attaches by hand later is not this plugin's. Returns those that one
-    /// look alone does not list.
+    /// Corrects records of attachments that have ended, as two looks that are apart say and no
+    /// device contradicts: what somebody attaches by hand later is not this plugin's. Returns those
+    /// that one look alone does not list.
     private func dropEndedAttachments(
         besides listed: Set<VolumeID>, lookedAt: Instant
     ) async -> [VolumeID] {
@@ -202,8 +202,8 @@ extension VolumeManager {
         return doubtful
     }
 
-    /// Notes that a volume is this plugin's to detach, if its mark says so, and takes it into the table
-    /// where it is in no record. What bears no mark, or another volume's, may be anybody's.
+    /// Notes that a volume is this plugin's to detach, if its mark says so, and takes it into the
+    /// table where it is in no record. What bears no mark, or another volume's, may be anybody's.
     private func adopt(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws -> Bool {
         let description = try await ports.ec2.describeVolume(id, by: deadline)
         guard let description, AttachmentMark.isBorne(by: description, for: host.instance) else {

@@ -17,9 +17,9 @@ extension VolumeManager {
         }
     }
 
-    /// Whether this host may write the volume's lease. Its neighbours have the same role, as a rule: if
-    /// it may not, theirs are not to be seen either. EC2 is asked also where it has refused one before,
-    /// for the permission may have come since, and no Mount would show it.
+    /// Whether this host may write the volume's lease. Its neighbours have the same role, as a
+    /// rule: if it may not, theirs are not to be seen either. EC2 is asked also where it has
+    /// refused one before, for the permission may have come since, and no Mount would show it.
     func mayLease(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         do {
@@ -31,8 +31,8 @@ extension VolumeManager {
         }
     }
 
-    /// Returns when EC2 has taken the detachment, or when only another look can tell what is true now:
-    /// nothing is sent twice on one look.
+    /// Returns when EC2 has taken the detachment, or when only another look can tell what is true
+    /// now: nothing is sent twice on one look.
     func detachElsewhere(
         _ id: VolumeID, from owner: InstanceID, force: Bool, sentBy latest: Instant,
         by deadline: Instant

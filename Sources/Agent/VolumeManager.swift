@@ -85,8 +85,8 @@ package actor VolumeManager {
     let log: Logger
     nonisolated let executor: Executor
     let volumes = VolumeTable()
-    /// The Creates and Removes that are under way, by the names and by the volumes' ids that they are
-    /// about.
+    /// The Creates and Removes that are under way, by the names and by the volumes' ids that they
+    /// are about.
     var definitions: [String: Task<Void, any Error>] = [:]
     var origin: StateOrigin
     var slots = Slots()
@@ -94,8 +94,8 @@ package actor VolumeManager {
     var refusedLeases: Set<VolumeID> = []
     /// Volumes whose release could not wait for its time, until another one begins.
     var stalledReleases: Set<VolumeID> = []
-    /// Mounted volumes whose device or lease is not watched because a wait failed, until another volume's
-    /// watches begin.
+    /// Mounted volumes whose device or lease is not watched because a wait failed, until another
+    /// volume's watches begin.
     var stalledWatches: Set<VolumeID> = []
     var saves = Saves()
     /// How many calls about a volume were answered before their work had ended.

@@ -221,8 +221,8 @@ final class Connection {
         if let sent = answer.sent { witnesses.append(sent) }
     }
 
-    /// Sends the responses that were made, and says whether they went out; false when the client has
-    /// gone or does not read.
+    /// Sends the responses that were made, and says whether they went out; false when the client
+    /// has gone or does not read.
     private func sendOutput() async -> Bool {
         if output.isEmpty { return true }
         let isSent = await sendAll()

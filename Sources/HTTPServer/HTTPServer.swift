@@ -13,8 +13,8 @@ package import TLS
 @RingActor
 package final class HTTPServer {
     /// Answers one request. What is known at once costs no task switch and no watch of the client:
-    /// much of what a request costs. The work of a later answer is cancelled when the client hangs up
-    /// before it has ended.
+    /// much of what a request costs. The work of a later answer is cancelled when the client hangs
+    /// up before it has ended.
     package typealias Replier = @RingActor @Sendable (HTTPRequest) -> Reply<Answer>
     /// Answers one request. Its task is cancelled when the client hangs up before it has answered.
     package typealias Handler = @RingActor @Sendable (HTTPRequest) async -> HTTPResponse
@@ -24,8 +24,8 @@ package final class HTTPServer {
         let response: HTTPResponse
         let sent: (@RingActor @Sendable (Bool) -> Void)?
 
-        /// - Parameter sent: Called once: with true when the kernel has taken all of the response, with
-        ///   false when the client had gone before.
+        /// - Parameter sent: Called once: with true when the kernel has taken all of the response,
+        ///   with false when the client had gone before.
         package init(
             _ response: HTTPResponse, sent: (@RingActor @Sendable (Bool) -> Void)? = nil
         ) {
@@ -102,8 +102,8 @@ package final class HTTPServer {
     }
 
     /// Stops accepting, closes idle connections, and lets the requests that are being received or
-    /// handled finish. At the deadline what is left is cut, its handlers' tasks cancelled. Not to be
-    /// called again before it has returned.
+    /// handled finish. At the deadline what is left is cut, its handlers' tasks cancelled. Not to
+    /// be called again before it has returned.
     package func stop(by deadline: Instant) async {
         isStopping = true
         listener.close()

@@ -4,9 +4,9 @@ import Glibc
 extension Ring {
     /// Runs `work` on a worker thread, for calls that can block: mount(2), an ioctl, fsync.
     ///
-    /// It is not cancellable: once queued it runs to its end, which for a device that hangs may never
-    /// come. `owner` is whose workers it takes (see `BlockingPool`), `doing` what it does, to what, as
-    /// an `OperationError` has it.
+    /// It is not cancellable: once queued it runs to its end, which for a device that hangs may
+    /// never come. `owner` is whose workers it takes (see `BlockingPool`), `doing` what it does, to
+    /// what, as an `OperationError` has it.
     package func blocking<T: Sendable, E: Error>(
         for owner: BlockingOwner = .other, doing: String = "",
         _ work: @escaping @Sendable () throws(E) -> T
@@ -16,8 +16,8 @@ extension Ring {
         }.get()
     }
 
-    /// Apart from `blocking`, for Swift 6.2 cannot specialise a function that both awaits a continuation
-    /// on a global actor and throws an error of its caller's type.
+    /// Apart from `blocking`, for Swift 6.2 cannot specialise a function that both awaits a
+    /// continuation on a global actor and throws an error of its caller's type.
     @RingActor
     private func outcome<R: Sendable>(
         for owner: BlockingOwner, doing: String, of work: @escaping @Sendable () -> R
@@ -46,7 +46,8 @@ extension Ring {
         }
     }
 
-    /// What has been under way for that owner for longest, calls and programs; nil where nothing is.
+    /// What has been under way for that owner for longest, calls and programs; nil where nothing
+    /// is.
     @RingActor
     package func workUnderWay(for owner: BlockingOwner) -> WorkUnderWay? {
         allWork.filter { $0.owner == owner }.map(\.work).min { $0.since < $1.since }

@@ -121,7 +121,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     // MARK: The loop's turn
 
     /// Runs the jobs that are ready and those that they make ready: entering the kernel between
-    /// them costs as much as a job. After so many the kernel is entered, so that I/O is not starved.
+    /// them costs as much as a job. After so many the kernel is entered, so that I/O is not
+    /// starved.
     private func runReadyJobs() {
         var left = Limit.jobsPerTurnMax
         while left > 0, !jobs.isEmpty {

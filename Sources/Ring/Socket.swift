@@ -109,9 +109,9 @@ package final class Socket {
     /// Returns when the connection has ended in both directions: the peer has closed it, or it is
     /// broken.
     ///
-    /// A peer that has only shut its sending side down (`shutdown(SHUT_WR)`) still waits for what is
-    /// sent to it. A unix socket's close is seen at once. Over TCP a close cannot be told from that
-    /// before the peer answers what is sent to it by a reset.
+    /// A peer that has only shut its sending side down (`shutdown(SHUT_WR)`) still waits for what
+    /// is sent to it. A unix socket's close is seen at once. Over TCP a close cannot be told from
+    /// that before the peer answers what is sent to it by a reset.
     package func hangUp() async throws(Errno) {
         let fd = try descriptor.begin()
         var result = await RingActor.ring.perform(.poll(fd, []))

@@ -98,8 +98,8 @@ struct Uring {
     func flush() { CUring_submit(handle) }
 
     /// Hands the queued SQEs to the kernel and lets it post completions; waits for one if told to.
-    /// False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did not take
-    /// stays queued.
+    /// False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did not
+    /// take stays queued.
     func submit(waiting: Bool) -> Bool {
         let result =
             waiting ? CUring_submit_and_wait(handle) : CUring_submit_and_get_events(handle)

@@ -74,8 +74,8 @@ package enum Situation: Sendable, Equatable {
 }
 
 extension Situation {
-    /// Whether the volume is attached to this instance, which is the one that looked, or still on its
-    /// way from there.
+    /// Whether the volume is attached to this instance, which is the one that looked, or still on
+    /// its way from there.
     package func isOn(_ instance: InstanceID) -> Bool {
         if case .here = self { true } else { self == .leaving(instance) }
     }
@@ -94,8 +94,8 @@ extension Situation: CustomStringConvertible {
 }
 
 extension VolumeDescription {
-    /// What keeps the volume when the instance that it is attached to is terminated; nil where it is
-    /// kept anyway.
+    /// What keeps the volume when the instance that it is attached to is terminated; nil where it
+    /// is kept anyway.
     package var deletionWarning: String? {
         guard let own = attachments.first(where: \.deleteOnTermination),
             let instance = own.instance, let device = own.device
@@ -106,8 +106,8 @@ extension VolumeDescription {
 }
 
 extension VolumeAttachment {
-    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as on
-    /// Xen.
+    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as
+    /// on Xen.
     fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
 }
 
@@ -226,8 +226,8 @@ package enum ContentDecision: Sendable, Equatable {
     }
 }
 
-/// Whether a failed DetachVolume from another instance ends the attempt to take the volume. Else what
-/// is true now tells: the volume may be free, its instance gone, or EC2 busy.
+/// Whether a failed DetachVolume from another instance ends the attempt to take the volume. Else
+/// what is true now tells: the volume may be free, its instance gone, or EC2 busy.
 package func isFinal(detachmentFailure failure: EC2Failure, isForced: Bool) -> Bool {
     guard let code = failure.code else {
         if case .noCredentials = failure { return true }
@@ -249,7 +249,8 @@ private let passingDetachmentCodes: Set<String> = [
 package enum LeaseRecovery: Sendable, Equatable {
     /// The request could not go out soon enough after the look behind it: look again.
     case writeLater
-    /// The volume cannot have a lease: this host may not write its tag, or there is no place for it.
+    /// The volume cannot have a lease: this host may not write its tag, or there is no place for
+    /// it.
     case goWithout
     case giveUp
 

@@ -15,8 +15,8 @@ package struct DeviceNames: Sendable {
     /// Free names, the one to use next first.
     private var free = DeviceNames.all
     private var taken: Set<String> = []
-    /// Names that EC2 says are in use though nothing here took them, where another disk's node is, or
-    /// whose attachment was stuck.
+    /// Names that EC2 says are in use though nothing here took them, where another disk's node is,
+    /// or whose attachment was stuck.
     private var quarantined: Set<String> = []
     /// Names that nothing but a record of an earlier run says are taken.
     private var presumed: Set<String> = []
@@ -40,8 +40,8 @@ package struct DeviceNames: Sendable {
         return name
     }
 
-    /// Marks names as taken that attachments bear already, in either spelling: on Xen `/dev/sdf` and
-    /// `/dev/xvdf` are one node. Other names are of no concern.
+    /// Marks names as taken that attachments bear already, in either spelling: on Xen `/dev/sdf`
+    /// and `/dev/xvdf` are one node. Other names are of no concern.
     package mutating func claim(_ names: [String]) { for name in names { claim(name) } }
 
     package mutating func claim(_ name: String) {
@@ -53,8 +53,8 @@ package struct DeviceNames: Sendable {
         }
     }
 
-    /// Marks a free name as taken as long as there is another: a record says so, and neither EC2 nor a
-    /// device.
+    /// Marks a free name as taken as long as there is another: a record says so, and neither EC2
+    /// nor a device.
     package mutating func presume(_ name: String) {
         let name = Self.spelling(of: name)
         guard let index = free.firstIndex(of: name) else { return }

@@ -32,8 +32,8 @@ private let keyPermissions =
     + "kms:ReEncrypt*"
 
 extension EC2Failure {
-    /// What an operator can do about this failure of `action`; nil where EC2's own words are all that
-    /// can be said, or where nothing but time helps.
+    /// What an operator can do about this failure of `action`; nil where EC2's own words are all
+    /// that can be said, or where nothing but time helps.
     ///
     /// - Parameter kmsKeyID: the key of the volume, if it is known to be encrypted.
     package func advice(on action: EC2Action, kmsKeyID: String? = nil) -> String? {
@@ -78,8 +78,8 @@ extension Error {
     }
 }
 
-/// What an operator can do about an attachment that EC2 accepted, and that has ended all the same. EC2
-/// looks at an encrypted volume's key only after it has answered.
+/// What an operator can do about an attachment that EC2 accepted, and that has ended all the same.
+/// EC2 looks at an encrypted volume's key only after it has answered.
 package func adviceOnEndedAttachment(kmsKeyID: String?) -> String {
     let other = "see CloudTrail for who detached it; the next mount tries again"
     guard kmsKeyID != nil else { return other }

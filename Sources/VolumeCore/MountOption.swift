@@ -52,8 +52,8 @@ extension VolumeOptions {
         return skipsReplay || volume.multiAttachEnabled ? .withoutReplay : .readOnly
     }
 
-    /// The mount options for a file system of `type`, but for what `access` says. Throws where one is
-    /// not for it.
+    /// The mount options for a file system of `type`, but for what `access` says. Throws where one
+    /// is not for it.
     package func mountOptions(for type: String) throws(OperationError) -> [String] {
         for option in mountOptions.compactMap({ MountOption($0) }) {
             guard let wanted = option.type, wanted != type else { continue }

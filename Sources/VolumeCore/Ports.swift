@@ -6,10 +6,10 @@ package import Base
 
 /// The EC2 API, for volumes in this instance's region. Calls throw `EC2Failure`.
 ///
-/// A call that changes what other instances rely on is justified by what EC2 said before. It carries
-/// the instant until which those facts are new enough, `latest`: the request goes out by then, or it
-/// fails with `EC2Failure.outdated` and was not sent. AttachVolume needs none: EC2 itself refuses what
-/// is attached by then.
+/// A call that changes what other instances rely on is justified by what EC2 said before. It
+/// carries the instant until which those facts are new enough, `latest`: the request goes out by
+/// then, or it fails with `EC2Failure.outdated` and was not sent. AttachVolume needs none: EC2
+/// itself refuses what is attached by then.
 package protocol EC2Port: Sendable {
     /// Nil when EC2 knows no such volume.
     func describeVolume(
@@ -31,8 +31,8 @@ package protocol EC2Port: Sendable {
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment
 
-    /// Returns when EC2 has accepted the detachment; the volume is free later. It is sent once, and not
-    /// repeated by itself, not even where EC2 throttles it.
+    /// Returns when EC2 has accepted the detachment; the volume is free later. It is sent once, and
+    /// not repeated by itself, not even where EC2 throttles it.
     func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
         by deadline: Instant
@@ -89,9 +89,10 @@ package protocol FileSystemPort: Sendable {
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws
 
-    /// Mends a file system of `type` that is not mounted, where that is done before mounting (e2fsck)
-    /// and the kernel would warn of damage. Returns what was done, for the log; nil where there was
-    /// nothing to do. What takes longer than the deadline goes on, and the next call joins it.
+    /// Mends a file system of `type` that is not mounted, where that is done before mounting
+    /// (e2fsck) and the kernel would warn of damage. Returns what was done, for the log; nil where
+    /// there was nothing to do. What takes longer than the deadline goes on, and the next call
+    /// joins it.
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String?
@@ -147,8 +148,8 @@ package protocol StatePort: Sendable {
     /// the disk may hold any of the changes, until they or others of the same volumes are saved.
     func save(_ changes: [SavedChange], of owner: StateOwner) async throws
 
-    /// Returns when the counts of these records, of all that have some, survive the process. They are
-    /// of no use after a restart of the machine, and need not survive that.
+    /// Returns when the counts of these records, of all that have some, survive the process. They
+    /// are of no use after a restart of the machine, and need not survive that.
     func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws
 
     /// Keeps a copy of what is saved, for people. Returns where.

@@ -12,9 +12,9 @@ package enum TakeoverPolicy: String, Sendable, CaseIterable {
 
 /// The mark of a volume that is mounted: a tag that names the instance.
 ///
-/// EC2 has no compare-and-swap, so the lease narrows the race of two hosts for a volume; AttachVolume
-/// of a free volume decides it. A lease counts while its instance is the one that the volume is
-/// attached to: what an instance left behind when it lost the volume says nothing.
+/// EC2 has no compare-and-swap, so the lease narrows the race of two hosts for a volume;
+/// AttachVolume of a free volume decides it. A lease counts while its instance is the one that the
+/// volume is attached to: what an instance left behind when it lost the volume says nothing.
 package enum Lease {
     package static let tag = "polarity-ecs-ebs-plugin:mounted-on"
 
@@ -32,8 +32,8 @@ package enum Lease {
     }
 }
 
-/// The mark of an attachment that this plugin made: a tag that names the instance and the volume. The
-/// volume's own id is part of it because tags are copied, with a backup for instance.
+/// The mark of an attachment that this plugin made: a tag that names the instance and the volume.
+/// The volume's own id is part of it because tags are copied, with a backup for instance.
 package enum AttachmentMark {
     package static let tag = "polarity-ecs-ebs-plugin:attached-by"
 
@@ -60,12 +60,12 @@ package struct OwnerLook: Sendable, Equatable {
         self.askedAt = askedAt
     }
 
-    /// Whether the instance is surely down, for good or until somebody starts it. Its kernel is gone,
-    /// and with it what it had not written: a detachment from it that does not end by itself may be
-    /// forced. A hibernated one's kernel is not gone.
+    /// Whether the instance is surely down, for good or until somebody starts it. Its kernel is
+    /// gone, and with it what it had not written: a detachment from it that does not end by itself
+    /// may be forced. A hibernated one's kernel is not gone.
     ///
-    /// An instance that EC2 does not know is no proof while a volume is attached to it: EC2 detaches
-    /// what a terminated instance had, and an answer may be missing something.
+    /// An instance that EC2 does not know is no proof while a volume is attached to it: EC2
+    /// detaches what a terminated instance had, and an answer may be missing something.
     package var isDown: Bool {
         guard let description, !description.isHibernated else { return false }
         return description.state == .stopped || description.state == .terminated
@@ -152,8 +152,8 @@ package enum TakeoverStep: Sendable, Equatable {
         return try unleased(facts, now)
     }
 
-    /// The owner's task may have just ended: its lease goes soon after. One that goes down is waited
-    /// for in any case.
+    /// The owner's task may have just ended: its lease goes soon after. One that goes down is
+    /// waited for in any case.
     private static func whileLeased(
         _ facts: TakeoverFacts, _ look: OwnerLook, _ now: Instant
     ) throws(OperationError) -> TakeoverStep {
@@ -172,8 +172,8 @@ package enum TakeoverStep: Sendable, Equatable {
                 + "the task there has not written is lost")
     }
 
-    /// A running owner without a lease: what DescribeVolumes tells of tags may be seconds old, so it is
-    /// looked at twice, unless the lease was seen to go.
+    /// A running owner without a lease: what DescribeVolumes tells of tags may be seconds old, so
+    /// it is looked at twice, unless the lease was seen to go.
     private static func unleased(
         _ facts: TakeoverFacts, _ now: Instant
     ) throws(OperationError) -> TakeoverStep {

@@ -12,8 +12,8 @@ package struct VolumeOptions: Sendable, Equatable {
     package var uid: UInt32?
     package var gid: UInt32?
     package var mode: UInt32?
-    /// Mount it read-only, and write nothing but what is in the journal to where it belongs; a blank
-    /// volume is then refused instead of formatted.
+    /// Mount it read-only, and write nothing but what is in the journal to where it belongs; a
+    /// blank volume is then refused instead of formatted.
     package var readOnly: Bool
     /// As mount(8) names them, each one that `MountOption` allows.
     package var mountOptions: [String] = []
@@ -64,8 +64,8 @@ package struct VolumeOptions: Sendable, Equatable {
         }
     }
 
-    /// The options that two names of a volume cannot differ in while it is mounted by both: the first
-    /// one that does, with either value. Nil where there is none.
+    /// The options that two names of a volume cannot differ in while it is mounted by both: the
+    /// first one that does, with either value. Nil where there is none.
     ///
     /// - Parameter fileSystem: what options stand for that name none.
     package func conflict(

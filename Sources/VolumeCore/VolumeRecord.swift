@@ -12,20 +12,21 @@ package struct VolumeRecord: Sendable, Equatable {
     package var mounts: MountCounts
     /// The name it was attached by here, `/dev/sdf`, while it is attached as far as is known.
     package var deviceName: String?
-    /// Whether this plugin attached it, so that it may detach it: what somebody attached by hand is used
-    /// where it is, and left attached.
+    /// Whether this plugin attached it, so that it may detach it: what somebody attached by hand is
+    /// used where it is, and left attached.
     package var isOurs = false
     /// Whether the volume bears this instance's lease, as far as is known.
     package var hasLease: Bool
     /// Whether a format was begun and not seen to end: what it left unfinished may be written over.
     package var isFormatting = false
-    /// Whether the file system was made here since the volume was attached, and its root has not got
-    /// its owner and mode yet. Once it was detached another host may have used it, and what its users
-    /// set is theirs.
+    /// Whether the file system was made here since the volume was attached, and its root has not
+    /// got its owner and mode yet. Once it was detached another host may have used it, and what its
+    /// users set is theirs.
     package var isOwnershipDue = false
     /// What a newer version has saved besides, as a JSON object; it is written back as it came.
     package var others: String?
-    /// The whole of a saved record that cannot be understood, as JSON; it is written back as it came.
+    /// The whole of a saved record that cannot be understood, as JSON; it is written back as it
+    /// came.
     package var verbatim: String?
 
     package init(
@@ -124,7 +125,8 @@ package struct MountCounts: Sendable, Equatable {
     /// IDs whose last Mount may not have been answered yet. After a crash nobody can tell: Docker
     /// sends an Unmount for a Mount that it had an answer to, and none for another.
     package private(set) var unanswered: Set<String>
-    /// The volume's names that were mounted since there were no counts: Docker's Unmounts come by them.
+    /// The volume's names that were mounted since there were no counts: Docker's Unmounts come by
+    /// them.
     package private(set) var names: Set<String>
 
     package init(

@@ -26,7 +26,7 @@ import Ring
 ///         "availabilityZone": "eu-central-1a", "snapshotId": null, "volumeType": "gp3",
 ///         "multiAttachEnabled": false, "kmsKeyId": null, "tags": {},
 ///         "content": "blank",       // as VolumeContent names them
-///         "attachedTo": {"instance": "i-…", "device": "/dev/sdf",  // the root's name: its root volume
+/// "attachedTo": {"instance": "i-…", "device": "/dev/sdf",  // the root's name: its root volume
 ///                        "deleteOnTermination": false}             // true for the root volume
 ///       }],
 ///       "latency": {"api": 0, "device": 0, "attached": 0, "detach": 0, "change": 0,

@@ -3,8 +3,8 @@ import Testing
 
 /// Bounds that hold only together. Each test says what breaks where one is changed alone.
 @Suite struct LimitTests {
-    /// How long Docker waits for a managed plugin's answer to a Mount, at most: `docker plugin enable
-    /// --timeout` of the README.
+    /// How long Docker waits for a managed plugin's answer to a Mount, at most: `docker plugin
+    /// enable --timeout` of the README.
     private static let dockerMountTimeMax: Duration = .seconds(120)
     /// How long Docker waits where no other time was given.
     private static let dockerAnswerTimeDefault: Duration = .seconds(30)

@@ -88,7 +88,8 @@ def test_a_plugin_with_a_tag_is_called_by_it(machine, make, new_volume):
     assert run(machine, name, volume, "echo hello > /data/file; cat /data/file").stdout == "hello\n"
 
 
-def test_a_plugin_whose_name_cannot_be_seen_is_called_by_its_id(machine, make, new_volume, tmp_path):
+def test_a_plugin_whose_name_cannot_be_seen_is_called_by_its_id(
+        machine, make, new_volume, tmp_path):
     volume = new_volume()
     # So the plugin does not see the engine's data root, as if that were not below /var/lib.
     create(machine, "ebs", make("1"), **{"state.source": tmp_path})

@@ -152,7 +152,8 @@ struct DeviceWatchTests {
 
     @Test func `a device that the kernel has given up is gone, even if held`() async throws {
         try await withDisks { fixture in
-            let device = fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let device = fixture.plugIn(
+                try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             fixture.showInSysfs("nvme1n1", sectors: 2048, state: "live")
             let departure = RingActor.spawn {
                 try await fixture.watch.departure(
@@ -269,7 +270,8 @@ struct DeviceWatchTests {
 
     @Test func `the loss of a device is detected, however long that takes`() async throws {
         try await withDisks { fixture in
-            let device = fixture.plugIn(try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
+            let device = fixture.plugIn(
+                try fixture.disk(mebibytes: 1), as: "nvme1n1", of: volume(1))
             let never = Instant(nanoseconds: .max)
             let departure = RingActor.spawn {
                 try await fixture.watch.departure(of: device, volume: volume(1), by: never)

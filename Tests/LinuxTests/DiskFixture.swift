@@ -178,7 +178,9 @@ final class DiskFixture {
 }
 
 /// Runs `body` on the ring with a fixture, which is always removed afterwards.
-func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void) async throws {
+func withDisks(_ body: @escaping @RingActor @Sendable (DiskFixture) async throws -> Void)
+    async throws
+{
     try await onRing {
         await BenchSlots.take()
         defer { BenchSlots.give() }

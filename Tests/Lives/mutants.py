@@ -1,12 +1,13 @@
 #!/usr/bin/python3
-"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives or tests to detect
-it.
+"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives or tests to
+detect it.
 
 `make sim-mutants` calls it. mutations.py says what is mutated, planted.py adds faults by hand. All
-mutants are compiled into one copy of the package, in .build/mutants; what does not compile is left out.
-Each mutant is then played by lives and run by AgentTests and VolumeCoreTests; what neither of them
-notices is played by more lives. equivalent-mutants.toml names those that make no difference, with the
-reason. Exits with 0 when no other one survives and every entry of that file stands for a survivor.
+mutants are compiled into one copy of the package, in .build/mutants; what does not compile is left
+out. Each mutant is then played by lives and run by AgentTests and VolumeCoreTests; what neither of
+them notices is played by more lives. equivalent-mutants.toml names those that make no difference,
+with the reason. Exits with 0 when no other one survives and every entry of that file stands for a
+survivor.
 
 The report is in .build/mutants/report.txt too. A run that was interrupted goes on where it was.
 """

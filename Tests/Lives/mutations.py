@@ -3,9 +3,9 @@
 Which mutant is on is a number that the program reads when it starts: so one build serves for all.
 
 Conditions of `if`, `guard` and `while`, of ternaries and after `where`, and the parts of `&&` and
-`||` wherever they stand, are forced: a part of a conjunction to true, one of a disjunction to false,
-what stands alone to both. What binds a name can only be forced to false. A statement with await whose
-value nobody uses is left out; two of them that are neighbours are swapped.
+`||` wherever they stand, are forced: a part of a conjunction to true, one of a disjunction to
+false, what stands alone to both. What binds a name can only be forced to false. A statement with
+await whose value nobody uses is left out; two of them that are neighbours are swapped.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ import Glibc
 private let mutantOn: Int =
     getenv("MUTANT").flatMap {{ Int(String(cString: $0)) }} ?? 0
 
-/// A byte a mutant, in the file that MUTANTS_REACHED names: whether it would have made a difference.
+/// A byte a mutant, in the file that MUTANTS_REACHED names: whether it would have made a
+/// difference.
 nonisolated(unsafe) private let mutantsReached: UnsafeMutablePointer<UInt8>? = {{
     guard let path = getenv("MUTANTS_REACHED") else {{ return nil }}
     let file = open(path, O_RDWR)
@@ -78,8 +79,8 @@ class Mutant:
 
 @dataclasses.dataclass(eq=False)
 class Edit:
-    """Text before and after a range; or, for `run`, its statements once in each order. There each two
-    neighbours have their mutant, or None."""
+    """Text before and after a range; or, for `run`, its statements once in each order. There each
+    two neighbours have their mutant, or None."""
     start: int
     end: int
     mutants: list
@@ -365,8 +366,8 @@ def functions(text):
 
 
 def is_call_for_value(statement, known):
-    """Whether the function that the statement calls last is known to return a value, and that is not
-    thrown away."""
+    """Whether the function that the statement calls last is known to return a value, and that is
+    not thrown away."""
     if statement[0].text == "_":
         return False
     for token, group in zip(reversed(statement[:-1]), reversed(statement[1:])):

@@ -66,7 +66,8 @@ class Daemon:
     def start(self):
         with open(self.folder / "daemon.log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, *runner(), executable()], env=self.environment, stdin=subprocess.DEVNULL,
+                [*self.wrapper, *runner(), executable()], env=self.environment,
+                stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, process_group=0)
         deadline = time.monotonic() + 60
         while True:

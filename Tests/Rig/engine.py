@@ -18,8 +18,8 @@ What a managed plugin sees of the host, tried with 20.10.24:
   shared: a mount that the plugin makes there reaches the containers. The data root must lie in a
   shared mount itself, hence the bind mount below.
 - Its socket is /run/docker/plugins/<id>/pl-ebs.sock on the host, whatever the exec root is.
-- A settable mount's source is set by `docker plugin set NAME MOUNT.source=/path`, while the plugin is
-  disabled; it must exist when the plugin is enabled.
+- A settable mount's source is set by `docker plugin set NAME MOUNT.source=/path`, while the plugin
+  is disabled; it must exist when the plugin is enabled.
 - What it prints is in dockerd's log: a line each, msg= quoted as Go does, plugin=<id>.
 - Host network with the host's /etc/hosts and /etc/resolv.conf; 8 MiB of locked memory, no seccomp
   profile that bars io_uring, Docker's default capabilities and those that the config adds.

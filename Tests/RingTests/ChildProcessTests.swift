@@ -152,8 +152,8 @@ import Testing
     }
 }
 
-/// How many descriptors this process has of the kinds that a child takes: its output's pipe, and what
-/// tells its end, a pidfd or a pipe. Others, libdispatch say, open what they need meanwhile.
+/// How many descriptors this process has of the kinds that a child takes: its output's pipe, and
+/// what tells its end, a pidfd or a pipe. Others, libdispatch say, open what they need meanwhile.
 private func childDescriptorCount() throws -> Int {
     let directory = try #require(opendir("/proc/self/fd"))
     defer { closedir(directory) }

@@ -16,9 +16,9 @@ struct CLinux_node {
    path is `directory` itself. Returns 0 or an errno. Linux 4.11. */
 int CLinux_node_at(int directory, const char *path, bool follow, struct CLinux_node *node);
 
-/* Opens a directory for nothing but to name it (O_PATH, close on exec), where no part of its path is
-   a symbolic link (openat2(2) with RESOLVE_NO_SYMLINKS). Returns the descriptor or a negated errno:
-   ELOOP where a part is one, ENOSYS before Linux 5.6. */
+/* Opens a directory for nothing but to name it (O_PATH, close on exec), where no part of its path
+   is a symbolic link (openat2(2) with RESOLVE_NO_SYMLINKS). Returns the descriptor or a negated
+   errno: ELOOP where a part is one, ENOSYS before Linux 5.6. */
 int CLinux_open_directory_without_links(const char *path);
 
 bool CLinux_is_block_device(uint32_t mode);

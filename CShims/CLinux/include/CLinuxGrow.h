@@ -1,5 +1,5 @@
-/* Growing mounted file systems. Each takes an open directory of the file system, and returns 0 or an
-   errno; ENOTTY where it is a file system of another kind. CAP_SYS_ADMIN. */
+/* Growing mounted file systems. Each takes an open directory of the file system, and returns 0 or
+   an errno; ENOTTY where it is a file system of another kind. CAP_SYS_ADMIN. */
 #pragma once
 #include <stdint.h>
 

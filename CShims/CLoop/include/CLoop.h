@@ -11,13 +11,13 @@ int CLoop_bind(int backing, uint32_t *minor);
 /* Makes the device as large as its backing file is now. Returns 0 or an errno. */
 int CLoop_resize(int device);
 
-/* Shows a part of the device, in bytes, as its partition of that number, whatever is on it: a kernel
-   may be built without any code that reads partition tables. Returns 0 or an errno; EBUSY where that
-   partition, or one that overlaps, is shown already. */
+/* Shows a part of the device, in bytes, as its partition of that number, whatever is on it: a
+   kernel may be built without any code that reads partition tables. Returns 0 or an errno; EBUSY
+   where that partition, or one that overlaps, is shown already. */
 int CLoop_add_partition(int device, int number, uint64_t start, uint64_t length);
 
-/* Leaves of the partition that begins at `start`, in bytes, its first sector, also under whoever has it
-   mounted. Returns 0 or an errno. */
+/* Leaves of the partition that begins at `start`, in bytes, its first sector, also under whoever
+   has it mounted. Returns 0 or an errno. */
 int CLoop_shrink_partition(int device, int number, uint64_t start);
 
 /* Tears the device away under whoever holds it: from now on every read and write fails. Dirty
