@@ -86,9 +86,11 @@ package final class HTTPClient {
     /// any byte of a response was received, and if `isIdempotent`: applying it twice has the same
     /// effect as once. Otherwise the error says whether the server may have received it.
     ///
-    /// - Parameters: - bodyMax: The maximum size of the body, in bytes. - isIdempotent: By default
-    ///   what RFC 9110, section 9.2.2, says about the method. - latest: Once it has passed nothing
-    ///   is sent any more, however long the connection took; the error then is `timedOut`.
+    /// - Parameters:
+    ///   - bodyMax: The maximum size of the body, in bytes.
+    ///   - isIdempotent: By default what RFC 9110, section 9.2.2, says about the method.
+    ///   - latest: Once it has passed nothing is sent any more, however long the connection took;
+    ///     the error then is `timedOut`.
     package func send(
         _ request: HTTPRequest, to origin: Origin, by deadline: Instant,
         bodyMax: Int = Limit.ec2ResponseBodyMax, isIdempotent: Bool? = nil,
