@@ -145,7 +145,7 @@ extension VolumeManager {
         }
         let start = ports.time.now
         let host = try await ports.host.host(by: deadline)
-        guard try await isStillOurs(volume, host, by: deadline) else { return }
+        guard try await confirmOurs(volume, host, by: deadline) else { return }
         let unmarking = Task(executorPreference: executor) {
             await self.dropMark(of: id, host, by: deadline)
         }
@@ -166,11 +166,11 @@ extension VolumeManager {
             metadata: ["volume": "\(id)", "detach_ms": "\(tenths(ports.time.now - start))"])
     }
 
-    /// Whether the attachment that this plugin made is there still: the volume may have been
-    /// detached since, and attached here by hand, now or before DetachVolume goes out, and then it
-    /// is not this plugin's to detach. One look alone may be older than the attachment. Throws
-    /// where only a later one can tell.
-    private func isStillOurs(
+    /// Makes sure that the attachment which this plugin made is there still. False where it is not,
+    /// which is noted: the volume may have been detached since, and attached here by hand, now or
+    /// before DetachVolume goes out, and then it is not this plugin's to detach. One look alone may
+    /// be older than the attachment. Throws where only a later one can tell.
+    private func confirmOurs(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> Bool {
         var missed = MissedAttachment()
@@ -187,19 +187,21 @@ extension VolumeManager {
             if let own = seen.attachments.first(where: {
                 $0.instance == host.instance && $0.state != .detached
             }) {
-                return try isOurs(own, of: volume, seen, lookedAt: lookedAt, on: host)
+                return try judge(own, of: volume, seen, lookedAt: lookedAt, on: host)
             }
             guard
                 let next = missed.nextLook(
                     afterLookAt: lookedAt, attachedAt: volume.state.attachedAt)
-            else { return await !hasEnded(volume, host, by: deadline) }
+            else { return await !noteIfEnded(volume, host, by: deadline) }
             try await ports.time.sleep(until: next)
         }
     }
 
-    /// Whether the attachment of a volume that looks do not show has ended, and its device has
-    /// gone.
-    private func hasEnded(_ volume: Volume, _ host: Host, by deadline: Instant) async -> Bool {
+    /// Notes that an attachment which looks do not show has ended, if its device has gone; false if
+    /// not.
+    private func noteIfEnded(
+        _ volume: Volume, _ host: Host, by deadline: Instant
+    ) async -> Bool {
         guard await isSurelyGone(volume) else { return false }
         await dropMark(of: volume.id, host, by: deadline)
         noteDetached(volume)
@@ -207,9 +209,9 @@ extension VolumeManager {
         return true
     }
 
-    /// Whether this plugin made an attachment here that a look shows. Throws where only a later
-    /// look can tell.
-    private func isOurs(
+    /// Notes what a look shows of the attachment here; true where this plugin made it. Throws where
+    /// only a later look can tell.
+    private func judge(
         _ own: VolumeAttachment, of volume: Volume, _ seen: VolumeDescription,
         lookedAt: Instant, on host: Host
     ) throws -> Bool {

@@ -47,7 +47,7 @@ extension VolumeManager {
                 try await becomeMounted(volume, by: deadline)
                 try Task.checkCancellation()
                 try await count(mountID, by: name, for: volume)
-            } while await isLostAgain(volume, mountID)
+            } while await uncountIfLost(volume, mountID)
         } catch {
             if volume.state.mountCalls == 1 { giveBackWhenUnused(volume) }
             throw error
@@ -55,9 +55,9 @@ extension VolumeManager {
         return mountpoint(of: volume.id)
     }
 
-    /// Whether the device has gone while the count was saved, which is then taken back: its
-    /// container would find nothing.
-    private func isLostAgain(_ volume: Volume, _ mountID: String) async -> Bool {
+    /// Takes the count back if the device has gone while it was saved: its container would find
+    /// nothing. True if so.
+    private func uncountIfLost(_ volume: Volume, _ mountID: String) async -> Bool {
         guard volume.state.isLost else { return false }
         _ = volume.record.mounts.remove(mountID)
         await saveCounts()

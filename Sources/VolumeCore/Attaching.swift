@@ -14,10 +14,11 @@ package enum AttachRecovery: Sendable, Equatable {
     case freeSlot
     case giveUp
 
-    /// - Parameters: - isAskedAgain: whether it asked for the name of an earlier call whose answer
-    ///   was lost. That call may have attached the volume, and the look that showed it free be
-    ///   older than that. - isSlotComing: whether EC2 may be about to take note that another volume
-    ///   has gone.
+    /// - Parameters:
+    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost.
+    ///     That call may have attached the volume, and the look that showed it free be older than
+    ///     that.
+    ///   - isSlotComing: whether EC2 may be about to take note that another volume has gone.
     package init(after failure: EC2Failure, isAskedAgain: Bool, isSlotComing: Bool) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
             self = .lookForAttachment
@@ -95,8 +96,10 @@ package struct AttachmentSearch: Sendable {
 
     package init() {}
 
-    /// - Parameters: - deviceName: the name that the volume is known to be attached by; on Xen its
-    ///   device was found by that. - isAnothers: whether another volume that is here has that name.
+    /// - Parameters:
+    ///   - deviceName: the name that the volume is known to be attached by; on Xen its device was
+    ///     found by that.
+    ///   - isAnothers: whether another volume that is here has that name.
     package mutating func outcome(
         of situation: Situation, askedAt: Instant, now: Instant, deviceName: String?,
         attachedAt: Instant?, isAnothers: (String) -> Bool

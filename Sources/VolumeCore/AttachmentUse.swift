@@ -10,9 +10,11 @@ package struct AttachmentUse: Sendable, Equatable {
     private let others: Int
     private let networkInterfaces: Int
 
-    /// - Parameters: - instance: What EC2 said last of this instance. - own: The plugin's volumes
-    ///   that are here or on their way here, whatever EC2 said. - known: Those of the instance's
-    ///   volumes that the plugin knows, and so whether they are here or not.
+    /// - Parameters:
+    ///   - instance: What EC2 said last of this instance.
+    ///   - own: The plugin's volumes that are here or on their way here, whatever EC2 said.
+    ///   - known: Those of the instance's volumes that the plugin knows, and so whether they are
+    ///     here or not.
     package init(
         of limit: AttachmentLimit, on instance: InstanceDescription, own: Set<VolumeID>,
         known: Set<VolumeID>

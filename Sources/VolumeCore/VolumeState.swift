@@ -8,8 +8,7 @@ package import Base
 package struct VolumeState: Sendable, Equatable {
     /// The volume's attachment to this instance, as far as is known.
     package enum Attachment: Sendable, Equatable {
-        /// - Parameter expectsDeparture: whether a device that is here all the same is one that
-        ///   leaves.
+        /// - Parameter expectsDeparture: whether a device that is here all the same leaves.
         case away(expectsDeparture: Bool)
         /// Only the record of an earlier run names it, and it is not known yet whose record that
         /// is.
@@ -165,12 +164,7 @@ extension VolumeState {
     package var isLost: Bool { mounted?.condition == .lost }
 
     /// Whether an operation on it is under way.
-    package var isBusy: Bool {
-        switch mount {
-        case .mounting, .unmounting, .detaching: true
-        case .unmounted, .mounted: false
-        }
-    }
+    package var isBusy: Bool { mount.isBusy }
 
     /// In one word, for Get's Status.
     package var phaseName: String {
@@ -573,7 +567,8 @@ extension VolumeState.Mount {
         case .mounted(let device): self == .mounting ? .mounted(.init(device: device)) : nil
         case .mountStays(let device):
             self == .mounting ? .mounted(.init(device: device, condition: .stale)) : nil
-        case .foundMounted(let device): self == .unmounted ? .mounted(.init(device: device)) : nil
+        // The kernel lists what is mounted over another mount after that.
+        case .foundMounted(let device): isBusy ? nil : .mounted(.init(device: device))
         // What could not be unmounted again stays mounted.
         case .mountingFailed: self == .mounting ? .unmounted : self
         case .outlived: judged(.stale) ?? self
@@ -585,6 +580,14 @@ extension VolumeState.Mount {
         case .unmounted: isMounted ? .unmounted : nil
         case .releaseBegan: self == .unmounted ? .detaching : nil
         case .releaseEnded: self == .detaching ? .unmounted : nil
+        }
+    }
+
+    /// Whether an operation is under way.
+    package var isBusy: Bool {
+        switch self {
+        case .mounting, .unmounting, .detaching: true
+        case .unmounted, .mounted: false
         }
     }
 

@@ -39,7 +39,7 @@ PACKAGE = WORK / "package"
 LIST = pathlib.Path(__file__).with_name("equivalent-mutants.toml")
 MODULES = ["Agent", "VolumeCore"]
 TESTS = ["AgentTests", "VolumeCoreTests"]
-COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", "Tests"]
+COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", "Tests", "docs"]
 SUPPORT = "Sources/Base/Mutants.swift"
 BUILD = ["swift", "build", "-c", "release", "-Xswiftc", "-enable-testing", "--build-tests"]
 # Only what the lives and the tests are made of, and no warning is an error: mutants give many.
