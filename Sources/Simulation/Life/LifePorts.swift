@@ -29,14 +29,15 @@ final class LifePorts: @unchecked Sendable {
     }
 
     /// A step of the kernel or of a program, which takes effect some time later. If the process is
-    /// killed in the meantime, a step of the kernel takes effect or not, at random; a program ends
-    /// with the process, perhaps half done: `ifCut`. A step that accesses a hanging device waits
-    /// for it.
+    /// killed in the meantime, a step of the kernel takes effect or not, at random, but for a
+    /// machine that was restarted; a program ends with the process, perhaps half done: `ifCut`. A
+    /// step that accesses a hanging device waits for it.
     private func step<T: Sendable>(
         _ range: ClosedRange<Int>, at volume: VolumeID? = nil, ifCut: (() -> Void)? = nil,
         _ effect: @escaping () -> Result<T, any Error>
     ) async throws -> T {
         let hang = volume.map { kernel.hang(of: cloud.volume($0)) } ?? .zero
+        let boots = host.boots
         let program = ifCut.map { ifCut in
             process.programBegins { [self] in if scheduler.random.chance(500) { ifCut() } }
         }
@@ -45,7 +46,7 @@ final class LifePorts: @unchecked Sendable {
                 if let program { process.programEnds(program) }
                 if process.isAlive {
                     reply.end(effect())
-                } else if program == nil, scheduler.random.chance(500) {
+                } else if program == nil, scheduler.random.chance(500), host.boots == boots {
                     _ = effect()
                 }
             }
