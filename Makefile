@@ -28,6 +28,10 @@ ANYWHERE := -Xswiftc -file-prefix-map -Xswiftc $(CURDIR)=. -Xcc -ffile-prefix-ma
 RELEASE := -c release -Xswiftc -static-executable -Xswiftc -Xfrontend -Xswiftc -function-sections \
     -Xswiftc -use-ld=lld -Xlinker --icf=safe -Xlinker --no-eh-frame-hdr \
     --disable-local-rpath $(HARDENED) $(ANYWHERE) $(IMPORTS)
+# The compiler stores the expansions of macros under TMPDIR, and the debug information contains
+# their paths: a folder in this one has the same path, relative to it, in every build.
+TEMPORARY := $(CURDIR)/.build/tmp
+BUILD = mkdir -p $(TEMPORARY) && TMPDIR=$(TEMPORARY) swift build $(RELEASE)
 BIN = $(shell swift build -c release --show-bin-path)
 
 # The socket of `make dev` and `make health-check`.
@@ -35,11 +39,11 @@ SOCK ?= pl-ebs.sock
 
 .PHONY: build daemon
 daemon:
-	swift build $(RELEASE) --product $(NAME)
+	$(BUILD) --product $(NAME)
 
 build: daemon
-	swift build $(RELEASE) --product ec2-simulator
-	swift build $(RELEASE) --product life-simulator
+	$(BUILD) --product ec2-simulator
+	$(BUILD) --product life-simulator
 
 # The plugin, as input for `docker plugin create`. `make tar` builds it for this machine, together
 # with the programs that its tests run. An amd64 machine can build it for arm64 too, with Debian's
@@ -70,9 +74,10 @@ daemon-arm64:
 	@.ci/cross prepare
 	swift package resolve
 	swift package --scratch-path $(CROSS)/swift resolve
-	.ci/cross run swift build $(RELEASE) --scratch-path $(CROSS)/swift --swift-sdks-path \
-	    $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 --disable-automatic-resolution \
-	    -Xlinker --no-warnings \
+	@mkdir -p $(TEMPORARY)
+	.ci/cross run env TMPDIR=$(TEMPORARY) swift build $(RELEASE) \
+	    --scratch-path $(CROSS)/swift --swift-sdks-path $(CURDIR)/$(CROSS)/sdks --swift-sdk arm64 \
+	    --disable-automatic-resolution -Xlinker --no-warnings \
 	    --product $(NAME)
 
 # Tests the daemon for arm64 against the simulator. It is emulated by QEMU, which does not support
@@ -137,7 +142,7 @@ fmt:
 SEED ?= 1
 RUNS ?= 20000
 sim: deps
-	@swift build $(RELEASE) --product life-simulator
+	@$(BUILD) --product life-simulator
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
 # Mutates each condition and wait in the manager's source: the simulation or a test must detect

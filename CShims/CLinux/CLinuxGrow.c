@@ -4,8 +4,8 @@
 #include <linux/ioctl.h>
 #include <sys/ioctl.h>
 
-/* fs/xfs/libxfs/xfs_fs.h and fs/ext4/ext4.h of Linux; the headers that have them for programs come
-   with the packages xfslibs-dev and, for ext4, with none. The layouts are the kernel's ABI. */
+/* From fs/xfs/libxfs/xfs_fs.h and fs/ext4/ext4.h of Linux. The header of XFS for programs is part
+   of the package xfslibs-dev; ext4 has no such header. The layouts are part of the kernel's ABI. */
 
 struct xfs_geometry {
     uint32_t block_size, realtime_extent, group_blocks, group_count;

@@ -23,7 +23,7 @@ struct child {
     int hang_up;
 };
 
-/* Leaves the child to be reaped by its parent. */
+/* Does not reap the child: its parent does. */
 static void *wait_for_end(void *argument) {
     struct child child = *(struct child *)argument;
     free(argument);
@@ -52,7 +52,7 @@ static int hang_up_at_end(pid_t pid) {
 
 int CLinux_child_end(pid_t pid) {
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    /* A seccomp filter may answer EPERM for what it does not know. */
+    /* A seccomp filter may answer EPERM to a system call that it does not know. */
     return pidfd < 0 && (errno == ENOSYS || errno == EPERM) ? hang_up_at_end(pid) : pidfd;
 }
 
@@ -77,7 +77,8 @@ static int prepare(
     return posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 }
 
-/* Held shared while posix_spawn runs, which returns once the child's exec has ended. */
+/* Locked for reading while posix_spawn runs. It returns after the child's exec has succeeded or
+   failed. */
 static pthread_rwlock_t spawning = PTHREAD_RWLOCK_INITIALIZER;
 
 int CLinux_spawn(

@@ -23,7 +23,7 @@ static void *run_thread(void *argument) {
     return start.body(start.context);
 }
 
-/* The thread names itself: a detached one may be gone before its maker could. */
+/* The thread sets its own name: a detached thread may have ended before its creator could. */
 int CLinux_start_thread(const char *name, void *(*body)(void *), void *context) {
     struct start *start = malloc(sizeof *start);
     if (!start) return ENOMEM;
@@ -39,7 +39,7 @@ int CLinux_start_thread(const char *name, void *(*body)(void *), void *context) 
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigset_t others, before;
     sigfillset(&others);
-    /* Those by which a thread ends the process itself: blocked, none could be handled. */
+    /* The signals that a thread causes by its own faults: if blocked, they could not be handled. */
     const int own[] = {SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV};
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&others, own[i]);
     pthread_sigmask(SIG_SETMASK, &others, &before);
@@ -61,6 +61,6 @@ bool CLinux_take_token(sem_t *tokens, unsigned milliseconds) {
 void CLinux_share_heap(void) {
     enum { large = 128 * 1024 };
     mallopt(M_ARENA_MAX, 1);
-    /* glibc's own threshold, which stays there once it is set. */
+    /* The default of glibc. Once set, the threshold does not change any more. */
     mallopt(M_MMAP_THRESHOLD, large);
 }

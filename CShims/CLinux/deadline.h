@@ -1,7 +1,7 @@
 #pragma once
 #include <time.h>
 
-/* That many milliseconds from now, by CLOCK_MONOTONIC. */
+/* The time in this many milliseconds, by CLOCK_MONOTONIC. */
 static inline struct timespec after(unsigned milliseconds) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);

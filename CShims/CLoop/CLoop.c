@@ -16,14 +16,14 @@ static int bind_to(int number, int backing) {
     int device = open(path, O_RDWR | O_CLOEXEC);
     if (device < 0)
         return -errno;
-    /* One call instead of LOOP_SET_FD and LOOP_SET_STATUS64, which would freeze the new device's
-       queue once more. */
+    /* One call instead of LOOP_SET_FD and LOOP_SET_STATUS64, which would freeze the queue of the
+       new device a second time. */
     struct loop_config config = {
         .fd = (uint32_t)backing,
         .info = {.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN},
     };
     if (ioctl(device, LOOP_CONFIGURE, &config) == 0) {
-        /* The device may have been told to refuse writes when it was another file's. */
+        /* The device may have been made read-only while it was bound to another file. */
         int refuses_writes = 0;
         ioctl(device, BLKROSET, &refuses_writes);
         return device;
@@ -39,7 +39,7 @@ int CLoop_bind(int backing, uint32_t *minor) {
         return -errno;
     int device;
     int number;
-    /* Another process may take the device that the kernel named free: ask again. */
+    /* Another process may take the device that the kernel reported as free: ask again. */
     do {
         number = ioctl(control, LOOP_CTL_GET_FREE);
         device = number < 0 ? -errno : bind_to(number, backing);
@@ -73,8 +73,8 @@ int CLoop_tear(int device) {
     struct loop_info64 info;
     if (ioctl(device, LOOP_GET_STATUS64, &info) != 0)
         return errno;
-    /* A loop device that is held cannot be unbound. Shrunk to its first sector, it has no block
-       left that a file system could use. */
+    /* A loop device that is in use cannot be unbound. After it is shrunk to its first sector, it
+       has no block that a file system could use. */
     info.lo_sizelimit = 512;
     return ioctl(device, LOOP_SET_STATUS64, &info) == 0 ? 0 : errno;
 }

@@ -9,8 +9,8 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-/* What follows exists because Swift's importer takes no function-like macros and no casts in
- * macro constants. Each function is one macro of OpenSSL 3.0. */
+/* These functions exist because Swift cannot import function-like macros, or macro constants that
+ * contain casts. Each function is one macro of OpenSSL 3.0. */
 
 /* SSL_set_tlsext_host_name is a macro over SSL_ctrl. Returns 1 on success. */
 static inline long COpenSSL_set_server_name(SSL *ssl, const char *name) {
@@ -27,27 +27,28 @@ static inline void COpenSSL_release_idle_buffers(SSL_CTX *context) {
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
 }
 
-/* SSL_OP_NO_RENEGOTIATION is a macro over SSL_OP_BIT, a cast. */
+/* SSL_OP_NO_RENEGOTIATION is a macro over SSL_OP_BIT, which contains a cast. */
 static inline void COpenSSL_refuse_renegotiation(SSL_CTX *context) {
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION);
 }
 
-/* SSL_CTX_set_session_cache_mode is a macro over SSL_CTX_ctrl. Sessions are kept by the caller. */
+/* SSL_CTX_set_session_cache_mode is a macro over SSL_CTX_ctrl. The caller stores the sessions. */
 static inline void COpenSSL_keep_client_sessions_outside(SSL_CTX *context) {
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
 }
 
-/* The same macro. A server's sessions live in their tickets alone. */
+/* The same macro. The sessions of a server exist only in their tickets. */
 static inline void COpenSSL_keep_no_server_sessions(SSL_CTX *context) {
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
 }
 
-/* BIO_pending is a macro over BIO_ctrl with a cast. */
+/* BIO_pending is a macro over BIO_ctrl and contains a cast. */
 static inline int COpenSSL_bio_pending(BIO *bio) {
     return (int)BIO_pending(bio);
 }
 
-/* ERR_SYSTEM_ERROR is a function-like macro: the errno of an entry in the error queue, or 0. */
+/* The errno in an entry of the error queue, or 0 if it contains none. ERR_SYSTEM_ERROR is a
+ * function-like macro. */
 static inline int COpenSSL_errno_of(unsigned long error) {
     return ERR_SYSTEM_ERROR(error) ? ERR_GET_REASON(error) : 0;
 }

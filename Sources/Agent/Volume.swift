@@ -17,7 +17,7 @@ final class Volume {
     }
     /// The table that it is in.
     weak var table: VolumeTable?
-    /// The names that Docker is to know it by once they are on the disk.
+    /// Its names for Docker once they are on disk.
     var proposal: NamesProposal?
     private var isPublishing = false
     /// What is being done to it, if anything is: a task that every call interested in its outcome
@@ -25,13 +25,13 @@ final class Volume {
     private(set) var operation: Task<Void, any Error>?
     /// The removal of the lease that is under way.
     var leaseDrop: Task<Void, any Error>?
-    /// Looks now and then whether a mounted volume still bears its lease.
+    /// Checks regularly whether a mounted volume still has its lease.
     var leaseWatch: Task<Void, Never>?
     /// The writing of a lease that `leaseWatch` found missing.
     var leaseRestoring: Task<Void, Never>?
-    /// Notices when the device of a mounted volume goes.
+    /// Detects the loss of a mounted volume's device.
     var lossWatch: Task<Void, Never>?
-    /// Waits out the linger, then unmounts what nobody uses and detaches.
+    /// Waits for the end of the linger, then unmounts and detaches.
     var givingBack: Task<Void, Never>?
 
     init(_ record: VolumeRecord) {
@@ -47,26 +47,26 @@ final class Volume {
 
     var id: VolumeID { record.id }
     var isKnown: Bool { !record.isRemoved }
-    /// Whether Docker knows it or is about to, or something is still to be given back.
+    /// Whether Docker knows it or is about to, or something must still be released.
     var isRemembered: Bool {
         isKnown || proposal != nil || state.isOurs || state.hasLease
     }
     var isUsed: Bool { !record.mounts.isEmpty || state.mountCalls > 0 }
 
-    /// Whether nothing of it is on this instance but its names, and nothing is being done for it.
+    /// Whether nothing but its names is on this instance, and no work for it is in progress.
     var isAtRest: Bool {
         guard state.mount == .unmounted else { return false }
         return !state.isHere && state.mountCalls == 0 && record.isAtRest
     }
 
-    /// The record as it is to be on the disk; nil where it is to be forgotten.
+    /// The record to be saved; nil if it is to be forgotten.
     var toBeSaved: VolumeRecord? {
         var saved = record
         if let proposal { saved.propose(proposal) }
         return saved.isRemoved && !state.isOurs && !state.hasLease ? nil : saved
     }
 
-    /// Lets Docker know the names that are on the disk by now.
+    /// Publishes to Docker the names that are now on disk.
     func publish(_ proposal: NamesProposal) {
         self.proposal = nil
         isPublishing = true
@@ -80,7 +80,7 @@ final class Volume {
         proposal.outcome = .failure(error)
     }
 
-    /// Whether it is attached here for the next Mount alone, or being detached.
+    /// Whether it is attached here only for the next Mount, or being detached.
     var isLingering: Bool {
         switch state.mount {
         case .unmounted, .detaching: state.isHere && state.isOurs && !isUsed
@@ -88,13 +88,13 @@ final class Volume {
         }
     }
 
-    /// Whether a step of giving it back is under way.
+    /// Whether a step of its release is in progress.
     var isBeingGivenBack: Bool { state.mount == .detaching || leaseDrop != nil }
 }
 
-/// Names of a volume that are being saved, and what came of it. Until they are on the disk Docker
-/// is told of the former ones: so no answer is contradicted by the next start. The manager's own:
-/// hence `@unchecked`.
+/// Names of a volume that are being saved, and the outcome. Until they are on disk, Docker is told
+/// the previous ones, so that the next start does not contradict a response. Only the manager uses
+/// it: hence `@unchecked`.
 final class NamesProposal: @unchecked Sendable {
     let names: [VolumeNaming]
     var outcome: Result<Void, any Error>?

@@ -2,7 +2,7 @@ package import Base
 import JSON
 import VolumeCore
 
-/// The Docker volume plugin protocol, version 1: a path and a JSON body in, a JSON body out.
+/// The Docker volume plugin protocol, version 1: takes a path and a JSON body, returns a JSON body.
 ///
 /// Source: docs.docker.com/engine/extend/plugins_volume. An error is told in the answer's `Err`,
 /// which Docker prints as it is.
@@ -24,7 +24,7 @@ package struct VolumeDriver: Sendable {
         fileprivate let path: String
         fileprivate let handler: Handler
 
-        /// Nil for a path that the protocol does not have.
+        /// Nil for a path outside the protocol.
         package init?(_ path: String) {
             guard let handler = VolumeDriver.handlers[path] else { return nil }
             self.path = path
@@ -143,7 +143,7 @@ private func explanation(of error: any Error, to path: String) -> String {
     case is CancellationError:
         OperationError(
             .system, doing: "answer \(path)", found: "\(error)",
-            advice: "try again, for what was begun goes on"
+            advice: "try again: what was begun continues"
         ).description
     default: OperationError(.system, doing: "answer \(path)", found: "\(error)").description
     }
@@ -167,7 +167,7 @@ private struct Request: Sendable {
             return
         }
         guard let members = try JSONValue.parse(body).object else {
-            throw Self.invalid(path, "the body is no JSON object")
+            throw Self.invalid(path, "the body is not a JSON object")
         }
         self.members = members
     }
@@ -179,11 +179,11 @@ private struct Request: Sendable {
         get throws {
             guard let options = members["Opts"], options != .null else { return [:] }
             guard let options = options.object else {
-                throw Self.invalid(path, "Opts is no JSON object")
+                throw Self.invalid(path, "Opts is not a JSON object")
             }
             return try options.mapValues { value throws(OperationError) in
                 guard let text = value.string else {
-                    throw Self.invalid(path, "a value in Opts is no string")
+                    throw Self.invalid(path, "a value in Opts is not a string")
                 }
                 return text
             }
@@ -197,8 +197,8 @@ private struct Request: Sendable {
             guard !isEmpty else {
                 throw OperationError(
                     .invalidInput, doing: "answer \(path)",
-                    found: "the body is empty: Docker repeats a call so whose answer took too long",
-                    advice: "try again, for what was begun goes on; docker plugin enable --timeout "
+                    found: "the body is empty, as when Docker repeats a call that took too long",
+                    advice: "try again: what was begun continues; docker plugin enable --timeout "
                         + "120 \(driverName) makes Docker wait longer")
             }
             throw Self.invalid(path, "the body has no string \(member)")

@@ -2,12 +2,12 @@ import Base
 import Logging
 import VolumeCore
 
-// How a volume's device comes to this instance.
+// How a volume's device gets to this instance.
 
 /// A volume's device that is here.
 struct Arrival {
     let device: BlockDevice
-    /// Whether the lease was written since it came, and looked at.
+    /// Whether the lease was written and checked since the device appeared.
     let isSecured: Bool
 }
 
@@ -16,16 +16,16 @@ extension VolumeManager {
     func presentDevice(
         of volume: Volume, _ timeline: inout MountTimeline
     ) async throws -> BlockDevice? {
-        // What is being detached may be here still.
+        // A volume that is being detached may still be here.
         guard !volume.state.expectsDeparture else { return nil }
         let device: BlockDevice?
         do {
             device = try await ports.devices.find(
                 volume.id, attachedAs: volume.state.deviceName)
         } catch let error as OperationError {
-            // Another disk that cannot be read need not be the volume, and EC2 knows.
+            // A disk that cannot be read need not be the volume, and EC2 knows where the volume is.
             log.warning(
-                "the devices that are here cannot be told apart: EC2 is asked",
+                "the devices on this instance cannot be identified: asking EC2",
                 metadata: ["volume": "\(volume.id)", "error": "\(error)"])
             return nil
         }
@@ -35,8 +35,8 @@ extension VolumeManager {
         return device
     }
 
-    /// The volume's device, which comes by attaching, here or first away from elsewhere. Nil where
-    /// EC2 says by then that it is not attached here any more.
+    /// Attaches the volume, if necessary after detaching it from another instance, and returns its
+    /// device. Nil if EC2 then says that it is no longer attached here.
     func attachedDevice(
         of volume: Volume, by deadline: Instant, _ timeline: inout MountTimeline
     ) async throws -> Arrival? {
@@ -58,7 +58,8 @@ extension VolumeManager {
         return arrival
     }
 
-    /// Prepares another attempt after a device has not come; throws `error` where that is hopeless.
+    /// Prepares another attempt after a device has not appeared; throws `error` if that is
+    /// hopeless.
     private func prepareRetry(
         after error: OperationError, awaiting attachment: Attachment, of volume: Volume,
         on host: Host, by deadline: Instant
@@ -72,21 +73,21 @@ extension VolumeManager {
         case .leaveToOwner:
             throw OperationError(
                 .device, doing: error.doing, found: error.found,
-                advice: "it was not this plugin that attached the volume here: detach it by hand, "
+                advice: "this plugin did not attach the volume here: detach it by hand, "
                     + "and mount it again")
         case .giveUp: throw error
         }
     }
 
-    /// An attachment here, as EC2 has it.
+    /// An attachment here, according to EC2.
     private struct Attachment {
         let name: String
-        /// Whether EC2 has just accepted it. Another one was looked up, and may have ended since.
+        /// Whether EC2 has just accepted it. Otherwise it was looked up, and may have ended since.
         let isAccepted: Bool
     }
 
-    /// The device as it comes. Of an attachment that was accepted the lease is written meanwhile,
-    /// and EC2 asked once more; nil where it says that the volume is not attached here any more.
+    /// Waits for the device. If the attachment was just accepted, writes the lease in the meantime
+    /// and asks EC2 once more; nil if EC2 says that the volume is no longer attached here.
     private func leasedDevice(
         of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
     ) async throws -> Arrival? {
@@ -107,8 +108,8 @@ extension VolumeManager {
         do {
             guard try await leasing.value else { return nil }
         } catch let error as OperationError where error.reason == .deadline {
-            // EC2 is slow to take the lease, and no other name would help: it has the rest of the
-            // time.
+            // EC2 is slow to accept the lease, and another name would not help: it gets the rest of
+            // the time.
             return Arrival(device: device, isSecured: false)
         }
         return Arrival(device: device, isSecured: attachment.isAccepted)
@@ -118,7 +119,7 @@ extension VolumeManager {
         _ volume: Volume, from host: Host, by deadline: Instant
     ) async throws {
         log.warning(
-            "the device did not come: detaching the volume, to attach it by another name",
+            "the device did not appear: detaching the volume, to attach it under another name",
             metadata: [
                 "volume": "\(volume.id)", "name": "\(volume.state.deviceName ?? "")",
                 "waited_s": "\(Limit.attachingTimeMax.components.seconds)",
@@ -132,9 +133,9 @@ extension VolumeManager {
     /// Asks EC2 until it has the volume attached, or being attached, here.
     ///
     /// A volume that was last seen free is attached without another look, so that the usual Mount
-    /// costs one call: EC2 refuses what is attached by then, and what it does not refuse, a volume
-    /// that has become a Multi-Attach one, is looked at before it is mounted. Any other step is
-    /// decided on facts that are new. `Approach` decides.
+    /// makes one call: EC2 rejects a volume that has been attached since. It does not reject one
+    /// that has become a Multi-Attach volume, but that is looked at before it is mounted. Any other
+    /// step is decided on fresh facts. `Approach` decides.
     private func attach(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> Attachment {
@@ -181,12 +182,12 @@ extension VolumeManager {
         let situation = try approach.note(
             seen, askedAt: askedAt, now: ports.time.now,
             isAnothers: { isAnothers($0, than: volume) })
-        // Whether it is still attached here is for DetachVolume to say: a look may be older than an
+        // DetachVolume decides whether it is still attached here: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
         guard !volume.state.isAttachedLately(at: ports.time.now) else { return }
-        // What another instance has is not what was attached here, and nothing is left to give
-        // back.
+        // If another instance has it, the attachment here has ended, and nothing is left to
+        // release.
         releaseDeviceName(of: volume)
         volume.state.seenElsewhere()
     }
@@ -200,8 +201,8 @@ extension VolumeManager {
         claim(name, for: volume)
     }
 
-    /// Notes whether it was this plugin that attached the volume here, by that name: then it is its
-    /// to detach.
+    /// Records whether this plugin attached the volume here under that name, and thus may detach
+    /// it.
     func noteOrigin(
         of volume: Volume, attachedAs name: String, _ seen: VolumeDescription, on host: Host
     ) {
@@ -210,8 +211,8 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Whether another volume that is here has the name: then an answer that gives it to this one
-    /// is old.
+    /// Whether another volume here has the name: then a response that gives it to this one is
+    /// outdated.
     private func isAnothers(_ name: String, than volume: Volume) -> Bool {
         volumes.values.contains {
             $0 !== volume && !$0.state.isPresumed && $0.state.deviceName == name
@@ -219,13 +220,13 @@ extension VolumeManager {
     }
 
     private enum AttachOutcome {
-        /// By this device name.
+        /// Under this device name.
         case accepted(String)
-        /// The volume is not as it was thought to be, or EC2's answer was lost.
+        /// The volume is in another state than assumed, or EC2's response was lost.
         case lookAgain(String)
     }
 
-    /// One AttachVolume by a free name.
+    /// One AttachVolume with a free name.
     private func attachOnce(
         _ volume: Volume, to host: Host, by deadline: Instant
     ) async throws -> AttachOutcome {
@@ -275,8 +276,8 @@ extension VolumeManager {
             advice: "place the task on another instance")
     }
 
-    /// The name that the volume may be attached by already, to be asked for again; nil where there
-    /// is none, or another volume has it by now.
+    /// The name under which the volume may already be attached, to be requested again; nil if there
+    /// is none, or if another volume now has it.
     private func takeAskedName(of volume: Volume) -> String? {
         guard let name = volume.state.nameToAskAgain else { return nil }
         volume.state.unansweredNameTaken()
@@ -288,9 +289,9 @@ extension VolumeManager {
         return name
     }
 
-    /// Saves that this plugin attaches the volume, before EC2 is asked to: should the process end
-    /// before the answer is there, the next run knows whose the attachment is. A state that cannot
-    /// be saved is told, and no reason to refuse a container its data.
+    /// Saves that this plugin attaches the volume before it asks EC2: if the process ends before
+    /// the response, the next run knows who made the attachment. If the state cannot be saved, this
+    /// is logged, but does not prevent the Mount.
     private func noteAttaching(_ volume: Volume, as name: String) async {
         if volume.state.deviceName != name { releaseDeviceName(of: volume) }
         dropOwnership(of: volume)
@@ -301,7 +302,7 @@ extension VolumeManager {
     /// What else already has the node that the name would get, on Xen, where the name is all that
     /// tells the volume: an instance store, or what bears the name in its other spelling.
     private func otherDisk(at name: String, than volume: Volume) async -> BlockDevice? {
-        // Where a device cannot be told, it is an NVMe device, and no name decides.
+        // A device that cannot be identified is an NVMe device, for which names do not matter.
         guard let device = try? await ports.devices.find(volume.id, attachedAs: name),
             !device.bearsVolumeID
         else { return nil }
@@ -311,7 +312,7 @@ extension VolumeManager {
     private func setAside(_ name: String, of volume: Volume, for disk: BlockDevice) {
         slots.names.quarantine(name)
         log.warning(
-            "another disk is where the volume would come; another name is tried",
+            "another disk has the device node that the volume would get: trying another name",
             metadata: ["volume": "\(volume.id)", "name": "\(name)", "disk": "\(disk.path)"])
     }
 
@@ -326,7 +327,7 @@ extension VolumeManager {
         case .tryAnotherName:
             slots.names.quarantine(name)
             log.notice(
-                "EC2 says that a device name is in use; another is tried",
+                "EC2 says that a device name is in use: trying another one",
                 metadata: ["volume": "\(id)", "name": "\(name)"])
             return
         case .freeSlot:
@@ -349,7 +350,7 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Waits for the device, and meanwhile asks EC2 now and then, to learn of a failure.
+    /// Waits for the device, and polls EC2 in the meantime to detect a failure.
     private func awaitDevice(
         of id: VolumeID, attachedAs name: String, on host: Host, by deadline: Instant
     ) async throws -> BlockDevice {
@@ -365,7 +366,7 @@ extension VolumeManager {
         }
     }
 
-    /// Throws as soon as EC2 says that the volume is not on its way here any more, by that name;
+    /// Throws as soon as EC2 says that the volume is no longer being attached here under that name;
     /// never returns.
     private func failureOfAttachment(
         of id: VolumeID, as name: String, on host: Host, by deadline: Instant
@@ -374,7 +375,7 @@ extension VolumeManager {
         while true {
             try await ports.time.sleep(until: ports.time.now + Limit.attachmentCheckInterval)
             guard let description = try? await describe(id, by: deadline) else { continue }
-            // Zone and state are not in question here, and a deleted volume is no attachment.
+            // Zone and state do not matter here, and a deleted volume has no attachment.
             let situation = try Situation(of: description, seenFrom: host, readOnly: true)
             if proof.holds(after: situation, attachedAs: name) { continue }
             throw attachmentEnded(id, host, situation, description)
@@ -386,12 +387,12 @@ extension VolumeManager {
     ) -> OperationError {
         OperationError(
             .device, doing: "attach \(id) to \(host.instance)",
-            found: "EC2 accepted the attachment, and now says that the volume is \(situation)",
+            found: "EC2 accepted the attachment, but now says that the volume is \(situation)",
             advice: adviceOnEndedAttachment(
                 kmsKeyID: situation == .free ? description.kmsKeyID : nil))
     }
 
-    /// What EC2 says of a volume that is thought to be attached here; nil where it is not.
+    /// EC2's description of a volume that should be attached here; nil if it is not.
     func lookWhetherHere(
         _ id: VolumeID, on host: Host, by deadline: Instant
     ) async throws -> VolumeDescription? {
@@ -422,8 +423,8 @@ extension VolumeManager {
         return nil
     }
 
-    /// Tells that a volume goes with its instance: one that was attached at the instance's launch
-    /// does.
+    /// Warns that a volume is deleted with its instance, as are volumes that were attached at
+    /// launch.
     func warnOfDeletion(of description: VolumeDescription) {
         guard let warning = description.deletionWarning else { return }
         log.warning(

@@ -2,13 +2,13 @@ import Base
 import Logging
 import VolumeCore
 
-// How every call is answered by its deadline, also where a system call or a program hangs.
+// How every call is answered by its deadline, even if a system call or a program hangs.
 
-/// A call whose answer is awaited, the manager's own: hence `@unchecked`.
+/// A call whose result is awaited. Only the manager uses it: hence `@unchecked`.
 private final class PendingCall<Value: Sendable>: @unchecked Sendable {
     let volume: VolumeID
     var work: Task<Void, Never>?
-    /// Whether its time is over: what its work brings then is of no use any more.
+    /// Whether its time is over: then the result of its work is no longer needed.
     var isOverdue = false
     private var result: Result<Value, any Error>?
     private var waiter: CheckedContinuation<Value, any Error>?
@@ -30,13 +30,13 @@ private final class PendingCall<Value: Sendable>: @unchecked Sendable {
 }
 
 extension VolumeManager {
-    /// Does what a call asks for, and returns what comes of it, or at the end of `time` throws what
-    /// it waits for.
+    /// Does the work of a call and returns its result, or at the end of `time` throws an error that
+    /// says what it waits for.
     ///
-    /// The work is to end by the deadline that it is given, which is a little earlier, so that what
-    /// it has found is the answer. What hangs in the kernel cannot be ended: it goes on without its
-    /// caller, its task cancelled, and later calls about the volume join it. When the calling task
-    /// is cancelled, so is the work's.
+    /// The work gets a deadline that is a little earlier, so that its result can be the response.
+    /// Work that hangs in the kernel cannot be ended: it continues without its caller, with its
+    /// task cancelled, and later calls about the volume join it. Cancelling the calling task
+    /// cancels the work's task.
     func answered<Value: Sendable>(
         within time: Duration, doing: String, about volume: VolumeID,
         _ work: @escaping @Sendable (isolated VolumeManager, Instant) async throws -> Value
@@ -83,47 +83,46 @@ extension VolumeManager {
         call.work?.cancel()
         let error = await lateness(doing, call.volume, after: time)
         log.error(
-            "a call is answered though what it asks for has not ended",
+            "a call is answered although its work has not ended",
             metadata: ["volume": "\(call.volume)", "error": "\(error)"])
         call.settle(.failure(error))
     }
 
-    /// How long a call about the volume waits. Where something hangs that has outlasted a call
-    /// already, it is answered before Docker's default time for an answer is over, so that its user
-    /// sees why.
+    /// How long a call about the volume waits. If something hangs that has already outlasted a
+    /// call, it is answered before Docker's default timeout, so that its user sees why.
     private func patience(with id: VolumeID, atMost time: Duration) async -> Duration {
         guard overdueCalls[id] != nil, await ports.fileSystems.workUnderWay(on: id)?.hangs == true
         else { return time }
         return min(time, Limit.hangingAnswerTimeMax)
     }
 
-    /// What a call says that waits for what has not ended, or, after no time, is one too many.
+    /// The error of a call whose work has not ended or, after zero time, of one call too many.
     private func lateness(
         _ doing: String, _ id: VolumeID, after time: Duration
     ) async -> OperationError {
         let waited =
             time > .zero
             ? "after \(time.components.seconds) s of waiting "
-            : "\(Limit.overdueCallsMax) calls about the volume wait already, and "
+            : "\(Limit.overdueCallsMax) calls about the volume are already waiting, and "
         if let work = await ports.fileSystems.workUnderWay(on: id) {
             return OperationError(
                 .deadline, doing: doing, found: waited + "this has not ended: \(text(work))",
-                advice: "it goes on, and a later call joins it; look at the volume's status checks "
+                advice: "it continues, a later call joins it; look at the volume's status checks "
                     + "('aws ec2 describe-volume-status --volume-ids \(id)') and at 'dmesg' on the "
-                    + "instance: where the volume does not answer, nothing here can end it")
+                    + "instance: while the volume does not respond, nothing here can end it")
         }
         if let work = await ports.state.workUnderWay() {
             return OperationError(
                 .deadline, doing: doing,
                 found: waited + "the state is not saved, this has not ended: \(text(work))",
-                advice: "it goes on; look at 'dmesg' on the instance, and at the disk that has the "
+                advice: "it continues; look at 'dmesg' on the instance, and at the disk with the "
                     + "state folder")
         }
         return OperationError(
             .deadline, doing: doing,
             found: waited
                 + "the volume is still \(volumes[id]?.state.phaseName ?? "being looked up")",
-            advice: "what was begun goes on, and a later call joins it")
+            advice: "what was begun continues, and a later call joins it")
     }
 
     private func text(_ work: WorkUnderWay) -> String {
@@ -135,8 +134,7 @@ extension VolumeManager {
 
 // MARK: Waiting for a save that may hang
 
-/// Whoever waits for a save, but not for longer than some time: hence `@unchecked`, the manager's
-/// own.
+/// A wait for a save that is limited in time. Only the manager uses it: hence `@unchecked`.
 private final class BoundedWait: @unchecked Sendable {
     var waiter: CheckedContinuation<Void, Never>?
 
@@ -147,8 +145,8 @@ private final class BoundedWait: @unchecked Sendable {
 }
 
 extension VolumeManager {
-    /// Returns when everything is on the disk, or could not be saved, or after that time: a disk
-    /// that hangs delays no volume for longer.
+    /// Returns when everything is on disk or could not be saved, or after that time, so that a disk
+    /// that hangs does not delay a volume for longer.
     func save(atMost time: Duration) async {
         let wait = BoundedWait()
         let end = ports.time.now + time

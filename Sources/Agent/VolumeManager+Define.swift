@@ -2,15 +2,14 @@ import Base
 import Logging
 import VolumeCore
 
-// Create and Remove: by which names Docker knows which volumes, and with which options.
+// Create and Remove: the names by which Docker knows volumes, and their options.
 //
-// A change is on the disk before anybody is told of it. One that cannot be saved has not been:
-// Docker hears of the failure, and what is known is what was known before, now and after the next
-// start.
+// A change is on disk before anybody is told about it. A change that cannot be saved does not
+// happen: Docker gets an error, and the previous state remains valid, now and after the next start.
 
 extension VolumeManager {
-    /// Remembers a volume that exists and can be used from here, by one name more or with other
-    /// options. Does nothing for a name that is known with these options.
+    /// Remembers a volume that exists and can be used from here, under another name or with other
+    /// options. Does nothing if the name is known with these options.
     package func create(_ name: String, options given: [String: String]) async throws {
         try refuseLong(given, of: name)
         let options = try VolumeOptions(given)
@@ -27,7 +26,7 @@ extension VolumeManager {
         if try isCreated(name, for: id, options) { return }
         let (description, host) = try await usableDescription(
             of: id, options: options, by: deadline)
-        // The table may have changed meanwhile.
+        // The table may have changed in the meantime.
         try await definitionsEnd(of: name, id)
         if try isCreated(name, for: id, options) { return }
         let old = volumes[id]?.record.names ?? []
@@ -48,8 +47,8 @@ extension VolumeManager {
         log.info("created", metadata: ["volume": "\(id)", "name": "\(name)"])
     }
 
-    /// Forgets a name, and the volume with its last one. The data stays, and it is given back after
-    /// the linger.
+    /// Forgets a name, and with the last name the volume. The data stays, and the volume is
+    /// released after the linger.
     package func remove(_ name: String) async throws {
         let id = try known(name).id
         try await answered(within: Limit.createTimeMax, doing: "remove \(id)", about: id) {
@@ -65,10 +64,10 @@ extension VolumeManager {
         let names = volume.record.names.filter { $0.name != name }
         try await define(volume.id, by: names, for: name, nil)
         log.info(
-            "removed, its data is kept", metadata: ["volume": "\(volume.id)", "name": "\(name)"])
+            "removed; its data is kept", metadata: ["volume": "\(volume.id)", "name": "\(name)"])
     }
 
-    /// Returns when nothing is being changed about the name or the volume.
+    /// Returns when no change of the name or the volume is in progress.
     private func definitionsEnd(of name: String, _ id: VolumeID) async throws {
         while let running = definitions[name] ?? definitions["\(id)"] {
             _ = try? await running.value
@@ -76,8 +75,8 @@ extension VolumeManager {
         }
     }
 
-    /// Gives a volume these names, on the disk first. Goes on when the call that asked for it is
-    /// cut.
+    /// Gives a volume these names, on disk first. Continues if the call that requested it is
+    /// abandoned.
     private func define(
         _ id: VolumeID, by names: [VolumeNaming], for name: String,
         _ description: VolumeDescription?
@@ -108,7 +107,7 @@ extension VolumeManager {
             definitions["\(id)"] = nil
             if let volume = volumes[id] { forgetIfDone(volume) }
         }
-        // Whose save wrote it, or failed to, is no matter.
+        // It does not matter whose save wrote it or failed.
         do { try await save() } catch  where proposal.outcome == nil { throw error } catch {}
         try proposal.outcome?.get()
     }
@@ -123,7 +122,7 @@ extension VolumeManager {
             found: "its options have \(size) bytes, and \(Limit.volumeOptionsMax) are allowed")
     }
 
-    /// Whether there is nothing to do. Throws where the name is taken, cannot be used, or is in use
+    /// Whether there is nothing to do. Throws if the name is taken, cannot be used, or is in use
     /// with other options.
     private func isCreated(
         _ name: String, for id: VolumeID, _ options: VolumeOptions
@@ -131,7 +130,7 @@ extension VolumeManager {
         if let other = volumes.id(named: name), other != id {
             throw OperationError(
                 .invalidInput, doing: "create \(name) for \(id)",
-                found: "it is the name of \(other)", advice: "use another name")
+                found: "the name already belongs to \(other)", advice: "use another name")
         }
         guard let volume = volumes[id] else {
             try refuseMoreNames(doing: "create \(name)", of: nil)
@@ -150,7 +149,7 @@ extension VolumeManager {
         return false
     }
 
-    /// Throws for a name whose options were saved by a newer version, or damaged.
+    /// Throws for a name whose saved options are from a newer version, or damaged.
     func refuseFlawed(
         _ naming: VolumeNaming, of id: VolumeID, doing: String
     ) throws(OperationError) {
@@ -158,7 +157,7 @@ extension VolumeManager {
         throw OperationError(
             .invalidInput, doing: doing,
             found: "what was saved of \(naming.name), \(id), is not understood: \(flaw)",
-            advice: "if a newer version of the plugin wrote it, use that one; else remove the "
+            advice: "if a newer version of the plugin wrote it, use that one; otherwise remove the "
                 + "volume with docker volume rm \(naming.name), which keeps its data, and create it "
                 + "again with its options")
     }
@@ -189,8 +188,8 @@ extension VolumeManager {
         return (description, host)
     }
 
-    /// Throws for a volume that an instance boots from. A name that this plugin gives is no root
-    /// device's, and costs no question.
+    /// Throws for a volume that an instance boots from. A device name of this plugin's is never
+    /// that of a root device, and needs no call to EC2.
     func refuseRoot(
         _ id: VolumeID, _ attachment: VolumeAttachment, by deadline: Instant
     ) async throws {
@@ -200,8 +199,8 @@ extension VolumeManager {
         try await look(at: instance, by: deadline).refuseRoot(id, attachedAs: name)
     }
 
-    /// Throws where the name may be what a container has the volume by, or the volume's last one
-    /// while it is used.
+    /// Throws if a container may have mounted the volume by this name, or if it is the last name of
+    /// a volume in use.
     private func refuseWhileUsed(
         _ volume: Volume, by name: String, doing: String
     ) throws(OperationError) {
@@ -215,11 +214,11 @@ extension VolumeManager {
             advice: "stop the containers that use it first")
     }
 
-    /// Drops a removed volume from the table once nothing of it is left here.
+    /// Drops a removed volume from the table once nothing of it remains here.
     func forgetIfDone(_ volume: Volume) {
         guard !volume.isRemembered, volume.state.mount == .unmounted else { return }
         releaseDeviceName(of: volume)
-        // Else it would go on with the next volume of that id.
+        // Otherwise it would continue with the next volume of that id.
         stopGivingBack(volume)
         volumes[volume.id] = nil
     }

@@ -2,16 +2,15 @@ import Base
 import Logging
 import VolumeCore
 
-// What is on a volume's device, making a file system where there is provably nothing, and mounting.
+// Probing a volume's device, formatting it if it is provably blank, and mounting it.
 
 extension VolumeManager {
-    /// Mounts the file system of the volume's `fileSystemDevice`, which is made where there is
-    /// provably nothing, repaired where it asks for it, and grown where it is smaller than its
+    /// Mounts the file system of the volume's `fileSystemDevice`, after creating it if the device
+    /// is provably blank and repairing it if necessary; then grows it if it is smaller than its
     /// device. Returns its type.
     ///
-    /// Read-only, none of these three is done, and owner and permissions stay as they are; the
-    /// kernel alone writes, by replaying the journal, and not even that on a volume with
-    /// Multi-Attach.
+    /// A read-only mount does none of these three, and does not change owner and permissions. Only
+    /// the kernel writes, by replaying the journal; on a Multi-Attach volume not even that.
     func mountFileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
@@ -44,7 +43,7 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "fs": "\(type)"])
     }
 
-    /// The device that bears the file system: the volume's own, or the partition that is asked for.
+    /// The device with the file system: the volume's own, or the requested partition.
     func fileSystemDevice(
         of volume: Volume, on disk: BlockDevice, by deadline: Instant
     ) async throws -> BlockDevice {
@@ -54,7 +53,7 @@ extension VolumeManager {
             by: min(deadline, ports.time.now + Limit.partitionTimeMax))
     }
 
-    /// What is to become of the device, by what is on it now.
+    /// What to do with the device, based on its present contents.
     private func decide(
         on device: BlockDevice, of volume: Volume, as description: VolumeDescription,
         _ options: VolumeOptions
@@ -65,7 +64,7 @@ extension VolumeManager {
             wasFormatting: volume.record.isFormatting)
     }
 
-    /// The type to mount the device as, after making a file system where there is provably nothing.
+    /// The type to mount the device as, after creating a file system if it is provably blank.
     private func fileSystem(
         of volume: Volume, on device: BlockDevice, by deadline: Instant,
         _ timeline: inout MountTimeline
@@ -80,13 +79,13 @@ extension VolumeManager {
             options.fileSystem ?? settings.fileSystem,
             kernelRelease: await ports.fileSystems.kernelRelease(), legacy: options.legacyFormat)
         plan.overwritesUnfinished = volume.record.isFormatting
-        // Should this process die, its mkfs dies with it, and leaves what nothing mounts.
+        // If this process dies, its mkfs dies too, and leaves a file system that nothing mounts.
         volume.record.isFormatting = true
         volume.record.isOwnershipDue =
             options.uid != nil || options.gid != nil || options.mode != nil
         try await save()
         log.notice(
-            "the volume is blank: making a file system",
+            "the volume is blank: creating a file system",
             metadata: [
                 "volume": "\(volume.id)", "device": "\(device.path)", "fs": "\(plan.type)",
             ])
@@ -100,8 +99,8 @@ extension VolumeManager {
         else {
             throw OperationError(
                 .content, doing: "mount \(volume.id) from \(device.path)",
-                found: "it is still empty after mkfs said that it had made a file system",
-                advice: "see the kernel's log for errors of the device")
+                found: "it is still empty although mkfs reported success",
+                advice: "look for errors of the device in 'dmesg' on the instance")
         }
         return type
     }
@@ -126,9 +125,9 @@ extension VolumeManager {
             metadata: ["volume": "\(volume.id)", "fs": "\(type)", "result": "\(done)"])
     }
 
-    /// Sets owner and permissions of a file system that was made here and has not been away since,
-    /// also where an earlier run of the daemon did not come to that. What users change later stays:
-    /// that it is done is on the disk before the first of them has it.
+    /// Sets owner and permissions of a file system that was created here and has not been detached
+    /// since, even if an earlier run of the daemon created it. Later changes by users stay, because
+    /// the record that this is done is on disk before the first of them gets the volume.
     private func finishFormat(of volume: Volume) async throws {
         let options = volume.record.options
         volume.record.isFormatting = false
@@ -149,7 +148,7 @@ extension VolumeManager {
         }
     }
 
-    /// One that cannot be grown serves as it is.
+    /// A file system that cannot be grown is used as it is.
     private func grow(_ volume: Volume, on device: BlockDevice, type: String) async {
         do {
             let growth = try await ports.fileSystems.grow(

@@ -2,14 +2,14 @@ import Base
 import Logging
 import VolumeCore
 
-// How an unused volume is given back, so that the next instance finds it free.
+// How an unused volume is released, so that the next instance finds it free.
 
 extension VolumeManager {
-    /// Starts the linger of a volume that nobody uses. A Mount meanwhile ends it.
+    /// Starts the linger of an unused volume. A Mount ends it.
     func giveBackWhenUnused(_ volume: Volume, since lastUse: Instant? = nil) {
         stopGivingBack(volume)
         forgetIfDone(volume)
-        // While it is not known whose the records are, nothing is done for them.
+        // While the owner of the records is unknown, nothing is done for them.
         guard volumes[volume.id] != nil, origin.isConfirmed || volume.state.device != nil else {
             return
         }
@@ -30,14 +30,14 @@ extension VolumeManager {
         volume.givingBack = nil
     }
 
-    /// Takes the steps one after the other, each when it is due, and again after a while where one
-    /// fails or changes nothing.
+    /// Takes the steps one after the other, each when it is due, and again after a pause if one
+    /// fails or has no effect.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
         var earliest = lastUsed
         var backoff = Backoff(
             from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
         while let volume = volumes[id] {
-            // What is under way decides which step is next.
+            // The operation in progress decides which step is next.
             if let operation = volume.operation { _ = try? await operation.value }
             guard let (step, delay) = nextStep(for: volume, linger: settings.detachAfter) else {
                 break
@@ -52,7 +52,7 @@ extension VolumeManager {
                 }
             } catch {
                 log.warning(
-                    "the unused volume is not given back yet",
+                    "the unused volume is not released yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
                 earliest = ports.time.now + backoff.next()
             }
@@ -62,8 +62,8 @@ extension VolumeManager {
         forgetIfDone(volume)
     }
 
-    /// False when the volume is not to be given back now. A loop that has no room for one more
-    /// timer ends no release: the next release that begins takes it up again.
+    /// False if the volume must not be released now. If the loop has no room for another timer, the
+    /// release does not end for good: the next release that begins resumes it.
     private func sleep(until instant: Instant, by volume: Volume) async -> Bool {
         do {
             try await ports.time.sleep(until: instant)
@@ -73,7 +73,7 @@ extension VolumeManager {
         } catch {
             guard !Task.isCancelled else { return false }
             log.error(
-                "the unused volume is given back later: the wait for that failed",
+                "the unused volume will be released later: the wait failed",
                 metadata: ["volume": "\(volume.id)", "error": "\(error)"])
             volume.givingBack = nil
             stalledReleases.insert(volume.id)
@@ -91,8 +91,8 @@ extension VolumeManager {
         stalledReleases = []
     }
 
-    /// Gives an unused volume back at once, whatever the linger. Throws where a step fails; then,
-    /// and where it came to be used meanwhile, it stays.
+    /// Releases an unused volume at once, whatever the linger. Throws if a step fails. The volume
+    /// stays in this case, and also if it is used again in the meantime.
     func giveBackNow(_ volume: Volume, by deadline: Instant) async throws {
         stopGivingBack(volume)
         let lastUse = volume.state.unusedSince
@@ -115,7 +115,7 @@ extension VolumeManager {
     ) async throws {
         if step != .unmount {
             await confirmOrigin(try await ports.host.host(by: deadline))
-            // What was another instance's is not given back.
+            // What belonged to another instance is not released.
             guard volume.state.isHere || volume.state.hasLease else { return }
         }
         switch step {
@@ -181,7 +181,7 @@ extension VolumeManager {
             do { seen = try await describe(volume.id, by: deadline) } catch let error
                 as OperationError where error.reason == .noSuchVolume
             {
-                // That it has been deleted is for DetachVolume to say.
+                // DetachVolume decides whether it has been deleted.
                 return true
             }
             if let own = seen.attachments.first(where: {
@@ -205,7 +205,7 @@ extension VolumeManager {
         guard await isSurelyGone(volume) else { return false }
         await dropMark(of: volume.id, host, by: deadline)
         noteDetached(volume)
-        log.info("detached by others meanwhile", metadata: ["volume": "\(volume.id)"])
+        log.info("detached by somebody else in the meantime", metadata: ["volume": "\(volume.id)"])
         return true
     }
 
@@ -226,7 +226,7 @@ extension VolumeManager {
             throw OperationError(
                 .cloud, doing: "detach \(volume.id) from \(host.instance)",
                 found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
-                advice: "nothing: it is looked at again")
+                advice: "nothing: the plugin looks again")
         }
         noteOrigin(of: volume, attachedAs: name, seen, on: host)
         log.notice(
@@ -241,15 +241,15 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Removes the mark of an attachment that ends. One that stays is no reason to keep the volume,
-    /// and is removed with the lease, when the volume is given back next.
+    /// Removes the mark of an attachment that ends. If this fails, the volume is released
+    /// nevertheless, and the mark is removed with the lease at the next release.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
         let isRemoved = await removeMark(of: id, host, by: deadline)
         volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
     }
 
-    /// Removes the mark of the attachment: what somebody attaches here by hand later is not this
-    /// plugin's. False where it may be there still, and it is worth trying again.
+    /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.
+    /// False if the mark may still exist and another attempt is worthwhile.
     func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
         guard !refusedLeases.contains(id) else { return true }
         do {
@@ -260,14 +260,14 @@ extension VolumeManager {
             return true
         } catch {
             log.notice(
-                "the mark of an attachment stays",
+                "the mark of an attachment could not be removed",
                 metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
             return isTagRemovalVain(after: error)
         }
     }
 
-    /// The volume's device, if it is here. On Xen a name alone tells, and EC2 what bears it: the
-    /// name that was remembered may be another volume's by now, or have been lost.
+    /// The volume's device, if it is here. On Xen only the name identifies it, and EC2 knows its
+    /// volume: the remembered name may now belong to another volume, or be lost.
     func deviceHere(
         of volume: Volume, by deadline: Instant
     ) async throws -> BlockDevice? {
@@ -281,18 +281,19 @@ extension VolumeManager {
         return try await ports.devices.find(volume.id, attachedAs: told)
     }
 
-    /// Throws where some mount namespace has the device mounted: a container that outlived a
-    /// plugin's removal or crash does.
+    /// Throws if a mount namespace has the device mounted, for example that of a container that
+    /// outlived the removal or a crash of the plugin.
     func refuseHeld(_ device: BlockDevice, doing: String) async throws {
         guard try await ports.fileSystems.isHeld(device) else { return }
         throw OperationError(
-            .device, doing: doing, found: "\(device.path) is mounted in some mount namespace",
+            .device, doing: doing, found: "\(device.path) is mounted in a mount namespace",
             advice: "a container that outlived the plugin may hold it: stop that container")
     }
 
-    /// Returns when EC2 has accepted the detachment, or has nothing to detach; with the device that
-    /// goes now, if there is one. Each request follows a proof that nothing holds the device. One
-    /// whose answer was lost is sent again: doing it twice is as good as once.
+    /// Returns when EC2 has accepted the detachment or has nothing to detach; returns the device
+    /// that disappears now, if there is one. Each request follows a proof that nothing holds the
+    /// device. A request whose response was lost is sent again, because applying it twice has the
+    /// same effect as once.
     func detachHere(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {

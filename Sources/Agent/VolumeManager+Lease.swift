@@ -2,12 +2,12 @@ import Base
 import Logging
 import VolumeCore
 
-// The lease: how other hosts know that a volume is mounted here.
+// The lease tells other hosts that a volume is mounted here.
 
 extension VolumeManager {
-    /// Secures the lease of a volume whose device is here; false where it is not attached here.
-    /// Without the first look the lease of a host that has taken the volume already would be
-    /// written over.
+    /// Secures the lease of a volume whose device is here; false if it is not attached here.
+    /// Without the first look, the lease of a host that has already taken the volume would be
+    /// overwritten.
     func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         let lookedAt = ports.time.now
@@ -16,11 +16,11 @@ extension VolumeManager {
     }
 
     /// Writes the lease of a volume that was seen attached here at `seenAt`, and looks at it some
-    /// time later: whoever did not see the lease has asked EC2 by then to detach the volume. False
-    /// where it is not attached here any more.
+    /// time later: by then, a host that did not see the lease has asked EC2 to detach the volume.
+    /// False if it is no longer attached here.
     ///
-    /// A look that shows no lease, or another's, has it written again: a request of a host that
-    /// lost the volume may have been on its way for long.
+    /// If the look shows no lease, or another host's, it is written again: a request of a host that
+    /// lost the volume may have been delayed for long.
     func secureLease(
         of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
     ) async throws -> Bool {
@@ -44,27 +44,27 @@ extension VolumeManager {
             guard ports.time.now < deadline else {
                 throw OperationError(
                     .deadline, doing: "mark \(id) as mounted on \(host.instance)",
-                    found: "CreateTags could not go out soon enough after a look at the volume",
-                    advice: "EC2 is slow or throttles this account: see its request rates")
+                    found: "CreateTags could not be sent soon enough after a look at the volume",
+                    advice: "EC2 is slow or throttles this account: look at its request rates")
             }
         }
         log.warning(
-            "EC2 does not show the lease that was written; it is checked while the volume is mounted",
+            "EC2 does not show the written lease; it is checked again later",
             metadata: ["volume": "\(id)"])
         return true
     }
 
     private enum LeaseWriting {
         case done
-        /// It cannot have one: without the permission for its tag, or a place among the volume's
-        /// tags; and a Multi-Attach volume has none.
+        /// There can be no lease: the permission for the tag is missing, or the volume has the
+        /// maximum number of tags, or it is a Multi-Attach volume.
         case refused
-        /// It could not go out soon enough after the attachment was seen.
+        /// It could not be sent soon enough after the attachment was seen.
         case outdated
     }
 
-    /// Writes the lease, and with it whose attachment it is. A refusal is told once for each
-    /// volume, and the lease tried again with each Mount: a permission may come later.
+    /// Writes the lease together with the mark of the attachment. A rejection is logged once per
+    /// volume, but each Mount tries again, because the permission may be granted later.
     private func writeLease(
         of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
     ) async throws -> LeaseWriting {
@@ -76,7 +76,7 @@ extension VolumeManager {
         if volume.state.isOurs {
             tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
         }
-        // Should the answer be lost, the lease may be there all the same.
+        // If the response is lost, the lease may exist nevertheless.
         volume.state.leaseWritingBegan()
         defer { volume.state.leaseWritingEnded() }
         saveInBackground()
@@ -105,7 +105,7 @@ extension VolumeManager {
     private func noteRefusedLease(of id: VolumeID, _ failure: EC2Failure) {
         guard refusedLeases.insert(id).inserted else { return }
         log.warning(
-            "the lease cannot be written: other instances may take what is mounted here",
+            "the lease cannot be written: other instances may take the mounted volume",
             metadata: [
                 "volume": "\(id)", "error": "\(failure)",
                 "advice": "\(failure.advice(on: .createTags) ?? "see the request in CloudTrail")",
@@ -113,9 +113,9 @@ extension VolumeManager {
     }
 
     /// Drops the lease of a volume that nothing holds, unless another instance has written its own
-    /// meanwhile. A Mount waits for the end of this, and writes it anew.
+    /// in the meantime. A Mount waits until this ends, and writes the lease again.
     func dropLease(of volume: Volume, by deadline: Instant) async throws {
-        // A second one might outlast the first, and the Mount that waited for that.
+        // A second one might outlast the first and the Mount that waited for it.
         if let running = volume.leaseDrop { return try await running.value }
         // A check of the lease that is under way would write it again. It is waited for before it
         // finds a dropping, for which it would wait in turn.
@@ -139,7 +139,7 @@ extension VolumeManager {
         if let device = try await deviceHere(of: volume, by: deadline) {
             try await refuseHeld(device, doing: "drop the lease of \(id)")
         }
-        // A Mount that has come meanwhile counts upon the lease.
+        // A Mount that has arrived in the meantime relies on the lease.
         guard !volume.isUsed else { return }
         volume.state.leaseRemovalBegan()
         defer { volume.state.leaseRemovalFailed() }
@@ -149,22 +149,24 @@ extension VolumeManager {
                 sentBy: provenAt + Limit.unheldProofAgeMax, by: deadline)
         } catch {
             guard isTagRemovalVain(after: error) else { throw error }
-            log.notice("the lease stays", metadata: ["volume": "\(id)", "error": "\(error)"])
+            log.notice(
+                "the lease could not be removed",
+                metadata: ["volume": "\(id)", "error": "\(error)"])
         }
         if volume.state.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
         volumes[id]?.state.leaseRemoved()
         saveInBackground()
     }
 
-    /// Removes the mark of an attachment that has ended, where that could not be done then.
+    /// Removes the mark of an ended attachment if that failed before.
     private func removeStaleMark(
         of volume: Volume, _ host: Host, by deadline: Instant
     ) async throws {
         guard await removeMark(of: volume.id, host, by: deadline) else {
             throw OperationError(
                 .cloud, doing: "remove the mark of an attachment of \(volume.id) that has ended",
-                found: "EC2 did not take the call",
-                advice: "nothing: it is tried again")
+                found: "EC2 did not accept the call",
+                advice: "nothing: the plugin tries again")
         }
         volume.state.staleMarkRemoved()
     }
@@ -173,14 +175,14 @@ extension VolumeManager {
 // MARK: While the volume is mounted
 
 extension VolumeManager {
-    /// Looks now and then whether the volume bears its lease: who manages its tags by another tool
-    /// may remove it. Returns when the volume is not mounted any more, has been lost, or a wait has
+    /// Checks regularly that the volume still has its lease, because another tool that manages its
+    /// tags may remove it. Returns when the volume is no longer mounted, was lost, or a wait has
     /// failed.
     func keepLease(of id: VolumeID) async {
         var pause = Limit.leaseCheckDelay
         while true {
             do { try await ports.time.sleep(until: ports.time.now + pause) } catch {
-                // Cancelled where it is not mounted any more.
+                // Cancelled if it is no longer mounted.
                 guard !Task.isCancelled else { return }
                 volumes[id]?.leaseWatch = nil
                 return noteStalledWatch(of: id, error)
@@ -209,7 +211,7 @@ extension VolumeManager {
             guard !Lease.isHeld(by: host.instance, on: seen) else { return }
             volume.state.leaseDoubted()
             log.warning(
-                "the lease of a mounted volume was removed or changed from outside; it is written again",
+                "somebody removed or changed the lease of a mounted volume: writing it again",
                 metadata: [
                     "volume": "\(id)", "tag": "\(Lease.tag)",
                     "value": "\(quoted(seen.tags[Lease.tag] ?? ""))",
@@ -219,7 +221,7 @@ extension VolumeManager {
             _ = try await writeLease(of: id, host, seenAt: lookedAt, by: deadline)
         } catch {
             log.warning(
-                "the lease of a mounted volume could not be looked at",
+                "the lease of a mounted volume could not be checked",
                 metadata: ["volume": "\(id)", "error": "\(error)"])
         }
     }
@@ -227,7 +229,7 @@ extension VolumeManager {
     private func noteTaken(_ volume: Volume, _ situation: Situation) {
         volume.state.leaseDoubted()
         log.error(
-            "EC2 says that a mounted volume is not attached here any more",
+            "EC2 says that a mounted volume is no longer attached here",
             metadata: ["volume": "\(volume.id)", "situation": "\(situation)"])
     }
 }

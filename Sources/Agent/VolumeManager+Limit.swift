@@ -2,10 +2,10 @@ import Base
 import Logging
 import VolumeCore
 
-// How many volumes EC2 lets this instance have, and what is done when it has them.
+// The attachment limit of this instance, and what happens when it is reached.
 
 extension VolumeManager {
-    /// Notes what EC2 says of this instance, and has the limit of its type asked for.
+    /// Records EC2's description of this instance, and starts reading the limit of its type.
     func learnLimit(of instance: InstanceDescription) {
         guard !instance.instanceType.isEmpty else { return }
         slots.instanceTold(instance)
@@ -22,7 +22,7 @@ extension VolumeManager {
                 let limit = try await ports.ec2.attachmentLimit(of: type, by: deadline)
                 slots.limitTold(limit)
                 log.info(
-                    "the limit of attachments",
+                    "the attachment limit of this instance",
                     metadata: [
                         "type": "\(type)",
                         "volumes": "\(limit.map { "\($0.volumesMax)" } ?? "not told")",
@@ -32,7 +32,7 @@ extension VolumeManager {
                 let isForbidden = error.ec2Failure?.code == "UnauthorizedOperation"
                 if isForbidden || attempt >= Limit.attachmentLimitTriesMax {
                     log.warning(
-                        "how many volumes this instance takes is not known: EC2 alone refuses",
+                        "the attachment limit of this instance is unknown: only EC2 enforces it",
                         metadata: ["error": "\(error)", "allow": "ec2:DescribeInstanceTypes"])
                     return
                 }
@@ -43,12 +43,12 @@ extension VolumeManager {
         }
     }
 
-    /// Sees to it that EC2 lets the instance have the volume, and keeps its place until
+    /// Makes sure that the instance has room for the volume, and reserves its slot until
     /// `endReservation(of:)`.
     ///
-    /// Below the limit nothing is asked. At it, EC2 is asked what others have attached, and unused
-    /// volumes are given back, the one unused for longest first. Throws when that is not enough.
-    /// What cannot be learned refuses nothing: EC2 decides.
+    /// Below the limit, makes no call. At the limit, asks EC2 what others have attached, and
+    /// releases unused volumes, the one unused for longest first. Throws if that is not enough. If
+    /// something cannot be found out, EC2 decides.
     func reserveSlot(
         for volume: Volume, on host: Host, by deadline: Instant
     ) async throws {
@@ -73,22 +73,22 @@ extension VolumeManager {
         slots.reserve(volume.id)
     }
 
-    /// Gives back the volume unused for longest, when EC2 has refused another one for the limit:
-    /// more may be attached here than was known, or the limit not be known. False where there is
-    /// none.
+    /// Releases the volume that has been unused for longest, after EC2 has rejected another one
+    /// because of the limit: more may be attached here than was known, or the limit may be unknown.
+    /// False if there is none.
     func freeSlot(on host: Host, by deadline: Instant) async -> Bool {
         _ = await lookAtInstance(host, by: deadline)
         guard let unused = await longestUnused(besides: [], by: deadline) else { return false }
         do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
             log.warning(
-                "the unused volume is not given back yet",
+                "the unused volume is not released yet",
                 metadata: ["volume": "\(unused.id)", "error": "\(error)"])
             return false
         }
         return true
     }
 
-    /// Nil where the limit is not known.
+    /// Nil if the limit is unknown.
     private func attachmentUse(besides id: VolumeID) -> AttachmentUse? {
         slots.use(
             besides: id,
@@ -105,14 +105,14 @@ extension VolumeManager {
             return true
         } catch {
             log.warning(
-                "the instance seems to have as many volumes as it may, and EC2 cannot be asked",
+                "the instance seems to be full, and EC2 cannot be asked",
                 metadata: ["error": "\(error)"])
             return false
         }
     }
 
-    /// Volumes that somebody attached here by hand, and that are attached no more, take no place:
-    /// nobody gives those back, and so notices.
+    /// Volumes that were attached here by hand and detached again occupy no slot. Nobody releases
+    /// them, so this must be found out here.
     private func dropForeign(besides listed: Set<VolumeID>) async {
         for volume in volumes.values where !listed.contains(volume.id) {
             guard await isSurelyGone(volume), isForeign(volume) else { continue }
@@ -125,14 +125,14 @@ extension VolumeManager {
         return volume.state.isHere && !volume.state.isOurs
     }
 
-    /// Nil also where the deadline leaves no time. One whose device hangs is passed over.
+    /// Nil also if the deadline leaves no time. A volume whose device hangs is skipped.
     private func longestUnused(
         besides tried: Set<VolumeID>, by deadline: Instant
     ) async -> Volume? {
         var barred = tried
         while let unused = longestLingering(besides: barred, by: deadline) {
             let work = await ports.fileSystems.workUnderWay(on: unused.id)
-            // The table may have changed meanwhile.
+            // The table may have changed in the meantime.
             if work?.hangs != true, unused.isLingering { return unused }
             barred.insert(unused.id)
         }
@@ -154,13 +154,13 @@ extension VolumeManager {
         _ volume: Volume, on host: Host, by deadline: Instant
     ) async throws {
         log.notice(
-            "the instance has as many volumes as it may: the one unused for longest is given back",
+            "the instance is full: releasing the volume that has been unused for longest",
             metadata: ["volume": "\(volume.id)"])
         let id = volume.id
         slots.releaseBegan(of: id)
         defer { slots.releaseEnded(of: id) }
         let soon = min(deadline, ports.time.now + Limit.unmountTimeMax)
-        // Its device may hang, and is then not waited for by another volume's Mount.
+        // Its device may hang; another volume's Mount must not wait for it.
         try await answered(within: soon - ports.time.now, doing: "give \(id) back", about: id) {
             manager, deadline in
             guard let volume = manager.volumes[id] else { return }
@@ -170,8 +170,8 @@ extension VolumeManager {
         slots.freed(by: id)
     }
 
-    /// Returns when EC2 has taken note that the volume is gone: that is some time after its device
-    /// went. One that came back meanwhile is not waited for.
+    /// Returns when EC2 has noticed that the volume is gone, some time after its device. Does not
+    /// wait for a volume that has come back.
     private func awaitFreeSlot(
         of id: VolumeID, on host: Host, by deadline: Instant
     ) async throws {

@@ -2,12 +2,11 @@ import Base
 import Logging
 import VolumeCore
 
-// What is watched while a volume is mounted, and what is done when its device goes: a forced
-// detachment, or EBS's failure.
+// What is watched while a volume is mounted, and what happens when its device is lost, by a forced
+// detachment or a failure of EBS.
 
 extension VolumeManager {
-    /// Watches a mounted volume's device and lease. Takes up the watches, too, that could not go
-    /// on.
+    /// Watches a mounted volume's device and lease. Also resumes watches that had stalled.
     func watch(_ volume: Volume, on device: BlockDevice) {
         startWatches(of: volume, device)
         let stalled = stalledWatches.compactMap { volumes[$0] }
@@ -17,7 +16,7 @@ extension VolumeManager {
         }
     }
 
-    /// Starts those that do not run.
+    /// Starts the watches that do not run.
     private func startWatches(of volume: Volume, _ device: BlockDevice) {
         let id = volume.id
         volume.lossWatch =
@@ -28,16 +27,16 @@ extension VolumeManager {
             ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
-    /// Has the next watch that begins take up those of the volume: a loop that has no room for one
-    /// more timer, or no descriptor left, ends no watch for good.
+    /// Makes the next watch that begins resume those of the volume: a lack of timers or descriptors
+    /// must not end a watch for good.
     func noteStalledWatch(of id: VolumeID, _ error: any Error) {
         log.error(
-            "a mounted volume is watched later: the wait for that failed",
+            "a mounted volume is not watched for now: the wait failed",
             metadata: ["volume": "\(id)", "error": "\(error)"])
         stalledWatches.insert(id)
     }
 
-    /// Ends what goes on while a volume is mounted.
+    /// Ends the watches of a mounted volume.
     func stopWatching(_ volume: Volume) {
         volume.lossWatch?.cancel()
         volume.lossWatch = nil
@@ -50,7 +49,7 @@ extension VolumeManager {
             try await ports.devices.departure(
                 of: device, volume: id, by: Instant(nanoseconds: .max))
         } catch {
-            // Cancelled where it is not mounted any more.
+            // Cancelled if it is no longer mounted.
             guard !Task.isCancelled else { return }
             volumes[id]?.lossWatch = nil
             return noteStalledWatch(of: id, error)
@@ -61,12 +60,12 @@ extension VolumeManager {
     private func noteLoss(of id: VolumeID, _ device: BlockDevice) {
         guard let volume = volumes[id], volume.state.mountedDevice == device else { return }
         volume.state.deviceLost()
-        // Whose attachment is here next, EC2 tells; this plugin's may come again by the name that
-        // it had.
+        // EC2 will say who makes the next attachment here; the plugin's own may come back under its
+        // name.
         if volume.state.isOurs { dropOwnership(of: volume) } else { releaseDeviceName(of: volume) }
         saveInBackground()
         log.error(
-            "the device of a mounted volume has gone: what was not written is lost",
+            "the device of a mounted volume is gone: data that was not written is lost",
             metadata: [
                 "volume": "\(id)", "device": "\(device.path)",
                 "mounts": "\(volume.record.mounts.total)",
@@ -84,9 +83,9 @@ extension VolumeManager {
         guard volume.record.isOwnershipDue else { return }
         volume.record.isOwnershipDue = false
         log.warning(
-            "the new file system was detached before its owner and mode were set: they stay as they are",
+            "the new file system was detached before its owner and mode were set",
             metadata: [
-                "volume": "\(volume.id)", "advice": "set them by chown and chmod in a container",
+                "volume": "\(volume.id)", "advice": "set them with chown and chmod in a container",
             ])
     }
 }

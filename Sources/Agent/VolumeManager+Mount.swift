@@ -2,14 +2,14 @@ import Base
 import Logging
 import VolumeCore
 
-// Mount and Unmount, from the call to the answer.
+// Mount and Unmount, from the call to the response.
 
 extension VolumeManager {
-    /// Mounts the volume, or joins the mount that is under way, and counts the ID.
+    /// Mounts the volume, or joins a mount in progress, and counts the ID.
     ///
-    /// Returns the mountpoint; `noteAnswer` is to be told whether the answer went out. When the
-    /// calling task was cancelled before, because the client has gone, the mount goes on and the ID
-    /// is not counted: Docker sends no Unmount for it.
+    /// Returns the mountpoint; afterwards call `noteAnswer` with whether the response was sent. If
+    /// the calling task is cancelled because the client has disconnected, the mount continues, but
+    /// the ID is not counted: Docker sends no Unmount for it.
     package func mount(_ name: String, id mountID: String) async throws -> String {
         guard mountID.utf8.count <= Limit.mountIDMax else {
             throw OperationError(
@@ -22,7 +22,7 @@ extension VolumeManager {
         ) { try await $0.mountCounted(name, id: mountID, by: $1) }
     }
 
-    /// Takes back the count of a Mount whose answer did not go out: its client sends no Unmount.
+    /// Takes back the count of a Mount whose response was not sent: its client sends no Unmount.
     package func noteAnswer(to mountID: String, of name: String, isSent: Bool) {
         guard let volume = try? known(name) else { return }
         if isSent {
@@ -64,7 +64,7 @@ extension VolumeManager {
         return true
     }
 
-    /// Counts the ID, on the disk too, before the answer goes out.
+    /// Counts the ID, also on disk, before the response is sent.
     private func count(
         _ mountID: String, by name: String, for volume: Volume
     ) async throws {
@@ -77,7 +77,7 @@ extension VolumeManager {
         }
     }
 
-    /// Takes the ID's count back; the last one unmounts and starts the linger.
+    /// Removes the ID's count; with the last one, unmounts and starts the linger.
     package func unmount(_ name: String, id mountID: String) async throws {
         let id = try known(name).id
         try await answered(within: Limit.unmountTimeMax, doing: "unmount \(id)", about: id) {
@@ -90,22 +90,22 @@ extension VolumeManager {
         if volume.record.mounts.remove(mountID) {
             await saveCounts()
         } else {
-            // After a crash Docker may know of a mount that was not remembered here.
+            // After a crash Docker may know a mount that was not recorded here.
             log.notice(
                 "Unmount of an ID that has nothing mounted",
                 metadata: ["volume": "\(volume.id)", "id": "\(quoted(mountID))"])
         }
         guard !volume.isUsed else { return }
-        // A Mount may come meanwhile.
+        // A Mount may arrive in the meantime.
         defer { if !volume.isUsed { giveBackWhenUnused(volume) } }
         try await becomeUnmounted(volume)
     }
 
-    /// Returns when the volume is mounted, by whichever call's doing.
+    /// Returns when the volume is mounted, whichever call did it.
     private func becomeMounted(_ volume: Volume, by deadline: Instant) async throws {
         while true {
             switch volume.state.mount {
-            // Whoever used a lost one cannot reach it any more, and is no obstacle.
+            // Users of a lost volume can no longer access it, and are no obstacle.
             case .mounted(let mounted) where mounted.condition != .sound:
                 try await becomeUnmounted(volume)
             case .mounted(let mounted):
@@ -119,7 +119,7 @@ extension VolumeManager {
                 guard ports.time.now < deadline else {
                     throw OperationError(
                         .deadline, doing: "mount \(id)",
-                        found: "what was under way on it before has taken all the time there was",
+                        found: "an earlier operation on it has taken all the time",
                         advice: "try again")
                 }
                 let task = Task(executorPreference: executor) {
@@ -158,19 +158,20 @@ extension VolumeManager {
         case .join, .lookAgain: break
         case .remount:
             log.error(
-                "the file system has shut down ('dmesg' has the reason): mounting it anew",
+                "the file system has shut down ('dmesg' has the reason): mounting it again",
                 metadata: metadata)
             volume.state.mountOutlived()
         case .mountAnew:
             log.error(
-                "the volume is no longer mounted here, though nobody asked for that",
+                "the volume was unmounted by someone else",
                 metadata: metadata)
             stopWatching(volume)
             volume.state.unmounted()
         }
     }
 
-    /// Device here, lease borne, file system mounted: the one path of a Mount.
+    /// Gets the device here, secures the lease, and mounts the file system: the only path of a
+    /// Mount.
     private func bringUp(_ id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { preconditionFailure("\(id) left the table mounting") }
         var timeline = MountTimeline(since: ports.time.now)
@@ -200,7 +201,7 @@ extension VolumeManager {
     ) async throws -> (BlockDevice, String) {
         var present = try await presentDevice(of: volume, &timeline)
         while true {
-            // Without a device here, or with one that another host is taking, EC2 is asked.
+            // If there is no device here, or another host is taking it, ask EC2.
             var arrival = present.map { Arrival(device: $0, isSecured: false) }
             if arrival == nil {
                 arrival = try await attachedDevice(of: volume, by: deadline, &timeline)
@@ -217,25 +218,25 @@ extension VolumeManager {
                 throw OperationError(
                     .deadline, doing: "mount \(volume.id)",
                     found: "other hosts took the volume each time that it was attached here",
-                    advice: "see CloudTrail for who calls DetachVolume")
+                    advice: "find out in CloudTrail who calls DetachVolume")
             }
         }
     }
 
-    /// Mounts the volume's file system while its lease is seen to; the type, or nil when another
-    /// host is taking the volume, which is then unmounted again.
+    /// Mounts the volume's file system while its lease is secured. Returns the type, or nil if
+    /// another host is taking the volume, which is then unmounted again.
     ///
-    /// A volume that was just attached came with its lease, `isSecured`. One that was here already,
-    /// lingering, gets one, and EC2 is asked whether it is still ours. It is mounted meanwhile
-    /// where nothing but that can be amiss: the device tells which volume it is, which on Xen EC2
-    /// alone knows, and a look since its attachment, in this run, has shown that it is no
-    /// Multi-Attach one.
+    /// A volume that was just attached already has its lease: `isSecured`. A volume that lingered
+    /// here gets one, and EC2 is asked whether it is still attached here. In the meantime it is
+    /// mounted, provided that nothing else can be wrong: the device identifies its volume (on Xen,
+    /// only EC2 does), and a look in this run since its attachment has shown that it is not a
+    /// Multi-Attach volume.
     private func mountLeased(
         _ volume: Volume, on device: BlockDevice, isSecured: Bool, by deadline: Instant,
         _ timeline: inout MountTimeline
     ) async throws -> String? {
-        // A dropping of the lease that is under way either sees this Mount, and leaves the lease,
-        // or has made it unsure.
+        // If the lease is being dropped, that code either notices this Mount and keeps the lease,
+        // or has already marked it as uncertain.
         let order = LeaseOrder(
             isSecured: isSecured, isCertain: volume.state.lease == .certain,
             bearsVolumeID: device.bearsVolumeID, isSeenHere: volume.state.isSeenHere,
@@ -270,7 +271,7 @@ extension VolumeManager {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         } catch {
-            // It is given back later, as any mount that nobody uses; a Mount begins anew.
+            // It is released later, like any unused mount; a Mount starts again.
             volume.state.mountStays(on: device)
             throw error
         }
@@ -299,8 +300,8 @@ extension VolumeManager {
 // MARK: The options of a Mount
 
 extension VolumeManager {
-    /// The volume of that name, with the name's options in force from here on. Throws where others
-    /// have it mounted with options that these cannot stand beside.
+    /// The volume of that name, from now on with the name's options. Throws if it is mounted with
+    /// conflicting options.
     private func agreedVolume(_ name: String) async throws -> Volume {
         while let running = definitions[name] { _ = try? await running.value }
         let volume = try known(name)
@@ -315,7 +316,7 @@ extension VolumeManager {
     private func agree(_ volume: Volume, on naming: VolumeNaming) throws(OperationError) {
         let conflict = volume.record.options.conflict(
             with: naming.options, fileSystem: settings.fileSystem)
-        // A mount that is under way is some call's.
+        // A mount in progress belongs to some call.
         if volume.isUsed {
             guard let conflict else { return }
             throw OperationError(
@@ -326,7 +327,7 @@ extension VolumeManager {
                 advice: "give both names the same \(conflict.option), or stop the containers that "
                     + "use \(volume.record.name) first")
         }
-        // Of what is not mounted it says nothing, and the next mount clears it.
+        // For an unmounted volume this has no meaning, and the next mount clears it.
         if conflict != nil { volume.state.mountOutlived() }
         volume.record.name = naming.name
         volume.record.options = naming.options

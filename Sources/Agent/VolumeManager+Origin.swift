@@ -2,24 +2,24 @@ import Base
 import Logging
 import VolumeCore
 
-// Whose state it is that was found, and what is done about another instance's.
+// Which instance the stored state belongs to, and what happens with another instance's state.
 
-/// Whose the state is that this run found, and saves.
+/// The owner of the state that this run found, and saves.
 struct StateOrigin {
     /// As it is to be saved.
     private(set) var owner: StateOwner
     /// As it was saved last.
     var saved: StateOwner?
-    /// Whether what was found is this instance's. While it is not known, nothing is done for what
-    /// the records say of attachments and leases, and no Mount begun.
+    /// Whether the found state belongs to this instance. While this is unknown, nothing is done for
+    /// attachments and leases in the records, and no Mount begins.
     private(set) var isConfirmed = true
-    /// Finds that out.
+    /// The task that finds this out.
     var confirming: Task<Void, Never>?
 
     init(boot: String) { owner = StateOwner(instance: nil, boot: boot) }
 
-    /// Takes note of whose the found state is. In the same boot it can be no other instance's; a
-    /// version that did not save this is taken for the same.
+    /// Records the owner of the found state. In the same boot it cannot be another instance; a
+    /// state without an owner counts as this instance's.
     mutating func take(_ found: StateOwner?) {
         saved = found
         if let found, found.boot != owner.boot {
@@ -39,10 +39,10 @@ struct StateOrigin {
 }
 
 extension VolumeManager {
-    /// Returns when it is known whether what an earlier boot has left is this instance's: what is,
-    /// is taken up; of another's nothing but the volumes' names and options stays, for Docker's own
-    /// copy of that root volume has the names too, and would make a local volume of one that is
-    /// unknown here.
+    /// Returns when it is known whether the state of an earlier boot belongs to this instance. If
+    /// so, it is resumed. Of another instance's state, only the volumes' names and options are
+    /// kept: Docker's state on the copied root volume has the names too, and Docker would create a
+    /// local volume for a name that is unknown here.
     func confirmOrigin(_ host: Host) async {
         guard !origin.isConfirmed || origin.owner.instance != host.instance else { return }
         let running =
@@ -60,29 +60,30 @@ extension VolumeManager {
         if isForeign { await setAside(from: found) }
         origin.confirm(StateOwner(instance: instance, boot: ports.host.boot))
         for volume in volumes.values where !wasConfirmed && volume.state.device == nil {
-            // Since then its users may have set what they want.
+            // Since then its users may have changed them.
             volume.record.isOwnershipDue = false
             await takeUp(volume)
         }
         saveInBackground()
     }
 
-    /// Drops what another instance has noted of its attachments. What is mounted here stays so.
+    /// Drops what another instance has recorded about its attachments. What is mounted here stays
+    /// mounted.
     private func setAside(from owner: StateOwner) async {
         let name = owner.instance.map { "\($0)" } ?? "unknown"
         var copy = "none"
         do { copy = try await ports.state.keepCopy(named: name) } catch {
             log.error(
-                "no copy of the other instance's state could be kept",
+                "the other instance's state could not be copied",
                 metadata: ["error": "\(error)"])
         }
         log.warning(
-            "the stored state is another instance's, as in an image: only the volumes' names are used",
+            "the stored state belongs to another instance: only the volumes' names are used",
             metadata: ["instance": "\(name)", "kept_as": "\(copy)"])
         for volume in volumes.values where volume.state.device == nil {
             volume.record.isOwnershipDue = false
             stopGivingBack(volume)
-            // Before it was taken up its name may be another's.
+            // Before it is resumed, its name may belong to another volume.
             if volume.state.isHere { releaseDeviceName(of: volume) }
             volume.state.disowned()
             volume.record.dropWhatIsOfAnotherInstance()
@@ -90,13 +91,13 @@ extension VolumeManager {
         }
     }
 
-    /// A name to attach a volume by. One that only a record says to be in use is taken where there
-    /// is no other; nil where there is none at all.
+    /// A name for an attachment. A name that is in use only according to a record is taken if there
+    /// is no other; nil if there is none at all.
     func takeDeviceName() -> String? {
         guard let name = slots.names.take() else { return nil }
         for volume in volumes.values
         where volume.state.isPresumed && volume.state.deviceName == name {
-            // It is not released, for it has just been taken.
+            // It is not released, because it has just been taken.
             volume.state.claimDropped()
             dropOwnership(of: volume)
             forgetIfDone(volume)

@@ -2,15 +2,16 @@ import Base
 import Logging
 import VolumeCore
 
-// What is remembered on the disk, and when.
+// What is saved on disk, and when.
 
-/// The table lies in two files: what must outlive the machine, and what must outlive the process.
+/// The table is in two files: what must survive a restart of the machine, and what must survive the
+/// process.
 enum SavedPart { case volumes, counts }
 
 struct Saves {
     var volumes = SaveProgress()
     var counts = SaveProgress()
-    /// Saves again and again what could not be saved.
+    /// Retries a failed save until it succeeds.
     var repeating: Task<Void, Never>?
 
     subscript(part: SavedPart) -> SaveProgress {
@@ -30,35 +31,35 @@ struct Saves {
 }
 
 struct SaveProgress {
-    /// The save that is under way.
+    /// The save in progress.
     var running: Task<Void, any Error>?
-    /// How many saves were asked for, and how many of them are written.
+    /// How many saves were requested, and how many of them are written.
     var asked = 0
     var written = 0
 }
 
 extension VolumeManager {
-    /// Returns when everything that the table holds now is on the disk.
+    /// Returns when everything that is in the table now is on disk.
     package func save() async throws { try await save(.volumes) }
 
-    /// Saves without keeping anybody waiting. What cannot be saved is told, and saved later.
+    /// Saves without making anybody wait. A failure is logged, and the save is retried.
     func saveInBackground() { Task(executorPreference: executor) { try? await self.save() } }
 
-    /// Returns when the counts survive the process, for Docker takes an answer for a promise. A
-    /// count that cannot be saved is told, and no reason to refuse a container its data.
+    /// Returns when the counts survive the process, because Docker relies on the response. If they
+    /// cannot be saved, this is logged, but does not fail the Mount.
     func saveCounts() async {
         do { try await save(.counts) } catch {
             log.error("the counts could not be saved", metadata: ["error": "\(error)"])
         }
     }
 
-    /// Saves that are asked for while one is written become one more.
+    /// Saves that are requested while one is written are merged into one more.
     private func save(_ part: SavedPart) async throws {
         saves[part].asked += 1
         let mine = saves[part].asked
         while saves[part].written < mine {
             if let running = saves[part].running {
-                // It may hold less than this call's records; its error is its own caller's.
+                // It may not include this call's records; its error belongs to its own caller.
                 _ = try? await running.value
             } else {
                 let running = Task(executorPreference: executor) { try await self.write(part) }
@@ -69,8 +70,7 @@ extension VolumeManager {
     }
 
     private func write(_ part: SavedPart) async throws {
-        // One that has ended is nothing to wait for: whoever found it running would find it for
-        // ever.
+        // A save that has ended must not be waited for: otherwise it would seem to run forever.
         defer { saves[part].running = nil }
         let covered = saves[part].asked
         switch part {
@@ -82,7 +82,7 @@ extension VolumeManager {
         saves[part].written = covered
     }
 
-    /// Writes what has changed, and lets Docker know the names that are on the disk then.
+    /// Writes what has changed, and then publishes the names that are on disk to Docker.
     private func writeChanges() async throws {
         guard !volumes.isSaved || !origin.isSaved else { return }
         let ids = volumes.takeUnsaved()
@@ -93,7 +93,7 @@ extension VolumeManager {
             .compactMap { volume in volume.proposal.map { (volume, $0) } }
         let owner = origin.owner
         do { try await ports.state.save(changes, of: owner) } catch {
-            // The disk may hold them or not: what holds now is written again.
+            // The disk may contain them or not: the present state is written again.
             volumes.noteUnsaved(ids)
             for (volume, proposal) in proposed { volume.withdraw(proposal, after: error) }
             repeatSaving(after: error)
@@ -106,7 +106,7 @@ extension VolumeManager {
     private func repeatSaving(after error: any Error) {
         guard saves.repeating == nil else { return }
         log.error(
-            "the state could not be saved; it is tried again until it is",
+            "the state could not be saved: retrying until it is",
             metadata: ["error": "\(error)"])
         saves.repeating = Task(executorPreference: executor) { await self.saveUntilSaved() }
     }
@@ -120,10 +120,11 @@ extension VolumeManager {
             }
             if (try? await save()) != nil { break }
         }
-        log.notice("the state is saved again")
+        log.notice("the state is saved after an earlier failure")
     }
 
-    /// Saves all, in the form that every version reads: a daemon that follows may be an older one.
+    /// Saves everything in a form that every version can read, because the next daemon may be an
+    /// older version.
     package func conclude() async throws {
         saves.repeating?.cancel()
         try await save()

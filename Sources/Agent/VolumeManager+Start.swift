@@ -3,19 +3,19 @@ import Logging
 import VolumeCore
 
 extension VolumeManager {
-    /// Takes over what an earlier run of the daemon left: its records, and the mounts that exist.
-    /// Run once, before the first call is answered.
+    /// Resumes the work of an earlier run of the daemon from its records and the existing mounts.
+    /// Called once, before the first call is answered.
     ///
-    /// A count without a mount is dropped: the instance was restarted, or the plugin disabled by
-    /// force or replaced. A container that lives on all the same holds the device, which is not
-    /// given back before it ends. A mount without a count lingers and is given back.
+    /// A count without a mount is dropped: the instance was restarted, or the plugin was disabled
+    /// by force or replaced. A container that keeps running holds the device, which is not released
+    /// before the container ends. A mount without a count lingers and is released.
     package func start() async throws {
         let saved = try await ports.state.load(inBoot: origin.owner.boot)
         origin.take(saved.owner)
         volumes.take(saved)
         try await adoptMounts()
         try await dropCountsWithoutMount()
-        // What another boot, or another instance, has left waits until it is known whose it is.
+        // State of another boot or another instance is not used until its owner is known.
         for volume in volumes.values where origin.isConfirmed || volume.state.device != nil {
             await takeUp(volume)
         }
@@ -26,7 +26,7 @@ extension VolumeManager {
         for mount in try await ports.fileSystems.mounted() where mount.mountpoint.hasPrefix(prefix)
         {
             guard let id = VolumeID(mount.mountpoint.dropFirst(prefix.count)) else { continue }
-            // One that is in no record is given back, unless Docker creates it before.
+            // A mount without a record is released, unless Docker creates the volume before.
             let volume =
                 volumes[id]
                 ?? Volume(
@@ -38,9 +38,9 @@ extension VolumeManager {
         }
     }
 
-    /// Finds out how far the earlier run came with the volume, and gives back what nobody uses.
+    /// Finds out how far the earlier run got with the volume, and releases it if it is unused.
     func takeUp(_ volume: Volume) async {
-        // Nobody promised that such a mount bears a lease: the next Mount begins anew.
+        // Such a mount need not have a lease, so the next Mount starts again.
         if volume.record.mounts.isEmpty { volume.state.mountOutlived() }
         let isPresent = if volume.state.device == nil { await isPresent(volume) } else { true }
         if let name = volume.state.deviceName {
@@ -50,10 +50,10 @@ extension VolumeManager {
         tellWhatIsKnown(of: volume)
         if !isPresent { volume.record.isOwnershipDue = false }
         if volume.state.device == nil {
-            // Its folder may be there still.
+            // Its folder may still exist.
             try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
         }
-        // The run before may have written a lease and not lived to note it.
+        // The previous run may have written a lease and ended before recording it.
         if volume.state.isOurs || volume.state.device != nil {
             volume.state.leasePresumed()
             saveInBackground()
@@ -70,21 +70,21 @@ extension VolumeManager {
                 "mounts": "\(mounts.total)",
             ])
         guard !mounts.unanswered.isEmpty else { return }
-        // Docker sends no Unmount for a Mount that it had no answer to; such a count stays
-        // until the mount has gone, with the machine's restart or the plugin's by force.
+        // Docker sends no Unmount for an unanswered Mount; such a count stays until the mount is
+        // gone, after a restart of the machine, or of the plugin by force.
         let ids = mounts.unanswered.sorted().map { quoted($0) }.joined(separator: ", ")
         log.warning(
-            "mounts were counted whose answers may not have gone out",
+            "mounts were counted whose responses may not have been sent",
             metadata: ["volume": "\(volume.id)", "ids": "\(ids)"])
     }
 
-    /// On the disk too: else they would come back beside the counts of later mounts.
+    /// On disk too; otherwise they would come back with the counts of later mounts.
     private func dropCountsWithoutMount() async throws {
         let stale = volumes.values.filter { $0.state.device == nil && !$0.record.mounts.isEmpty }
         guard !stale.isEmpty else { return }
         for volume in stale {
             log.notice(
-                "mounts that an earlier run counted are gone",
+                "mounts that an earlier run counted no longer exist",
                 metadata: [
                     "volume": "\(volume.id)", "mounts": "\(volume.record.mounts.total)",
                 ])
@@ -93,8 +93,8 @@ extension VolumeManager {
         await saveCounts()
     }
 
-    /// Whether the device of a volume that is not mounted is here. What cannot be told now EC2
-    /// tells later.
+    /// Whether the device of an unmounted volume is here. If this is unclear, EC2 will say so
+    /// later.
     func isPresent(_ volume: Volume) async -> Bool {
         let name = volume.state.deviceName
         return (try? await ports.devices.find(volume.id, attachedAs: name)) != nil
@@ -102,13 +102,13 @@ extension VolumeManager {
 }
 
 extension VolumeManager {
-    /// Learns what is attached here: the device names in use, and volumes whose attachment an
-    /// earlier run did not live to note, or whose records are lost, which are given back. EC2
-    /// refuses a name that is in use, and another is tried, so a Mount need not wait for this.
+    /// Finds out what is attached here: the device names in use, and volumes whose attachment an
+    /// earlier run could not record, or whose records are lost; these are released. A Mount need
+    /// not wait for this, because EC2 rejects a name that is in use, and another one is tried.
     package func learnAttachments() async throws {
         let unknown = try await lookAtAttachments()
         guard !unknown.isEmpty else { return }
-        // What EC2 told may be older than what the run before did last.
+        // EC2's response may be older than the last actions of the previous run.
         Task(executorPreference: executor) { await self.lookAtAttachmentsAgain() }
     }
 
@@ -121,26 +121,27 @@ extension VolumeManager {
                 return
             } catch {
                 log.notice(
-                    "EC2 cannot be asked again what is attached here",
+                    "the attachments of this instance could not be looked up again",
                     metadata: ["error": "\(error)"])
             }
         }
     }
 
-    /// Returns the volumes that are attached here by names such as this plugin gives, and of which
-    /// nothing says that it attached them.
+    /// Returns the volumes that are attached here under names that this plugin uses, but without
+    /// any sign that it attached them.
     private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
         await confirmOrigin(host)
         let lookedAt = ports.time.now
         let instance = try await ports.ec2.describeInstance(host.instance, by: deadline)
-        // Such an answer says nothing of what is attached.
+        // Such a response says nothing about attachments.
         guard let instance else {
             throw OperationError(
                 .cloud, doing: "learn what is attached to \(host.instance)",
                 found: "EC2 knows no such instance in this account and region",
-                advice: "EC2 knows an instance some time after its start; else check the settings "
+                advice:
+                    "EC2 knows an instance shortly after its start; otherwise check the settings "
                     + "INSTANCE_ID and REGION")
         }
         let mappings = instance.mappings
@@ -151,7 +152,7 @@ extension VolumeManager {
             if volumes[id]?.state.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
-            // What is being done to a volume now is newer than what EC2 told.
+            // An operation in progress is newer than EC2's response.
             guard let volume = volumes[id], volume.state.isOurs, volume.operation == nil,
                 volume.state.deviceName == nil
             else { continue }
@@ -172,9 +173,9 @@ extension VolumeManager {
         } catch { return false }
     }
 
-    /// Corrects records of attachments that have ended, as two looks that are apart say and no
-    /// device contradicts: what somebody attaches by hand later is not this plugin's. Returns those
-    /// that one look alone does not list.
+    /// Corrects the records of attachments that have ended, according to two looks some time apart
+    /// and without a device that contradicts them: a later attachment by hand is not this plugin's.
+    /// Returns those that only one look does not list.
     private func dropEndedAttachments(
         besides listed: Set<VolumeID>, lookedAt: Instant
     ) async -> [VolumeID] {
@@ -195,15 +196,15 @@ extension VolumeManager {
             }
             noteDetached(volume)
             log.notice(
-                "a volume that an earlier run had attached is attached here no more",
+                "a volume that an earlier run attached is no longer attached here",
                 metadata: ["volume": "\(volume.id)"])
             forgetIfDone(volume)
         }
         return doubtful
     }
 
-    /// Notes that a volume is this plugin's to detach, if its mark says so, and takes it into the
-    /// table where it is in no record. What bears no mark, or another volume's, may be anybody's.
+    /// Records that this plugin may detach a volume, if its mark says so, and adds it to the table
+    /// if it has no record. A volume without a mark, or with another volume's, may be anybody's.
     private func adopt(_ id: VolumeID, _ host: Host, by deadline: Instant) async throws -> Bool {
         let description = try await ports.ec2.describeVolume(id, by: deadline)
         guard let description, AttachmentMark.isBorne(by: description, for: host.instance) else {
@@ -214,13 +215,13 @@ extension VolumeManager {
                 isOurs: volume.state.isMarked(description, on: host.instance))
             return volume.state.isOurs
         }
-        // Docker does not know it: it is forgotten again once it is given back.
+        // Docker does not know it: it is forgotten again once it is released.
         let volume = Volume(
             VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
         volume.state.originTold(isOurs: true)
         volumes[id] = volume
         log.notice(
-            "this plugin attached a volume that is in no record: it is given back when unused",
+            "this plugin attached a volume without a record: it will be released when unused",
             metadata: ["volume": "\(id)"])
         return true
     }

@@ -17,9 +17,9 @@ extension VolumeManager {
         }
     }
 
-    /// Whether this host may write the volume's lease. Its neighbours have the same role, as a
-    /// rule: if it may not, theirs are not to be seen either. EC2 is asked also where it has
-    /// refused one before, for the permission may have come since, and no Mount would show it.
+    /// Whether this host may write the volume's lease. Other hosts usually have the same role: if
+    /// it may not, theirs are not visible either. EC2 is asked even after an earlier rejection,
+    /// because the permission may have been granted since, and no Mount would show it.
     func mayLease(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
         let host = try await ports.host.host(by: deadline)
         do {
@@ -31,14 +31,14 @@ extension VolumeManager {
         }
     }
 
-    /// Returns when EC2 has taken the detachment, or when only another look can tell what is true
-    /// now: nothing is sent twice on one look.
+    /// Returns when EC2 has accepted the detachment, or when another look is needed: nothing is
+    /// sent twice for one look.
     func detachElsewhere(
         _ id: VolumeID, from owner: InstanceID, force: Bool, sentBy latest: Instant,
         by deadline: Instant
     ) async throws {
         log.notice(
-            "the volume is attached elsewhere: detaching it there",
+            "the volume is attached to another instance: detaching it there",
             metadata: ["volume": "\(id)", "owner": "\(owner)", "force": "\(force)"])
         do {
             _ = try await ports.ec2.detach(
@@ -47,7 +47,7 @@ extension VolumeManager {
             guard let failure = error.ec2Failure else { throw error }
             guard isFinal(detachmentFailure: failure, isForced: force) else {
                 log.notice(
-                    "EC2 has not detached the volume: it is looked at again",
+                    "EC2 has not detached the volume: looking again",
                     metadata: ["volume": "\(id)", "owner": "\(owner)", "error": "\(failure)"])
                 return
             }

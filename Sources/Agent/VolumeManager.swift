@@ -2,10 +2,10 @@ package import Base
 package import Logging
 package import VolumeCore
 
-/// The volumes of this instance: what Docker asks of them, and what is done for it.
+/// The volumes of this instance: executes Docker's calls.
 ///
-/// Everything runs on the executor that is given: the ring's thread in the daemon, a seeded one in
-/// simulations. Calls about different volumes go on at once; those about one volume wait for or
+/// Everything runs on the given executor: the ring's thread in the daemon, a seeded one in
+/// simulations. Calls about different volumes run concurrently; those about one volume wait for or
 /// join its running operation.
 package actor VolumeManager {
     package struct Ports: Sendable {
@@ -32,13 +32,13 @@ package actor VolumeManager {
     package struct Settings: Sendable {
         /// The folder that volumes are mounted in, each under its id.
         package var mountRoot: String
-        /// How long an unused volume stays attached; nil for ever.
+        /// How long an unused volume stays attached; nil: forever.
         package var detachAfter: Duration?
-        /// What a blank volume is given whose options do not tell.
+        /// The file system of a blank volume whose options do not specify one.
         package var fileSystem: FileSystemType
-        /// For volumes whose options do not say.
+        /// For volumes whose options do not specify it.
         package var takeover: TakeoverPolicy
-        /// What users of Docker call this plugin, for what they are told to do.
+        /// The name of this plugin for Docker's users, for advice in errors.
         package var driverName: String
 
         package init(
@@ -54,7 +54,7 @@ package actor VolumeManager {
         }
     }
 
-    /// What Get and List tell of a volume.
+    /// The result of Get and List for a volume.
     package struct Info: Sendable, Equatable {
         package var name: String
         /// Nil while it is not mounted.
@@ -64,17 +64,17 @@ package actor VolumeManager {
         package var volume: VolumeID
         /// In one word.
         package var phase: String
-        /// How many of Docker's mounts are counted.
+        /// The number of counted mounts by Docker.
         package var mounts: Int
         /// Its node while it is mounted, or `lost`.
         package var device: String?
-        /// `/dev/sdf`, while it is attached as far as is known.
+        /// `/dev/sdf`, while it is attached as far as known.
         package var attachedAs: String?
-        /// What keeps it, where EC2 deletes it together with this instance.
+        /// The command that keeps it, if EC2 deletes it together with this instance.
         package var deletionWarning: String?
-        /// Whether it is mounted without a replay of its journal, which holds more.
+        /// Whether it is mounted without a replay of its journal, which is not empty.
         package var mayBeOutdated: Bool
-        /// Why it cannot be used; nil as a rule.
+        /// Why it cannot be used; usually nil.
         package var problem: String?
     }
 
@@ -85,24 +85,23 @@ package actor VolumeManager {
     let log: Logger
     nonisolated let executor: Executor
     let volumes = VolumeTable()
-    /// The Creates and Removes that are under way, by the names and by the volumes' ids that they
-    /// are about.
+    /// The Creates and Removes in progress, by their names and by their volumes' ids.
     var definitions: [String: Task<Void, any Error>] = [:]
     var origin: StateOrigin
     var slots = Slots()
-    /// Volumes whose lease EC2 has refused to write.
+    /// Volumes whose lease EC2 has rejected.
     var refusedLeases: Set<VolumeID> = []
-    /// Volumes whose release could not wait for its time, until another one begins.
+    /// Volumes whose release failed to wait, until another release begins.
     var stalledReleases: Set<VolumeID> = []
-    /// Mounted volumes whose device or lease is not watched because a wait failed, until another
-    /// volume's watches begin.
+    /// Mounted volumes whose device or lease is not watched because a wait failed, until the
+    /// watches of another volume begin.
     var stalledWatches: Set<VolumeID> = []
     var saves = Saves()
     /// How many calls about a volume were answered before their work had ended.
     var overdueCalls: [VolumeID: Int] = [:]
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor {
-        // The manager keeps its executor alive, and nobody keeps the reference longer.
+        // The manager keeps its executor alive, and nobody holds the reference for longer.
         unsafe executor.asUnownedSerialExecutor()
     }
 

@@ -89,8 +89,8 @@ package final class HTTPClient {
     /// - Parameters:
     ///   - bodyMax: The maximum size of the body, in bytes.
     ///   - isIdempotent: By default what RFC 9110, section 9.2.2, says about the method.
-    ///   - latest: Once it has passed nothing is sent any more, however long the connection took;
-    ///     the error then is `timedOut`.
+    ///   - latest: After this time nothing is sent any more, however long connecting took; the
+    ///     error is then `timedOut`.
     package func send(
         _ request: HTTPRequest, to origin: Origin, by deadline: Instant,
         bodyMax: Int = Limit.ec2ResponseBodyMax, isIdempotent: Bool? = nil,

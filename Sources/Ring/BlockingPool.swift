@@ -3,28 +3,29 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// On whose behalf a worker thread is kept. Each owner has so many of them and no more, so that
-/// those whose device hangs leave some for the others.
+/// For whom a worker thread works. Each owner has a limited number of workers, so that owners whose
+/// device hangs leave some for the others.
 package enum BlockingOwner: Hashable, Sendable {
-    /// The daemon's own files. Its workers are beside all others.
+    /// The daemon's own files, which have separate workers.
     case state
     case volume(VolumeID)
-    /// A device of which it is not known which volume it is.
+    /// A device whose volume is unknown.
     case device(DeviceNumber)
     case other
 }
 
-/// Threads that exist while there is blocking work, and a moment longer.
+/// Threads for blocking work, which exist while there is some, and a moment longer.
 ///
-/// Work is done in the order in which it came, but that of an owner who has as many workers as he
-/// may have waits for one of these. `Limit.blockingThreadsMax` workers are busy at a time; one that
-/// is kept for longer than `Limit.blockingPatience` is taken to hang and is not among them, up to
-/// `Limit.blockingThreadsHangingMax`: else a few devices that hang would stop the others.
+/// Work is done in the order of arrival, but work of an owner that has reached its number of
+/// workers waits for one of these. `Limit.blockingThreadsMax` workers are busy at a time; one that
+/// is occupied for longer than `Limit.blockingPatience` counts as hanging and not as busy, up to
+/// `Limit.blockingThreadsHangingMax`: otherwise a few hanging devices would stop the others.
 ///
-/// The queue needs no bound of its own: each entry is a suspended caller.
+/// The queue needs no separate limit: each entry is a suspended caller.
 final class BlockingPool: Sendable {
-    /// Does the work, and returns what tells its caller. That is done when its turn has ended: a
-    /// caller may have more work at once, for which the owner's worker is free then.
+    /// Does the work, and returns a function that informs the caller. It is called when the turn
+    /// has ended: the caller may have more work at once, and then the owner's worker is free for
+    /// it.
     typealias Body = @Sendable () -> (@Sendable () -> Void)
 
     private struct Work {
@@ -47,25 +48,25 @@ final class BlockingPool: Sendable {
         func isKept(at now: Instant) -> Bool { now - since >= Limit.blockingPatience }
     }
 
-    /// What is to be done outside the lock, which is the first thing that a woken thread takes.
+    /// What must be done outside the lock, which a woken thread takes first.
     private struct Calls {
         var tokens = 0
         var starts = 0
     }
 
     private struct State {
-        /// What waits for its turn.
+        /// The work that waits for its turn.
         var queue: [Work] = []
-        /// What a thread is on its way for.
+        /// The work for which a thread has been woken or started.
         var ready: [Turn] = []
-        /// By the turn's number, also while no thread has taken it yet.
+        /// By the number of the turn, even before a thread has taken it.
         var running: [Int: Running] = [:]
         var turns = 0
         var threads = 0
-        /// How many threads wait for work for which no token was given yet.
+        /// How many threads wait for work and have not been given a token.
         var idle = 0
 
-        /// Takes the first that may run now out of the queue.
+        /// Removes from the queue the first work that may run now.
         mutating func takeTurn(at now: Instant) -> Turn? {
             guard !queue.isEmpty else { return nil }
             var counts: [BlockingOwner: Int] = [:]
@@ -87,7 +88,7 @@ final class BlockingPool: Sendable {
             return Turn(number: turns, work: work)
         }
 
-        /// Finds a thread for each that may run now.
+        /// Finds a thread for all work that may run now.
         mutating func dispatch(at now: Instant) -> Calls {
             var calls = Calls()
             while let turn = takeTurn(at: now) {
@@ -105,7 +106,8 @@ final class BlockingPool: Sendable {
     }
 
     private let state = Mutex(State())
-    /// A token wakes a thread that waits for work. Unsafe only by its type: a semaphore is for all.
+    /// A token wakes a thread that waits for work. Unsafe only because of its type: all threads may
+    /// use a semaphore.
     nonisolated(unsafe) private let tokens: UnsafeMutablePointer<sem_t>
 
     init() {
@@ -118,8 +120,8 @@ final class BlockingPool: Sendable {
         tokens.deallocate()
     }
 
-    /// False where the work, or some before it, waits for its turn: `relieve` is then to be called
-    /// when `nextRelief` says.
+    /// False if this work, or earlier work, waits for its turn: then call `relieve` at
+    /// `nextRelief`.
     func run(
         for owner: BlockingOwner, _ doing: String, _ body: @escaping Body
     ) -> Bool {
@@ -130,13 +132,13 @@ final class BlockingPool: Sendable {
         return carryOut(calls) && !isWaiting
     }
 
-    /// Lets those run whose turn has come because a worker turned out to hang.
+    /// Runs the work that can run because a worker turned out to hang.
     func relieve() {
         let calls = state.withLock { $0.dispatch(at: RingActor.ring.now) }
         _ = carryOut(calls)
     }
 
-    /// When work that waits may come to its turn though none ends; nil while none waits.
+    /// When waiting work may get its turn although none ends; nil while none waits.
     func nextRelief() -> Instant? {
         let now = RingActor.ring.now
         return state.withLock { state in
@@ -146,7 +148,7 @@ final class BlockingPool: Sendable {
         }
     }
 
-    /// What has its turn, and for whom.
+    /// The work in progress, and its owner.
     func underWay() -> [(owner: BlockingOwner, work: WorkUnderWay)] {
         let now = RingActor.ring.now
         return state.withLock { state in
@@ -159,7 +161,7 @@ final class BlockingPool: Sendable {
 
     // MARK: Threads
 
-    /// False where a thread could not be had.
+    /// False if no thread could be started.
     private func carryOut(_ calls: Calls) -> Bool {
         for _ in 0..<calls.tokens { sem_post(tokens) }
         for _ in 0..<calls.starts {
@@ -183,7 +185,7 @@ final class BlockingPool: Sendable {
         return false
     }
 
-    /// Leaves the work to the threads there are, and to the next relief.
+    /// Leaves the work to the existing threads, and to the next relief.
     private func putBack() {
         state.withLock { state in
             state.threads -= 1
@@ -212,8 +214,8 @@ final class BlockingPool: Sendable {
         }
     }
 
-    /// Waits a moment for more work; false when there is none, and the caller is no longer counted
-    /// as a thread.
+    /// Waits a moment for more work; false if there is none, in which case the caller no longer
+    /// counts as a thread.
     private func waitForWork() -> Bool {
         let hasWork = state.withLock { state in
             if state.ready.isEmpty { state.idle += 1 }
@@ -227,7 +229,7 @@ final class BlockingPool: Sendable {
             state.threads -= 1
             return true
         }
-        // If all that wait are given a token, one of them is this thread's.
+        // If all waiting threads have been given a token, one of them belongs to this thread.
         if !ends { while !CLinux_take_token(tokens, linger) {} }
         return !ends
     }

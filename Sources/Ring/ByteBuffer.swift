@@ -1,17 +1,17 @@
 import Base
 
-/// Bytes that are received and not yet consumed, or to be sent, in a heap block which grows up to a
-/// maximum.
+/// Received bytes that are not yet consumed, or bytes to be sent, in a heap block that grows up to
+/// a maximum.
 ///
-/// While an operation uses the block it must not change: changing the buffer then traps.
+/// While an operation uses the block, changing the buffer traps.
 @RingActor
 package final class ByteBuffer {
-    /// More than the buffer's maximum was asked for.
+    /// More than the buffer's maximum was requested.
     package struct Full: Error, Sendable, CustomStringConvertible {
         package var description: String { "the buffer holds as much as it may" }
     }
 
-    /// Unsafe only for `deinit`, which has the buffer to itself on whatever thread it runs.
+    /// Unsafe only for `deinit`, which has exclusive access to the buffer on any thread.
     nonisolated(unsafe) private var storage: UnsafeMutableRawPointer
     private var capacity: Int
     private let max: Int
@@ -79,7 +79,7 @@ package final class ByteBuffer {
 
     package func clear() { consume(count) }
 
-    /// Room for `count` bytes or more behind the readable ones, to be filled from its start and
+    /// Space for at least `count` bytes after the readable ones, to be filled from its start and
     /// made readable by `commit`; valid until the buffer is next changed.
     @discardableResult
     package func reserve(_ count: Int) throws(Full) -> UnsafeMutableRawBufferPointer {
@@ -88,13 +88,13 @@ package final class ByteBuffer {
         return UnsafeMutableRawBufferPointer(start: storage + tail, count: capacity - tail)
     }
 
-    /// Room for an operation that receives: at least one byte, and not so few that most of a
-    /// message takes many.
+    /// Space for a receive operation: at least one byte, and enough for most messages in a few
+    /// operations.
     func reserveForReceiving() throws(Full) -> UnsafeMutableRawBufferPointer {
         try reserve(Swift.max(1, min(Limit.receiveMin, max - count)))
     }
 
-    /// Makes the first `count` bytes of the reserved room readable.
+    /// Makes the first `count` bytes of the reserved space readable.
     package func commit(_ count: Int) {
         precondition(!isInUse && 0 <= count && count <= capacity - tail)
         tail += count
@@ -108,7 +108,7 @@ package final class ByteBuffer {
 
     func endUse() { isInUse = false }
 
-    /// Moves the readable bytes to the front, into a larger block if that does not do.
+    /// Moves the readable bytes to the front, or into a larger block if that is not enough.
     private func makeRoom(_ count: Int) throws(Full) {
         let needed = self.count + count
         guard needed <= max else { throw Full() }

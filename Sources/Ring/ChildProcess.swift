@@ -7,12 +7,12 @@ import SystemPackage
 package struct ChildResult: Sendable, Equatable {
     package enum End: Sendable, Hashable {
         case exited(Int32)
-        /// Ended by a signal, whose number this is.
+        /// Ended by the signal with this number.
         case signaled(Int32)
     }
 
     package var end: End
-    /// The first `Limit.childOutputMax` bytes; what is not UTF-8 is replaced.
+    /// The first `Limit.childOutputMax` bytes; invalid UTF-8 is replaced.
     package var output: String
 
     package var succeeded: Bool { end == .exited(0) }
@@ -21,16 +21,16 @@ package struct ChildResult: Sendable, Equatable {
 /// Runs programs.
 package enum ChildProcess {
     /// Runs the program at `path`, without a shell and with a minimal environment, to its end.
-    /// Before Linux 5.3, which has pidfds, a thread waits for it meanwhile. `owner` and `doing` are
+    /// Before Linux 5.3, which introduced pidfds, a thread waits for it. `owner` and `doing` are
     /// those of `Ring.blocking`.
     ///
-    /// `takesLine` is given each whole line of the output as it comes, and returns whether it is to
-    /// be left out of the result's.
+    /// `takesLine` receives each complete line of the output, and returns whether to omit it from
+    /// the result.
     ///
-    /// Throws `Errno` when it cannot be started, `DeadlineExceeded`, or `CancellationError`. The
-    /// child is then killed, and has ended, and is reaped, when this returns: nothing of it acts on
-    /// a device any more. One that waits for a device in the kernel (state D) does not end when it
-    /// is killed: then this throws `ChildOutlivesKill`, and it is reaped whenever it ends.
+    /// Throws `Errno` if it cannot be started, `DeadlineExceeded`, or `CancellationError`. In these
+    /// cases the child has been killed and reaped when this returns, so it no longer acts on a
+    /// device. A child that waits for a device in the kernel (state D) survives the kill: then this
+    /// throws `ChildOutlivesKill`, and the child is reaped whenever it ends.
     @RingActor
     package static func run(
         _ path: String, _ arguments: [String], by deadline: Instant,
@@ -43,21 +43,21 @@ package enum ChildProcess {
         return try await child.finish(by: deadline)
     }
 
-    /// Returns once what this process has closed before is closed everywhere: a child that is being
-    /// started has a copy of every descriptor, its lock and its exclusive hold, until its exec.
-    /// Blocks for as long as that takes, less than a millisecond: it is for worker threads. A start
-    /// that takes longer than `Limit.childStartTimeMax` hangs, and is not waited for.
+    /// Returns once everything that this process has closed is closed everywhere: until its exec, a
+    /// child that is being started holds a copy of every descriptor with its lock and its exclusive
+    /// claim. Blocks for less than a millisecond, so it must run on a worker. A start that takes
+    /// longer than `Limit.childStartTimeMax` hangs, and is not waited for.
     package nonisolated static func awaitStarts() {
         _ = CLinux_await_spawns(UInt32(Limit.childStartTimeMax.milliseconds))
     }
 }
 
-/// A child that was killed and has not ended: a system call of it waits for a device, and it may
-/// still act on that.
+/// A child was killed but has not ended: one of its system calls waits for a device, and may still
+/// act on it.
 package struct ChildOutlivesKill: Error, Sendable, CustomStringConvertible {
     fileprivate let ending: Task<ChildResult.End, Never>
 
-    /// Returns once it has ended and is reaped.
+    /// Returns once it has ended and been reaped.
     package func end() async { _ = await ending.value }
 
     package var description: String { "the program was killed and has not ended" }
@@ -75,7 +75,7 @@ private final class Child {
     /// Waits for the end, at most until the alarm.
     private var waiter: UnsafeContinuation<Void, Never>?
     var takesLine: (@RingActor (String) -> Bool)?
-    /// What came after the last whole line.
+    /// The output after the last complete line.
     private var line: [UInt8] = []
 
     private init(pid: pid_t, end: consuming Descriptor, pipe: consuming Descriptor) {
@@ -84,7 +84,7 @@ private final class Child {
         self.pipe = pipe
     }
 
-    /// On a worker: posix_spawn blocks until the program is loaded.
+    /// Runs on a worker: posix_spawn blocks until the program is loaded.
     static func start(
         _ path: String, _ arguments: [String], for owner: BlockingOwner, _ doing: String
     ) async throws(Errno) -> Child {
@@ -97,14 +97,14 @@ private final class Child {
         return Child(pid: pid, end: Descriptor(owning: end), pipe: Descriptor(owning: pipe))
     }
 
-    /// Waits for the end, and kills the child at the deadline and when the task is cancelled.
+    /// Waits for the end; kills the child at the deadline or if the task is cancelled.
     func finish(by deadline: Instant) async throws -> ChildResult {
         let reading = RingActor.spawn { await self.readOutput() }
         let failure = await waitForEnd(by: deadline)
         if failure != nil { kill(pid, SIGKILL) }
         let ending = RingActor.spawn { await self.reapAtEnd() }
         if failure != nil { await waitForEndAfterKill() } else { _ = await ending.value }
-        // The pipe's end may never come: a grandchild can hold it open.
+        // The pipe may never end: a grandchild can hold it open.
         reading.cancel()
         await reading.value
         guard hasEnded else {
@@ -145,7 +145,7 @@ private final class Child {
 
     /// Whether anybody still waits for it or not.
     private func reapAtEnd() async -> ChildResult.End {
-        // Until it is reaped the pid is the child's.
+        // Until the child is reaped, the pid belongs to it.
         while await RingActor.ring.pollToTheEnd(end) < 0 { await Task.yield() }
         let end = reap()
         hasEnded = true
@@ -154,7 +154,8 @@ private final class Child {
         return end
     }
 
-    /// Reads until the pipe's end, or until the task is cancelled; then what is in the pipe by now.
+    /// Reads until the end of the pipe or until the task is cancelled, and then the present
+    /// contents of the pipe.
     private func readOutput() async {
         while takeOutput() {
             do throws(Errno) {
@@ -166,10 +167,11 @@ private final class Child {
         }
     }
 
-    /// Takes what the pipe holds; false at its end. What exceeds the limit is thrown away, so that
-    /// the child is not held up.
+    /// Reads the contents of the pipe; false at its end. Discards what exceeds the limit, so that
+    /// the child is not blocked.
     private func takeOutput() -> Bool {
-        // 64 KiB is a pipe's capacity: a child that writes on and on does not keep the loop here.
+        // 64 KiB is a pipe's capacity: a child that writes continuously must not keep the loop
+        // here.
         withUnsafeTemporaryAllocation(byteCount: 64 * 1024, alignment: 1) { buffer in
             let count = read(pipe.rawValue, buffer.baseAddress, buffer.count)
             if count <= 0 { return count < 0 && (errno == EAGAIN || errno == EINTR) }
@@ -203,8 +205,8 @@ private final class Child {
     }
 }
 
-/// Starts a program; returns its pid, a descriptor that tells its end, and the read end of its
-/// output.
+/// Starts a program; returns its pid, a descriptor that becomes readable when it ends, and the read
+/// end of its output.
 private func spawn(_ path: String, _ arguments: [String]) throws(Errno) -> (pid_t, Int32, Int32) {
     var ends: [Int32] = [-1, -1]
     guard CLinux_output_pipe(&ends) == 0 else { throw .current }

@@ -1,26 +1,26 @@
 import Glibc
 
-/// Owns a file descriptor, and closes it at the end of its life.
+/// Owns a file descriptor, and closes it at the end of its lifetime.
 package struct Descriptor: ~Copyable, Sendable {
-    /// Valid as long as this value lives; not to be closed by its user.
+    /// Valid as long as this value exists; its user must not close it.
     package let rawValue: Int32
 
-    /// Takes over a descriptor, which has to be open.
+    /// Takes ownership of an open descriptor.
     package init(owning rawValue: Int32) {
         precondition(rawValue >= 0, "not a descriptor")
         self.rawValue = rawValue
     }
 
     deinit {
-        // After EINTR too the descriptor is gone (close(2)). EBADF means that something else closed
-        // it.
+        // Even after EINTR the descriptor is closed (close(2)). EBADF means that something else
+        // closed it.
         if Glibc.close(rawValue) < 0 { precondition(errno != EBADF, "closed twice") }
     }
 
     /// Closes it now.
     package consuming func close() {}
 
-    /// Gives the descriptor up, unclosed.
+    /// Releases the descriptor without closing it.
     package consuming func release() -> Int32 {
         let rawValue = self.rawValue
         discard self

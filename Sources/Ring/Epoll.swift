@@ -3,22 +3,22 @@ import CLinux
 import Glibc
 import SystemPackage
 
-/// epoll, where io_uring is barred: an operation waits until its descriptor is ready, and is then
-/// done by a system call that does not wait. Any kernel that the rest runs on has it.
+/// The epoll backend, for when io_uring is blocked: an operation waits until its descriptor is
+/// ready, and then makes a system call that does not wait. Every supported kernel has epoll.
 ///
-/// A descriptor is armed for one event at a time, and each wait arms it anew (EPOLLONESHOT). Only
-/// the kernel knows whether a number still is the file that it was: descriptors are closed by
-/// c-ares and on workers too. Not so a socket's, which it has to itself: where nothing but the
-/// socket's receiving waits, it stays armed until an event comes for which nothing waits.
+/// A descriptor is armed for one event at a time, and each wait arms it again (EPOLLONESHOT):
+/// c-ares and workers also close descriptors, so only the kernel knows whether a number still
+/// refers to the same file. A socket owns its descriptor exclusively: while only a receive waits,
+/// it stays armed until an event arrives for which nothing waits.
 final class Epoll {
     /// A descriptor, by its number.
     private struct Watch {
         /// The operations that wait for it.
         var waiting: [OperationTag] = []
-        /// Counts the files that have borne the number, so that a late event of an earlier one,
-        /// which a child process can hold open, is told from the present one's.
+        /// Counts the files that have had the number, to distinguish events of the present file
+        /// from late events of an earlier one that a child process holds open.
         var generation: UInt32 = 0
-        /// The socket that the descriptor stays armed for, for input; 0 when it does not.
+        /// The socket for whose input the descriptor stays armed; 0 if it does not.
         var socket: SocketID = 0
     }
 
@@ -34,9 +34,9 @@ final class Epoll {
     private let descriptor: Descriptor
     private let wakeDescriptor: Int32
     private var watches: [Watch] = []
-    /// What waits, by its slot's index.
+    /// The waiting operations, by the index of their slot.
     private var operations: [Operation?] = []
-    /// In the order of their ends. A new one mostly ends last, so few are moved for it.
+    /// In the order of their ends. A new one usually ends last, so few others are moved.
     private var timers: [Timer] = []
     private let events = UnsafeMutablePointer<epoll_event>.allocate(
         capacity: Limit.completionsPerDrain)
@@ -60,7 +60,8 @@ final class Epoll {
 
     // MARK: Operations
 
-    /// Begins an operation. Returns its result if it has one at once, and nil when it waits.
+    /// Begins an operation. Returns its result if it is available at once, nil if the operation
+    /// waits.
     func begin(_ operation: Operation, _ tag: OperationTag) -> Int32? {
         guard let (fd, interest) = operation.awaited else {
             insertTimer(of: operation, tag)
@@ -74,11 +75,11 @@ final class Epoll {
         let result = arm(fd)
         if result == 0 { return nil }
         forget(tag, waitingFor: fd)
-        // What epoll does not take, such as a regular file, is always ready (poll(2)).
+        // Files that epoll does not support, such as regular files, are always ready (poll(2)).
         return result == -EPERM ? operation.attempt(interest) ?? result : result
     }
 
-    /// Forgets an operation, which has to be waiting.
+    /// Forgets an operation, which must be waiting.
     func cancel(_ tag: OperationTag) {
         guard let operation = operation(of: tag) else {
             preconditionFailure("an operation that waits is kept")
@@ -105,7 +106,8 @@ final class Epoll {
         watches[Int(fd)].waiting.removeAll { $0 == tag }
     }
 
-    /// Asks for the next event that an operation waits for. Returns 0 or a negated errno.
+    /// Arms the descriptor for the next event that an operation waits for. Returns 0 or a negated
+    /// errno.
     private func arm(_ fd: Int32) -> Int32 {
         let waiting = watches[Int(fd)].waiting
         var socket: SocketID = 0
@@ -128,14 +130,14 @@ final class Epoll {
         return epoll_ctl(descriptor.rawValue, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno
     }
 
-    /// Takes no more events of a descriptor that stayed armed, but for one.
+    /// Disarms a descriptor that stayed armed; it may still have one event.
     private func disarm(_ fd: Int32) {
         guard watches[Int(fd)].socket != 0 else { return }
         watches[Int(fd)].socket = 0
         var event = epoll_event()
         event.events = EPOLLONESHOT.rawValue
         event.data.u64 = key(of: fd)
-        // It fails where the socket is closed, and then there is nothing to disarm.
+        // It fails if the socket is closed, and then there is nothing to disarm.
         epoll_ctl(descriptor.rawValue, EPOLL_CTL_MOD, fd, &event)
     }
 
@@ -145,7 +147,7 @@ final class Epoll {
 
     // MARK: The loop's turn
 
-    /// Takes the events that have arrived; waits for one, or for a timer's end, if told to.
+    /// Reads the events that have arrived; if told to, waits for an event or a timer.
     func wait(_ waiting: Bool) {
         let count = epoll_wait(
             descriptor.rawValue, events, Int32(Limit.completionsPerDrain),
@@ -154,7 +156,7 @@ final class Epoll {
         eventCount = max(0, Int(count))
     }
 
-    /// Does what the events that were taken make possible.
+    /// Performs the operations that these events make possible.
     func reap(_ body: (OperationTag, Int32) -> Void) {
         for event in UnsafeBufferPointer(start: events, count: eventCount) {
             let key = event.data.u64
@@ -197,7 +199,7 @@ final class Epoll {
 
     // MARK: Timers
 
-    /// In milliseconds as epoll_wait(2) takes it, rounded up; -1 when there is none.
+    /// In milliseconds for epoll_wait(2), rounded up; -1 if there is none.
     private func timeToFirstTimer() -> Int32 {
         guard let first = timers.first else { return -1 }
         let now = RingActor.ring.now.nanoseconds
@@ -228,7 +230,7 @@ final class Epoll {
         timers.remove(at: index(of: Timer(end: end, tag: tag)))
     }
 
-    /// Where a timer stands or would stand.
+    /// The position of a timer in the order.
     private func index(of timer: Timer) -> Int {
         var (low, high) = (0, timers.count)
         while low < high {
@@ -250,19 +252,20 @@ extension Operation {
         }
     }
 
-    /// Does what needs no waiting for the descriptor first; the result if that was all.
+    /// Does everything that does not need to wait for the descriptor; returns the result if that
+    /// was all.
     fileprivate func start() -> Int32? {
         switch self {
         case .connect(let fd, let address, let length):
             if Glibc.connect(fd, address, length) == 0 { return 0 }
             return errno == EINPROGRESS ? nil : -errno
-        // A socket mostly takes what is sent.
+        // A socket usually accepts what is sent.
         case .send: return attempt(.output)
         case .receive, .accept, .poll, .timeout: return nil
         }
     }
 
-    /// The result, now that the descriptor is `ready` for something; nil if it has to wait on.
+    /// The result, now that the descriptor is `ready` for something; nil if it must keep waiting.
     fileprivate func attempt(_ ready: PollEvents) -> Int32? {
         guard let awaited else { return nil }
         let found = ready.intersection(awaited.events.union([.error, .hangUp]))
@@ -280,8 +283,8 @@ extension Operation {
         }
         if result >= 0 { return Int32(result) }
         switch errno {
-        // Nothing comes after a hang-up: accept(2) on a unix socket that has been shut down, which
-        // waits for nobody, says EINVAL only to those that would wait.
+        // Nothing arrives after a hang-up: on a unix socket that was shut down, accept(2) returns
+        // EINVAL only to blocking callers.
         case EAGAIN: return found.contains(.hangUp) ? -EINVAL : nil
         case EINTR: return nil
         default: return -errno

@@ -1,12 +1,13 @@
 import Glibc
 package import SystemPackage
 
-/// A lock on a file that one process has as long as it keeps this value: flock(2). It ends with the
-/// process, also with one that is killed; the file stays.
+/// A lock on a file that one process holds as long as this value exists: flock(2). It ends with the
+/// process, even if that is killed; the file stays.
 package struct FileLock: ~Copyable, Sendable {
     private let descriptor: Descriptor
 
-    /// Makes the file where there is none. Throws `Errno.wouldBlock` where another has the lock.
+    /// Creates the file if there is none. Throws `Errno.wouldBlock` if another process holds the
+    /// lock.
     package init(_ path: String) throws(Errno) {
         let fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard fd >= 0 else { throw .current }
@@ -15,7 +16,7 @@ package struct FileLock: ~Copyable, Sendable {
         self.descriptor = descriptor
     }
 
-    /// Replaces what the file holds: a word about the holder, for those who are refused.
+    /// Replaces the contents of the file: a text about the holder, for rejected processes.
     package borrowing func write(_ text: String) throws(Errno) {
         let fd = descriptor.rawValue
         guard ftruncate(fd, 0) == 0 else { throw .current }

@@ -1,7 +1,8 @@
-/// A first-in, first-out queue of jobs that are ready to run. It grows to what was once needed.
+/// A first-in, first-out queue of jobs that are ready to run. It grows as needed, and does not
+/// shrink.
 struct JobQueue: ~Copyable {
     private var storage: UnsafeMutablePointer<UnownedJob>
-    /// The capacity, a power of two, less one.
+    /// The capacity, a power of two, minus one.
     private var mask: Int
     private var head = 0
     private var tail = 0

@@ -6,16 +6,16 @@ package import SystemPackage
 /// A listening stream socket.
 @RingActor
 package final class Listener {
-    /// Where it listens; for TCP with the port that was bound.
+    /// The address on which it listens; for TCP with the bound port.
     package let address: SocketAddress
 
     private var descriptor: SharedDescriptor
-    /// Of a unix socket: locked as long as this listens.
+    /// For a unix socket: locked as long as this listens.
     private var lock: FileLock?
-    /// The socket file's device and inode, so that another's file is not removed in its stead.
+    /// The socket file's device and inode, so that another process's file is not removed instead.
     private var file: FileIdentity?
 
-    /// Listens on a TCP address; port 0 takes any free one.
+    /// Listens on a TCP address; port 0 means any free port.
     package init(address: SocketAddress) throws(Errno) {
         let descriptor = try address.makeSocket()
         try setOption(descriptor, level: SOL_SOCKET, name: SO_REUSEADDR, to: 1)
@@ -24,13 +24,12 @@ package final class Listener {
         self.descriptor = SharedDescriptor(descriptor)
     }
 
-    /// Listens on a unix socket, made with the given permissions. The file that a dead process left
-    /// is replaced; one that a live process listens on is refused, and so is a file that is no
-    /// socket.
+    /// Listens on a unix socket, created with the given permissions. Replaces the file of a dead
+    /// process; fails if a live process listens on it, or if the file is not a socket.
     ///
-    /// A lock on `PATH.lock`, which stays, tells the two apart: for some milliseconds after a kill
-    /// the kernel still takes the dead process's ring down, and with it the socket, which accepts
-    /// connections until then.
+    /// A lock on `PATH.lock`, which stays, distinguishes the two: for some milliseconds after a
+    /// kill, the kernel is still tearing down the dead process's ring and with it the socket, which
+    /// accepts connections until then.
     package init(unixPath path: String, mode: UInt32) throws(OperationError) {
         let doing = "listen on \(path)"
         address = .unix(path: path)
@@ -38,8 +37,8 @@ package final class Listener {
         try removeStaleSocket(path, doing: doing)
         do throws(Errno) {
             let descriptor = try address.makeSocket()
-            // bind(2) gives the file the socket's own mode, less the umask: it is never more open
-            // than asked for.
+            // bind(2) gives the file the socket's mode, minus the umask, so it is never more
+            // permissive than requested.
             guard fchmod(descriptor.rawValue, mode) == 0 else { throw .current }
             try listen(descriptor, at: address)
             guard chmod(path, mode) == 0 else { throw .current }
@@ -62,11 +61,11 @@ package final class Listener {
         }
     }
 
-    /// Waits for a connection. Throws `Errno.canceled` when the task is cancelled,
+    /// Waits for a connection. Throws `Errno.canceled` if the task is cancelled,
     /// `Errno.badFileDescriptor` once the listener is closed.
     ///
-    /// When descriptors or memory are short it tries again after `Limit.acceptRetryDelay`:
-    /// connections wait in the backlog meanwhile.
+    /// If descriptors or memory are short, it tries again after `Limit.acceptRetryDelay`; in the
+    /// meantime, connections wait in the backlog.
     package func accept() async throws(Errno) -> Socket {
         while true {
             let fd = try descriptor.begin()
@@ -82,7 +81,7 @@ package final class Listener {
         }
     }
 
-    /// Stops listening, and removes the socket file. Connections that were accepted live on.
+    /// Stops listening, and removes the socket file. Accepted connections stay open.
     package func close() {
         if let file { file.unlink(address) }
         file = nil
@@ -92,7 +91,7 @@ package final class Listener {
 
     private func accepted(_ connection: consuming Descriptor) throws(Errno) -> Socket {
         try descriptor.end()
-        // A client that has reset the connection meanwhile must not end the listener.
+        // A client that has reset the connection in the meantime must not end the listener.
         if address.isTCP { try? Socket.disableDelay(connection) }
         return Socket(owning: connection)
     }
@@ -103,7 +102,7 @@ package final class Listener {
         switch -(await ring.perform(.timeout(end), beyondLimit: true)) {
         case ECANCELED: throw .canceled
         case ETIME: break
-        // The kernel takes no timeout either.
+        // The kernel does not support a timeout either.
         default: await Task.yield()
         }
     }
@@ -118,7 +117,7 @@ package final class Listener {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(fd, $0, &length) }
         }
         guard result == 0 else { throw .current }
-        // The port lies at the same place for both families.
+        // The port is at the same offset for both families.
         let port = UInt16(bigEndian: raw.sin6_port)
         switch address {
         case .unix: return address
@@ -135,7 +134,7 @@ private func listen(_ descriptor: borrowing Descriptor, at address: SocketAddres
     guard Glibc.listen(fd, Int32(Limit.connectionsMax)) == 0 else { throw .current }
 }
 
-/// Takes the lock that goes with a socket file; another process's ends with that process.
+/// Takes the lock of a socket file; another process's lock ends with that process.
 private func takeLock(_ path: String, doing: String) throws(OperationError) -> FileLock {
     do throws(Errno) { return try FileLock(path) } catch {
         if error == .wouldBlock { throw inUse(doing) }
@@ -173,8 +172,7 @@ private func removeStaleSocket(_ path: String, doing: String) throws(OperationEr
     }
 }
 
-/// Connects and closes again: whether the process that listens lives, as far as this PID namespace
-/// can tell.
+/// Connects and closes again: whether the listening process is alive, as far as this can be known.
 private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
     let address = SocketAddress.unix(path: path)
     do throws(Errno) {
@@ -189,7 +187,7 @@ private func listeningProcess(_ path: String) -> Result<Bool, Errno> {
     }
 }
 
-/// Tells a file from another one at the same path.
+/// Distinguishes a file from another one at the same path.
 private struct FileIdentity: Sendable {
     private let device: dev_t
     private let inode: ino_t

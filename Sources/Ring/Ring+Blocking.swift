@@ -4,9 +4,9 @@ import Glibc
 extension Ring {
     /// Runs `work` on a worker thread, for calls that can block: mount(2), an ioctl, fsync.
     ///
-    /// It is not cancellable: once queued it runs to its end, which for a device that hangs may
-    /// never come. `owner` is whose workers it takes (see `BlockingPool`), `doing` what it does, to
-    /// what, as an `OperationError` has it.
+    /// It cannot be cancelled: once queued, it runs to its end, which may never come if a device
+    /// hangs. `owner` says whose workers it uses (see `BlockingPool`); `doing` is what it does to
+    /// what, as in an `OperationError`.
     package func blocking<T: Sendable, E: Error>(
         for owner: BlockingOwner = .other, doing: String = "",
         _ work: @escaping @Sendable () throws(E) -> T
@@ -16,7 +16,7 @@ extension Ring {
         }.get()
     }
 
-    /// Apart from `blocking`, for Swift 6.2 cannot specialise a function that both awaits a
+    /// Separate from `blocking`, because Swift 6.2 cannot specialise a function that both awaits a
     /// continuation on a global actor and throws an error of its caller's type.
     @RingActor
     private func outcome<R: Sendable>(
@@ -31,14 +31,14 @@ extension Ring {
         }
     }
 
-    /// While work waits for its turn, looks now and then whether those that have theirs hang.
+    /// While work waits for its turn, checks regularly whether the work in progress hangs.
     @RingActor
     private func relieveWorkers() {
         guard !isRelieving else { return }
         isRelieving = true
         RingActor.spawn {
             while let next = self.blockingPool.nextRelief() {
-                // Who waits for a worker may be whom the limit of operations waits for.
+                // The limit of operations may be waiting for whoever waits for a worker.
                 _ = await self.perform(.timeout(next), beyondLimit: true)
                 self.blockingPool.relieve()
             }
@@ -46,14 +46,14 @@ extension Ring {
         }
     }
 
-    /// What has been under way for that owner for longest, calls and programs; nil where nothing
-    /// is.
+    /// The call or program of that owner that has been in progress for longest; nil if there is
+    /// none.
     @RingActor
     package func workUnderWay(for owner: BlockingOwner) -> WorkUnderWay? {
         allWork.filter { $0.owner == owner }.map(\.work).min { $0.since < $1.since }
     }
 
-    /// What hangs, and for whom; what has hung for longest comes first.
+    /// The work that hangs, and its owner; the longest-hanging first.
     @RingActor
     package var hangingWork: [(owner: BlockingOwner, work: WorkUnderWay)] {
         allWork.filter(\.work.hangs).sorted { $0.work.since < $1.work.since }

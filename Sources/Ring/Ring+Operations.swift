@@ -2,7 +2,8 @@ import Base
 import Glibc
 package import SystemPackage
 
-/// What to wait for on a descriptor, and what was found. Values as poll(2) has them.
+/// The events to wait for on a descriptor, and those that occurred. The values are those of
+/// poll(2).
 package struct PollEvents: OptionSet, Sendable, Hashable {
     package var rawValue: UInt32
 
@@ -10,19 +11,20 @@ package struct PollEvents: OptionSet, Sendable, Hashable {
 
     package static let input = PollEvents(rawValue: 0x001)
     package static let output = PollEvents(rawValue: 0x004)
-    /// Reported whether asked for or not.
+    /// Always reported, even if not requested.
     package static let error = PollEvents(rawValue: 0x008)
-    /// Reported whether asked for or not.
+    /// Always reported, even if not requested.
     package static let hangUp = PollEvents(rawValue: 0x010)
-    /// The peer has shut its sending side down.
+    /// The peer has shut down its sending side.
     package static let peerHangUp = PollEvents(rawValue: 0x2000)
 }
 
 extension Ring {
-    /// Waits until one of `events` is there, and returns those that are.
+    /// Waits until one of `events` occurs, and returns those that did.
     ///
-    /// Throws `Errno.canceled` when the task is cancelled, `Errno.noBufferSpace` when
-    /// `Limit.operationsInFlightMax` operations are in flight; so do all operations here.
+    /// Throws `Errno.canceled` if the task is cancelled, `Errno.noBufferSpace` if
+    /// `Limit.operationsInFlightMax` operations are in flight; the same applies to all operations
+    /// here.
     @RingActor
     package func poll(
         _ descriptor: borrowing Descriptor, _ events: PollEvents
@@ -31,13 +33,13 @@ extension Ring {
         return PollEvents(rawValue: UInt32(try checked(result)))
     }
 
-    /// Has the backend carry an operation out, and returns its result.
+    /// Makes the backend perform an operation, and returns its result.
     ///
-    /// When the task is cancelled the operation is cancelled too. The result is the operation's own
-    /// in any case: what it did before the cancellation reached it is not lost.
+    /// Cancelling the task also cancels the operation. The result is always that of the operation:
+    /// what it did before the cancellation is not lost.
     ///
-    /// At the limit this returns `-ENOBUFS` at once, without a suspension: do not just try again.
-    /// What has to be done even so, to get below the limit again, is done `beyondLimit`.
+    /// At the limit this returns `-ENOBUFS` at once, without suspending: do not simply try again.
+    /// Operations that are needed to get below the limit again use `beyondLimit`.
     @RingActor
     func perform(_ operation: Operation, beyondLimit: Bool = false) async -> Int32 {
         guard beyondLimit || slots.inUse < Limit.operationsInFlightMax else { return -ENOBUFS }
@@ -49,8 +51,8 @@ extension Ring {
         }
     }
 
-    /// Waits until the descriptor is readable, whether the task is cancelled or not. For cleaning
-    /// up, hence beyond `Limit.operationsInFlightMax` too.
+    /// Waits until the descriptor is readable, even if the task is cancelled. For cleaning up, so
+    /// it also works beyond `Limit.operationsInFlightMax`.
     @RingActor
     func pollToTheEnd(_ descriptor: borrowing Descriptor) async -> Int32 {
         let operation = Operation.poll(descriptor.rawValue, .input)
@@ -58,7 +60,7 @@ extension Ring {
         return await withUnsafeContinuation { start(operation, tag, $0) }
     }
 
-    /// Begins the operation, or ends it at once when it is cancelled already.
+    /// Begins the operation, or ends it at once if it is already cancelled.
     private func start(
         _ operation: Operation, _ tag: OperationTag,
         _ continuation: UnsafeContinuation<Int32, Never>
@@ -70,7 +72,8 @@ extension Ring {
             slots.release(tag)
             return continuation.resume(returning: -ECANCELED)
         }
-        // Before it is begun: that may take the inbox in, with a cancellation of this operation.
+        // Before it begins: beginning it may process the inbox, including a cancellation of this
+        // operation.
         slot.pointee.continuation = continuation
         if let result = begin(operation, tag, slot) {
             slot.pointee.continuation = nil

@@ -1,7 +1,7 @@
 import CLinux
 
-/// Runs `body` on a thread of its own, which ends with it, with all signals blocked; false where no
-/// thread can be started. For what may block for ever and must not take a worker's place.
+/// Runs `body` on a separate thread with all signals blocked, which ends with it; false if no
+/// thread can be started. For work that may block forever and must not occupy a worker.
 ///
 /// - Parameter name: 15 bytes at most.
 package func runOnThread(named name: String, _ body: @escaping @Sendable () -> Void) -> Bool {

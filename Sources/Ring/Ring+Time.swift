@@ -15,7 +15,7 @@ extension Ring: TimeSource {
         return Int64(time.tv_sec)
     }
 
-    /// Throws `Errno.noBufferSpace` when `Limit.operationsInFlightMax` operations are in flight.
+    /// Throws `Errno.noBufferSpace` if `Limit.operationsInFlightMax` operations are in flight.
     package func sleep(until instant: Instant) async throws {
         let result = await perform(.timeout(instant))
         switch -result {
@@ -27,8 +27,8 @@ extension Ring: TimeSource {
 
     /// Runs `body` in a child task, which is cancelled at `deadline`.
     ///
-    /// Returns only when `body` has ended. Throws `DeadlineExceeded` when it throws after the
-    /// deadline; what it returns counts even if it is late.
+    /// Returns only when `body` has ended. Throws `DeadlineExceeded` if `body` throws after the
+    /// deadline; if it returns, its result counts even if it is late.
     @RingActor
     package func withDeadline<T: Sendable>(
         _ deadline: Instant, _ body: @escaping @RingActor @Sendable () async throws -> T

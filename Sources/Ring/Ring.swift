@@ -4,13 +4,13 @@ import Glibc
 import Synchronization
 import SystemPackage
 
-/// The loop: one thread that hands I/O to io_uring, or where that is barred to epoll, waits for
-/// what comes of it, and runs the jobs that this makes ready.
+/// The loop: one thread that passes I/O to io_uring, or to epoll if io_uring is blocked, waits for
+/// results, and runs the jobs that become ready.
 ///
 /// As a serial executor it runs `RingActor`; as a task executor it keeps the tasks that prefer it
-/// off the global thread pool. Without work it sleeps in the kernel, with no timer of its own.
+/// off the global thread pool. Without work it sleeps in the kernel, without a timer.
 ///
-/// The stored properties belong to the loop's thread, except `inbox`, `thread` and the constants:
+/// Only the loop's thread uses the stored properties, except `inbox`, `thread` and the constants:
 /// hence `@unchecked`.
 package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// What other threads post for the loop.
@@ -22,14 +22,14 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         var isEmpty: Bool { jobs.isEmpty && cancellations.isEmpty && !stops }
     }
 
-    /// What carries the operations out.
+    /// The backend that performs the operations.
     private enum Backend {
         case uring(Uring)
         case epoll(Epoll)
     }
 
     private var chosenBackend: Backend?
-    /// Why `start` had to do without io_uring; nil when it did not.
+    /// Why `start` could not use io_uring; nil if it could.
     package private(set) var uringRefusal: UringRefusal?
     /// Called when the kernel had no memory for what was handed to it, with how often that has
     /// happened since the last call: at once for the first time, then at most once in
@@ -37,7 +37,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     package var whenMemoryIsShort: (@RingActor @Sendable (Int) -> Void)?
     private var shortages = Shortages()
     let blockingPool = BlockingPool()
-    /// Whether somebody sees to it that workers which hang are made up for.
+    /// Whether a task is replacing workers that hang.
     var isRelieving = false
     /// The child processes that are not reaped yet.
     var children: [pid_t: (owner: BlockingOwner, work: WorkUnderWay)] = [:]
@@ -60,8 +60,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
     /// Sets io_uring up, or epoll where that fails: `uringRefusal` then says why. Call it once, on
     /// any thread, before `run`.
     ///
-    /// SIGPIPE is ignored from then on, in the whole process: a write to a closed pipe or socket is
-    /// an error.
+    /// From then on the whole process ignores SIGPIPE: a write to a closed pipe or socket is an
+    /// error.
     package func start() throws(RingUnavailable) {
         guard wakeDescriptor >= 0 else { throw RingUnavailable(errno: .current) }
         precondition(chosenBackend == nil, "the ring is set up once")
@@ -78,8 +78,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         signal(SIGPIPE, SIG_IGN)
     }
 
-    /// Runs the loop on the calling thread until `stop`. Operations that are in flight then are
-    /// abandoned, their tasks never resumed: the process is meant to end.
+    /// Runs the loop on the calling thread until `stop`. Operations in flight are then abandoned
+    /// and their tasks never resumed: the process is expected to end.
     package func run() {
         thread.store(pthread_self(), ordering: .relaxed)
         if case .uring(let uring) = backend { uring.enable() }
@@ -120,9 +120,9 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
 
     // MARK: The loop's turn
 
-    /// Runs the jobs that are ready and those that they make ready: entering the kernel between
-    /// them costs as much as a job. After so many the kernel is entered, so that I/O is not
-    /// starved.
+    /// Runs the jobs that are ready, and those that become ready, without entering the kernel in
+    /// between, which costs as much as a job. After a number of jobs it enters the kernel, so that
+    /// I/O is not starved.
     private func runReadyJobs() {
         var left = Limit.jobsPerTurnMax
         while left > 0, !jobs.isEmpty {
@@ -138,7 +138,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
             isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
     }
 
-    /// Hands what is queued to the kernel, and waits for a completion when no job is ready.
+    /// Submits what is queued to the kernel, and waits for a completion if no job is ready.
     private func submit() {
         let waits = jobs.isEmpty && !isStopping
         switch backend {
@@ -170,8 +170,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         }
     }
 
-    /// Begins an operation, whose end resumes its slot's continuation. Returns its result instead
-    /// if that is there at once, as when the kernel takes nothing for now.
+    /// Begins an operation, whose end resumes its slot's continuation. If the result is available
+    /// at once, for example because the kernel accepts nothing for now, returns it instead.
     func begin(
         _ operation: Operation, _ tag: OperationTag, _ slot: UnsafeMutablePointer<Slot>
     ) -> Int32? {
@@ -182,11 +182,11 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         }
     }
 
-    /// Queues one SQE by a function that returns false as long as the queue is full; false when the
-    /// kernel takes nothing for now.
+    /// Queues one SQE with a function that returns false while the queue is full; false if the
+    /// kernel accepts nothing for now.
     private func queue(on uring: Uring, _ prepare: () -> Bool) -> Bool {
         if prepare() { return true }
-        // A kernel before 5.19 takes more only once the completion queue has room.
+        // A kernel before 5.19 accepts more only once the completion queue has room.
         for _ in 0..<3 {
             uring.flush()
             if prepare() { return true }
@@ -195,7 +195,7 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         return false
     }
 
-    /// Takes the completions that have arrived. Their tasks become ready; none runs here.
+    /// Reads the completions that have arrived. Their tasks become ready, but do not run here.
     private func reap() {
         switch backend {
         case .uring(let uring): uring.reap(take)
@@ -252,8 +252,8 @@ package final class Ring: SerialExecutor, TaskExecutor, @unchecked Sendable {
         _ = Glibc.write(wakeDescriptor, &one, 8)
     }
 
-    /// Whether sockets that connect or listen are to be non-blocking. io_uring waits for those that
-    /// block, and would answer EAGAIN for the others.
+    /// Whether sockets that connect or listen must be non-blocking. io_uring waits for blocking
+    /// sockets, and would return EAGAIN for non-blocking ones.
     var wantsNonBlockingSockets: Bool {
         if case .epoll = backend { true } else { false }
     }

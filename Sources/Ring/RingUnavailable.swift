@@ -1,8 +1,7 @@
 import Glibc
 package import SystemPackage
 
-/// Why this machine gives no loop at all, neither io_uring nor epoll: file descriptors or memory
-/// are short.
+/// Why neither io_uring nor epoll can be used: file descriptors or memory are short.
 package struct RingUnavailable: Error, Sendable, CustomStringConvertible {
     package let errno: Errno
 

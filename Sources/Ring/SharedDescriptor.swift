@@ -3,8 +3,8 @@ import SystemPackage
 
 /// A socket's descriptor that several operations use at a time.
 ///
-/// Closing it ends them, and only the last one gives the descriptor back to the kernel: a queued
-/// SQE names it by its number, which must not belong to another file by then.
+/// Closing it ends them, but only the end of the last one closes the descriptor: a queued SQE
+/// refers to its number, which must not belong to another file by then.
 struct SharedDescriptor: ~Copyable {
     private(set) var isClosed = false
     private var descriptor: Descriptor?
@@ -29,7 +29,7 @@ struct SharedDescriptor: ~Copyable {
         return rawValue
     }
 
-    /// Ends an operation. What it brought is of no use any more when this is closed.
+    /// Ends an operation. Its result is no longer needed if this is closed.
     mutating func end() throws(Errno) {
         operations -= 1
         guard isClosed else { return }

@@ -9,9 +9,9 @@ package final class TerminationSignals {
 
     private let descriptor: Descriptor
 
-    /// From now on SIGINT and SIGTERM wait for `next`. They are blocked in the calling thread, so
-    /// it has to be the only one that does not block all signals: make this first thing on the ring
-    /// of a program that runs it on its main thread.
+    /// From now on SIGINT and SIGTERM wait for `next`. They are blocked in the calling thread,
+    /// which must be the only one that does not block all signals: create this first on the ring of
+    /// a program that runs it on its main thread.
     package init() throws(Errno) {
         let signals = [SIGINT, SIGTERM]
         let fd = CLinux_signalfd(signals, UInt32(signals.count))

@@ -1,8 +1,8 @@
 import CUring
 
-/// What the loop keeps of one operation in flight.
+/// The state of one operation in flight.
 struct Slot {
-    /// Set while the backend has the operation.
+    /// Set while the backend owns the operation.
     var continuation: UnsafeContinuation<Int32, Never>?
     /// Counts the slot's users, so that a late cancellation of an earlier one finds nothing.
     var generation: UInt32 = 0
@@ -27,11 +27,12 @@ struct OperationTag: Hashable, Sendable {
 
     /// The read of the eventfd by which other threads wake the loop.
     static let wake = OperationTag(rawValue: .max)
-    /// A cancellation, whose own result says nothing: the cancelled operation completes too.
+    /// A cancellation, whose own result does not matter, because the cancelled operation completes
+    /// too.
     static let cancellation = OperationTag(rawValue: .max - 1)
 }
 
-/// The slots of the operations in flight. A slot never moves, since SQEs point into it.
+/// The slots of the operations in flight. A slot never moves, because SQEs point into it.
 struct SlotTable: ~Copyable {
     static let none = UInt32.max
     private static let chunkShift: UInt32 = 8
@@ -48,7 +49,7 @@ struct SlotTable: ~Copyable {
         }
     }
 
-    /// Takes a free slot. It is given back by `release`.
+    /// Takes a free slot, which `release` returns.
     mutating func take() -> OperationTag {
         if firstFree == Self.none { addChunk() }
         let index = firstFree

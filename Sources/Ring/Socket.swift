@@ -4,24 +4,23 @@ package import SystemPackage
 
 /// A connected stream socket, which owns its descriptor.
 ///
-/// Every operation is cancelled with its task (`Errno.canceled`), and ends with
-/// `Errno.badFileDescriptor` once the socket is closed; the descriptor itself goes only when no
-/// operation uses it any more.
+/// Cancelling its task cancels an operation (`Errno.canceled`). Closing the socket ends it with
+/// `Errno.badFileDescriptor`; the descriptor itself is closed when no operation uses it any more.
 @RingActor
 package final class Socket {
     private var descriptor: SharedDescriptor
     private let id: SocketID
     private static var count: SocketID = 0
 
-    /// Takes over a connected socket in blocking mode.
+    /// Takes ownership of a connected socket in blocking mode.
     package init(owning descriptor: consuming Descriptor) {
         self.descriptor = SharedDescriptor(descriptor)
         Self.count += 1
         id = Self.count
     }
 
-    /// Connects to an address. A unix socket whose backlog is full is waited for by io_uring; with
-    /// epoll it is `Errno.resourceTemporarilyUnavailable`, for which there is nothing to wait.
+    /// Connects to an address. If the backlog of a unix socket is full, io_uring waits; with epoll
+    /// this throws `Errno.resourceTemporarilyUnavailable`, because there is no event to wait for.
     package static func connect(to address: SocketAddress) async throws(Errno) -> Socket {
         let descriptor = try address.makeSocket()
         if address.isTCP { try disableDelay(descriptor) }
@@ -74,8 +73,8 @@ package final class Socket {
         }
     }
 
-    /// Sends what the socket takes without waiting, and returns how many bytes that was, perhaps 0.
-    /// For small answers this saves an operation and, as it never waits, a time limit.
+    /// Sends what the socket accepts without waiting, and returns the number of bytes, perhaps 0.
+    /// For small responses this saves an operation, and a time limit because it never waits.
     package func sendNow(_ bytes: UnsafeRawBufferPointer) throws(Errno) -> Int {
         if descriptor.isClosed { throw .badFileDescriptor }
         let flags = Int32(MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -95,13 +94,13 @@ package final class Socket {
         return Glibc.poll(&request, 1, 0) != 0
     }
 
-    /// Says to the peer that nothing more will be sent; receiving goes on.
+    /// Tells the peer that nothing more will be sent; receiving remains possible.
     package func endSending() {
         if !descriptor.isClosed { shutdown(descriptor.rawValue, Int32(SHUT_WR)) }
     }
 
-    /// Says to the peer that nothing more will be received. What has arrived can still be received,
-    /// then comes the end of the stream; an operation that waits ends.
+    /// Tells the peer that nothing more will be received. Data that has arrived can still be
+    /// received, then the stream ends; a waiting operation ends.
     package func endReceiving() {
         if !descriptor.isClosed { shutdown(descriptor.rawValue, Int32(SHUT_RD)) }
     }
@@ -109,13 +108,13 @@ package final class Socket {
     /// Returns when the connection has ended in both directions: the peer has closed it, or it is
     /// broken.
     ///
-    /// A peer that has only shut its sending side down (`shutdown(SHUT_WR)`) still waits for what
-    /// is sent to it. A unix socket's close is seen at once. Over TCP a close cannot be told from
-    /// that before the peer answers what is sent to it by a reset.
+    /// A peer that has only shut down its sending side (`shutdown(SHUT_WR)`) still waits for data.
+    /// The close of a unix socket is detected at once. Over TCP, a close looks the same until the
+    /// peer answers sent data with a reset.
     package func hangUp() async throws(Errno) {
         let fd = try descriptor.begin()
         var result = await RingActor.ring.perform(.poll(fd, []))
-        // io_uring also ends the wait when the peer has shut its sending side down.
+        // io_uring also ends the wait when the peer has shut down its sending side.
         if result >= 0, !Self.ends(result) { result = await Self.end(of: fd) }
         try descriptor.end()
         _ = try checked(result)
@@ -125,8 +124,8 @@ package final class Socket {
         !PollEvents(rawValue: UInt32(events)).isDisjoint(with: [.hangUp, .error])
     }
 
-    /// Waits as `hangUp` does where io_uring has no way to: by an epoll instance, which is readable
-    /// once a descriptor in it has an event that was asked for, or a hang-up or an error.
+    /// Waits like `hangUp` if io_uring cannot: with an epoll instance, which becomes readable once
+    /// a descriptor in it has a requested event, a hang-up or an error.
     private static func end(of fd: Int32) async -> Int32 {
         let instance = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard instance >= 0 else { return -errno }

@@ -98,7 +98,7 @@ package enum SocketAddress: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// A socket address as the kernel takes it, in a heap block: it has to stay in place until an
+/// A socket address in the kernel's form, in a heap block: it must stay in place until an
 /// operation's SQE is submitted.
 struct RawSocketAddress: ~Copyable {
     private let storage: UnsafeMutablePointer<sockaddr_storage>
@@ -108,7 +108,7 @@ struct RawSocketAddress: ~Copyable {
         UnsafeRawPointer(storage).assumingMemoryBound(to: sockaddr.self)
     }
 
-    /// Throws `Errno.fileNameTooLong` for a unix path that has no room in a socket address (107
+    /// Throws `Errno.fileNameTooLong` for a unix path that does not fit into a socket address (107
     /// bytes).
     init(_ address: SocketAddress) throws(Errno) {
         storage = .allocate(capacity: 1)

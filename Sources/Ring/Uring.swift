@@ -3,17 +3,18 @@ import CUring
 import Glibc
 import SystemPackage
 
-/// io_uring: the kernel carries the operations out, and tells of their ends. Linux 5.7, for what
-/// `CUring_init` asks of it.
+/// The io_uring backend: the kernel performs the operations and reports their completion. Needs
+/// Linux 5.7 for the features that `CUring_init` requests.
 struct Uring {
-    /// A ring as liburing keeps it.
+    /// liburing's state of a ring.
     private let handle: OpaquePointer
-    /// Whether it has to be enabled, on the thread that it is to belong to.
+    /// Whether it must be enabled on the thread that it will belong to.
     private let startsDisabled: Bool
     private let completions: UnsafeMutablePointer<CUring_completion>
     private let wakeCount: UnsafeMutablePointer<UInt64>
 
-    /// Sets a ring up with what this kernel offers. It is for the rest of the process's life.
+    /// Sets up a ring with the features of this kernel. It exists for the rest of the process's
+    /// lifetime.
     ///
     /// Each step down in flags is a kernel generation; each step down in entries is for a small
     /// RLIMIT_MEMLOCK.
@@ -94,12 +95,12 @@ struct Uring {
         CUring_cancel(handle, OperationTag.cancellation.rawValue, target.rawValue)
     }
 
-    /// Hands the queued SQEs to the kernel, to make room for more.
+    /// Submits the queued SQEs to the kernel, to make room for more.
     func flush() { CUring_submit(handle) }
 
-    /// Hands the queued SQEs to the kernel and lets it post completions; waits for one if told to.
-    /// False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did not
-    /// take stays queued.
+    /// Submits the queued SQEs to the kernel and lets it post completions; waits for one if told
+    /// to. False where the kernel has no memory for that (io_uring_enter(2), EAGAIN): what it did
+    /// not take stays queued.
     func submit(waiting: Bool) -> Bool {
         let result =
             waiting ? CUring_submit_and_wait(handle) : CUring_submit_and_get_events(handle)
@@ -113,7 +114,7 @@ struct Uring {
         }
     }
 
-    /// Takes the completions that have arrived.
+    /// Reads the completions that have arrived.
     func reap(_ body: (OperationTag, Int32) -> Void) {
         var count = 0
         repeat {

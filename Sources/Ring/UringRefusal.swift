@@ -2,14 +2,14 @@ import CLinux
 import Glibc
 package import SystemPackage
 
-/// Why this process gets no io_uring. `description` says which call was refused, what bars it, and
-/// what changes that.
+/// Why this process cannot use io_uring. `description` says which call failed, what blocks it, and
+/// how to change that.
 package struct UringRefusal: Error, Sendable, CustomStringConvertible {
-    /// What the causes are told by.
+    /// The facts from which the cause is derived.
     package struct Facts: Sendable {
-        /// As `uname -r` has it.
+        /// From `uname -r`.
         package var release = runningKernelRelease()
-        /// kernel.io_uring_disabled (since 6.6), a digit; nil where there is none.
+        /// kernel.io_uring_disabled (since 6.6), a digit; nil if there is none.
         package var sysctl = readSysctl()
         package var hasSeccompFilter = CLinux_has_seccomp_filter()
         /// RLIMIT_MEMLOCK in bytes.

@@ -42,7 +42,7 @@ package struct Approach: Sendable {
     private let host: Host
     private let policy: TakeoverPolicy
     private let readOnly: Bool
-    /// Until when the lease of a running instance is waited for.
+    /// Until when to wait for the lease of a running instance.
     private let patience: Instant
     private var backoff = Backoff.looks
     private var look: Look?
@@ -141,8 +141,8 @@ package struct Approach: Sendable {
         guard end < deadline else {
             throw OperationError(
                 .deadline, doing: "attach \(id)",
-                found: "after as long as a mount may take, \(obstacle)",
-                advice: "see in EC2 where the volume is attached, and detach it there")
+                found: "when the time for a mount was over, \(obstacle)",
+                advice: "find out in EC2 where the volume is attached, and detach it there")
         }
         backoff.grow()
         look = nil

@@ -1,6 +1,6 @@
 package import Base
 
-/// What takes up the volumes that EC2 lets this instance have.
+/// What counts against this instance's attachment limit.
 package struct AttachmentUse: Sendable, Equatable {
     private let limit: AttachmentLimit
     private let instance: InstanceID
@@ -11,8 +11,8 @@ package struct AttachmentUse: Sendable, Equatable {
     private let networkInterfaces: Int
 
     /// - Parameters:
-    ///   - instance: What EC2 said last of this instance.
-    ///   - own: The plugin's volumes that are here or on their way here, whatever EC2 said.
+    ///   - instance: EC2's last description of this instance.
+    ///   - own: The plugin's volumes that are here or being attached here, whatever EC2 said.
     ///   - known: Those of the instance's volumes that the plugin knows, and so whether they are
     ///     here or not.
     package init(
@@ -26,13 +26,13 @@ package struct AttachmentUse: Sendable, Equatable {
         networkInterfaces = instance.networkInterfaces
     }
 
-    /// Whether there is no place for one more volume.
+    /// Whether there is no room for another volume.
     package var isFull: Bool {
         let interfaces = limit.isShared ? max(0, networkInterfaces - 1) : 0
         return own + others + interfaces >= limit.volumesMax
     }
 
-    /// The refusal of one more volume.
+    /// The error for one more volume.
     ///
     /// - Parameter kept: unused volumes, and why each could not be detached.
     package func refusal(
@@ -43,12 +43,12 @@ package struct AttachmentUse: Sendable, Equatable {
             + counted(limit.volumesMax, "volume")
         if limit.isShared { found += ", one less for each network interface after the first" }
         if limit.instanceStoreDisks > 0 {
-            found += " (\(limit.instanceStoreDisks) of its instance store are taken off already)"
+            found += " (\(limit.instanceStoreDisks) of its instance store are already subtracted)"
         }
         found +=
             "; it has \(counted(own + others, "volume")), \(own) of them the plugin's, and "
             + counted(networkInterfaces, "network interface")
-        var advice = "place the task on another instance, or end one here that has a volume"
+        var advice = "place the task on another instance, or stop one here that has a volume"
         for (volume, reason) in kept.prefix(Limit.volumesNamedMax) {
             advice += "; \(volume), which nobody uses, could not be detached: \(reason)"
         }

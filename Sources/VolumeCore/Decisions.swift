@@ -1,19 +1,19 @@
 package import Base
 
-/// Where a volume stands, seen from one instance.
+/// The situation of a volume, as seen from one instance.
 package enum Situation: Sendable, Equatable {
     /// Attached to nothing: it can be attached here.
     case free
-    /// Attached or being attached here, by this name.
+    /// Attached or being attached here, under this name.
     case here(deviceName: String?)
     /// Attached to another instance.
     case elsewhere(InstanceID)
-    /// On its way from an instance; free after a while.
+    /// Being detached from an instance; free after a while.
     case leaving(InstanceID)
     /// Being created; free after a while.
     case creating
 
-    /// Throws when the volume cannot be used, whatever is done.
+    /// Throws if the volume cannot be used, whatever is done.
     package init(
         of volume: VolumeDescription, seenFrom host: Host, readOnly: Bool
     ) throws(OperationError) {
@@ -21,7 +21,7 @@ package enum Situation: Sendable, Equatable {
         try Self.checkZone(of: volume, host)
         if volume.multiAttachEnabled && !readOnly {
             throw unusable(
-                volume.id, "it is enabled for Multi-Attach, and a file system bears one writer",
+                volume.id, "it is enabled for Multi-Attach, but a file system has one writer",
                 advice: "create it with -o read-only=true, or use a volume without Multi-Attach")
         }
         let attachments = volume.attachments.filter { $0.state != .detached }
@@ -31,7 +31,7 @@ package enum Situation: Sendable, Equatable {
             guard let instance = other.instance else {
                 throw unusable(
                     volume.id,
-                    "it is attached to something that is no EC2 instance of this account",
+                    "it is attached to something that is not an EC2 instance of this account",
                     advice: "an AWS service, such as Fargate, manages it: use another volume")
             }
             self = other.isLeaving ? .leaving(instance) : .elsewhere(instance)
@@ -49,7 +49,7 @@ package enum Situation: Sendable, Equatable {
         case .error:
             throw unusable(
                 volume.id, "EC2 says that it is in the state error",
-                advice: "its data cannot be reached: restore a snapshot to a new volume")
+                advice: "its data is not accessible: restore a snapshot to a new volume")
         case .other(let state):
             throw unusable(volume.id, "EC2 says that it is in the state \(quoted(state))")
         }
@@ -74,8 +74,8 @@ package enum Situation: Sendable, Equatable {
 }
 
 extension Situation {
-    /// Whether the volume is attached to this instance, which is the one that looked, or still on
-    /// its way from there.
+    /// Whether the volume is attached to this instance, which is the one that looked, or still
+    /// being detached from it.
     package func isOn(_ instance: InstanceID) -> Bool {
         if case .here = self { true } else { self == .leaving(instance) }
     }
@@ -94,8 +94,7 @@ extension Situation: CustomStringConvertible {
 }
 
 extension VolumeDescription {
-    /// What keeps the volume when the instance that it is attached to is terminated; nil where it
-    /// is kept anyway.
+    /// The command that keeps the volume when its instance is terminated; nil if it is kept anyway.
     package var deletionWarning: String? {
         guard let own = attachments.first(where: \.deleteOnTermination),
             let instance = own.instance, let device = own.device
@@ -106,8 +105,8 @@ extension VolumeDescription {
 }
 
 extension VolumeAttachment {
-    /// Whether a detachment is under way. `busy` is one that waits for the instance to unmount, as
-    /// on Xen.
+    /// Whether a detachment is in progress. `busy` means that it waits for the instance to unmount
+    /// the volume, as on Xen.
     fileprivate var isLeaving: Bool { state == .detaching || state == .busy }
 }
 
@@ -117,15 +116,15 @@ package func unusable(
     OperationError(.unusableVolume, doing: "use \(volume)", found: found, advice: advice)
 }
 
-/// What follows from EC2's refusal to attach.
+/// The consequence of an error of AttachVolume.
 package enum AttachRefusal: Sendable, Equatable {
-    /// Another name may do.
+    /// Another name may work.
     case nameInUse
-    /// The volume is not as it was thought to be: look again.
+    /// The volume is in another state than assumed: look again.
     case volumeChanged
-    /// The instance has as many volumes as it may.
+    /// The instance has reached its attachment limit.
     case limitReached
-    /// Nothing that can be mended here.
+    /// Nothing that can be fixed here.
     case final
 
     /// Codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
@@ -147,25 +146,25 @@ package enum AttachRefusal: Sendable, Equatable {
     }
 }
 
-/// Whether EC2's refusal to detach says that there is nothing left to detach.
+/// Whether an error of DetachVolume says that there is nothing left to detach.
 package func isAlreadyDetached(code: String) -> Bool {
     ["IncorrectState", "InvalidAttachment.NotFound", "InvalidVolume.NotFound"].contains(code)
 }
 
-/// What to do with a device, from what is on it.
+/// What to do with a device, based on its contents.
 package enum ContentDecision: Sendable, Equatable {
     case mount(type: String)
     case format
 
-    /// The file systems that are mounted as they are. Not btrfs: what it mounts cannot be proved to
-    /// be this device.
+    /// The file systems that are mounted as they are. Not btrfs: it cannot be proved that a mount
+    /// of btrfs is of this device.
     package static let mountable = ["xfs", "ext4", "ext3", "ext2"]
 
-    /// Throws for anything that may neither be mounted nor formatted.
+    /// Throws for contents that may neither be mounted nor formatted.
     ///
-    /// - Parameter description: needed for a blank device alone; one that was made from a snapshot
-    ///   is no new volume, whatever its first and last MiB hold.
-    /// - Parameter wasFormatting: whether a format that was begun here has not been seen to end.
+    /// - Parameter description: needed only for a blank device: a volume that was created from a
+    ///   snapshot is not new, whatever its first and last MiB contain.
+    /// - Parameter wasFormatting: whether a format was begun here and its end is not known.
     package init(
         _ content: DeviceContent, on device: BlockDevice, of description: VolumeDescription,
         options: VolumeOptions, wasFormatting: Bool = false
@@ -191,43 +190,43 @@ package enum ContentDecision: Sendable, Equatable {
                         + "changed")
         case .several(let kinds):
             throw refuse(
-                "it holds \(kinds.joined(separator: " and ")) at once, and to use one of them may "
+                "it holds \(kinds.joined(separator: " and ")) at once, and using one of them may "
                     + "destroy the other",
-                "take a snapshot, look which of them holds data ('wipefs' without options lists "
-                    + "them and writes nothing) and erase the other by 'wipefs --offset'"
+                "take a snapshot, see which of them has data ('wipefs' without options lists "
+                    + "them and writes nothing), and erase the other with 'wipefs --offset'"
                     + (options.partition == nil
                         && kinds.contains { $0.range(ofFirst: "partition table") != nil }
-                        ? "; or, where the data is in a partition, create it with -o partition=1, "
+                        ? "; or, if the data is in a partition, create it with -o partition=1, "
                             + "or 2 …" : "")
                     + "; nothing was changed")
         case .unfinished where wasFormatting && !options.readOnly && options.partition == nil:
             self = .format
         case .unfinished(let type):
             throw refuse(
-                "the making of the \(type) on it was interrupted, so it holds no files",
-                "'blkdiscard --zeroout' all of it, and it is formatted anew; nothing was changed")
+                "the creation of the \(type) on it was interrupted, so it contains no files",
+                "to have it formatted again, run 'blkdiscard --zeroout' on it; nothing was changed")
         case .unknownData:
             throw refuse(
                 "it holds data without a known file system, and only an empty volume is formatted",
-                "if the data is worthless, 'blkdiscard --zeroout' all of it, or take a new volume; "
+                "if the data is not needed, 'blkdiscard --zeroout' it, or use a new volume; "
                     + "nothing was changed")
         case .blank where options.partition != nil:
             throw refuse(
-                "the partition is empty, and no partition is ever formatted",
-                "make a file system on it by hand; nothing was changed")
+                "the partition is empty, and partitions are never formatted",
+                "create a file system on it by hand; nothing was changed")
         case .blank where options.readOnly:
-            throw refuse("it is empty, and is to be mounted read-only", "mount it writable once")
+            throw refuse("it is empty, and was to be mounted read-only", "mount it writable once")
         case .blank where description.snapshotID != nil:
             throw refuse(
-                "it looks empty but was made from the snapshot \(description.snapshotID ?? "")",
-                "make a file system on it by hand if that is right; nothing was changed")
+                "it looks empty, but was created from the snapshot \(description.snapshotID ?? "")",
+                "create a file system on it by hand if it should be empty; nothing was changed")
         case .blank: self = .format
         }
     }
 }
 
-/// Whether a failed DetachVolume from another instance ends the attempt to take the volume. Else
-/// what is true now tells: the volume may be free, its instance gone, or EC2 busy.
+/// Whether a failed DetachVolume from another instance ends the attempt to take the volume.
+/// Otherwise a new look decides: the volume may be free, its instance gone, or EC2 busy.
 package func isFinal(detachmentFailure failure: EC2Failure, isForced: Bool) -> Bool {
     guard let code = failure.code else {
         if case .noCredentials = failure { return true }

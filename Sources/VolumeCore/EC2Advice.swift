@@ -1,6 +1,6 @@
 package import Base
 
-/// The calls of EC2 that the plugin makes, as IAM, CloudTrail and the API's reference name them.
+/// The EC2 calls of the plugin, with their names in IAM, CloudTrail and the API reference.
 package enum EC2Action: String, Sendable, CaseIterable {
     case describeVolumes = "DescribeVolumes"
     case describeInstances = "DescribeInstances"
@@ -10,12 +10,12 @@ package enum EC2Action: String, Sendable, CaseIterable {
     case createTags = "CreateTags"
     case deleteTags = "DeleteTags"
 
-    /// What IAM has to allow, and where that is not obvious, for what.
+    /// What IAM must allow, and on which resources if that is not obvious.
     fileprivate var permission: String {
         switch self {
         case .attachVolume, .detachVolume: "ec2:\(rawValue) for the volume and the instance"
         case .createTags, .deleteTags: "ec2:\(rawValue) for the volume and the tags \(leaseTags)"
-        // IAM knows no resource of theirs.
+        // IAM has no resources for these.
         case .describeVolumes, .describeInstances, .describeInstanceTypes:
             "ec2:\(rawValue) for the resource *"
         }
@@ -24,7 +24,7 @@ package enum EC2Action: String, Sendable, CaseIterable {
 
 private let leaseTags = "polarity-ecs-ebs-plugin:*"
 
-/// What the principal of AttachVolume needs of an encrypted volume's key.
+/// The permissions on an encrypted volume's key that the caller of AttachVolume needs.
 ///
 /// Source: docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html.
 private let keyPermissions =
@@ -32,8 +32,8 @@ private let keyPermissions =
     + "kms:ReEncrypt*"
 
 extension EC2Failure {
-    /// What an operator can do about this failure of `action`; nil where EC2's own words are all
-    /// that can be said, or where nothing but time helps.
+    /// What an operator can do about this failure of `action`; nil if EC2's message says
+    /// everything, or if only time helps.
     ///
     /// - Parameter kmsKeyID: the key of the volume, if it is known to be encrypted.
     package func advice(on action: EC2Action, kmsKeyID: String? = nil) -> String? {
@@ -41,14 +41,14 @@ extension EC2Failure {
         case .refused(let code, let message, _):
             if isThrottling {
                 return
-                    "something in the account calls EC2 too often: CloudTrail tells what; try again"
+                    "something in the account calls EC2 too often: CloudTrail shows what; try again"
             }
             return permissionAdvice(code, message, action)
                 ?? volumeAdvice(code, action, kmsKeyID) ?? tagAdvice(code) ?? accountAdvice(code)
                 ?? endpointAdvice(code)
         case .noCredentials:
             return "give the instance a role with the plugin's policy, plugin/iam-policy.json"
-        // The reason says what broke, and whether it was the network.
+        // The reason says what failed, and whether it was the network.
         case .unanswered, .malformed, .outdated: return nil
         }
     }
@@ -78,28 +78,28 @@ extension Error {
     }
 }
 
-/// What an operator can do about an attachment that EC2 accepted, and that has ended all the same.
-/// EC2 looks at an encrypted volume's key only after it has answered.
+/// What an operator can do about an attachment that EC2 accepted but that has ended. EC2 checks an
+/// encrypted volume's key only after it has answered.
 package func adviceOnEndedAttachment(kmsKeyID: String?) -> String {
-    let other = "see CloudTrail for who detached it; the next mount tries again"
+    let other = "find out in CloudTrail who detached it; the next mount tries again"
     guard kmsKeyID != nil else { return other }
     return "\(keyAdvice(kmsKeyID)); if it does, \(other)"
 }
 
 private func keyAdvice(_ kmsKeyID: String?) -> String {
-    "let the instance's role have \(keyPermissions) of \(kmsKeyID ?? "the volume's KMS key"), by its own "
-        + "policy or the key's, and see that the key is enabled"
+    "give the instance's role \(keyPermissions) of \(kmsKeyID ?? "the volume's KMS key"), by its own "
+        + "policy or the key's, and check that the key is enabled"
 }
 
 // The codes: docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html.
 
 private func permissionAdvice(_ code: String, _ message: String, _ action: EC2Action) -> String? {
     guard code == "UnauthorizedOperation" else { return nil }
-    // EC2 tells the kind of policy: an organization's, a VPC endpoint's, a permissions boundary.
+    // EC2 names the kind of policy: an organization's, a VPC endpoint's, a permissions boundary.
     if message.range(ofFirst: "explicit deny") != nil {
         return
-            "a policy denies ec2:\(action.rawValue) to the instance's role, EC2 says of which kind: "
-            + "except the role from that"
+            "a policy denies ec2:\(action.rawValue) to the instance's role; EC2 says which kind: "
+            + "exempt the role from it"
     }
     return "allow \(action.permission) to the instance's role"
 }
@@ -114,14 +114,14 @@ private func volumeAdvice(
         "place the task in the volume's Availability Zone, or restore a snapshot of it in this one"
     case "CustomerKeyHasBeenRevoked": keyAdvice(kmsKeyID)
     case "EncryptedVolumesNotSupported":
-        "instances of this type take no encrypted volume: place the task on one of another type"
+        "instances of this type do not support encrypted volumes: use another instance type"
     case "AttachmentLimitExceeded", "ResourceLimitExceeded":
         "detach a volume from this instance, or place the task on another"
     case "VolumeInUse": "stop the task that uses the volume elsewhere"
     case "IncorrectInstanceState":
-        "wait until the instance has started or stopped: it is in between"
+        "wait until the instance has completely started or stopped"
     case "UnsupportedOperation" where action == .attachVolume:
-        "instances of this type do not take such a volume: place the task on one of another type"
+        "instances of this type do not support such a volume: use another instance type"
     case "OperationNotPermitted" where action == .detachVolume:
         "the root volume of a running instance and what an AWS service manages cannot be detached: use "
             + "another volume"
@@ -154,27 +154,28 @@ private func accountAdvice(_ code: String) -> String? {
     switch code {
     case "AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch":
         "check that this machine's clock is right, and the keys in AWS_ACCESS_KEY_ID and "
-            + "AWS_SECRET_ACCESS_KEY where they are set"
+            + "AWS_SECRET_ACCESS_KEY if they are set"
     case "RequestExpired", "ExpiredToken", "ExpiredTokenException", "RequestInTheFuture",
         "RequestTimeTooSkewed":
-        "set this machine's clock, and renew AWS_SESSION_TOKEN where it is set"
+        "set this machine's clock, and renew AWS_SESSION_TOKEN if it is set"
     case "Blocked": "the AWS account is blocked: contact AWS Support"
     case "PendingVerification", "OptInRequired":
         "the AWS account may not use EC2 in this region yet: finish its verification, or enable the region"
     case "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable":
-        "EC2 itself is at fault: see the AWS Health Dashboard; try again"
+        "EC2 itself has a problem: look at the AWS Health Dashboard; try again"
     default: nil
     }
 }
 
-/// What shows that not EC2 has answered, or that EC2 did not get what was sent.
+/// Codes which show that something other than EC2 answered, or that EC2 did not receive what was
+/// sent.
 private func endpointAdvice(_ code: String) -> String? {
     switch code {
     case "MissingAuthenticationToken", "IncompleteSignature", "InvalidAction", "MissingAction",
         "MalformedQueryString", "InvalidQueryParameter", "UnsupportedProtocol", "NoSuchVersion":
         "check AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL and HTTPS_PROXY: what answers there is not EC2, or "
-            + "the request was changed on its way"
-    // The code of an answer that names none is its status.
+            + "the request was changed in transit"
+    // If the response names no code, the code is its status.
     case _ where Int(code) != nil:
         "check AWS_ENDPOINT_URL_EC2, AWS_ENDPOINT_URL and HTTPS_PROXY: what answered is not EC2"
     default: nil

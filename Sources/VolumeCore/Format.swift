@@ -1,10 +1,10 @@
 package import Base
 
-// How a file system is made, so that the kernels that are to mount it can.
+// How a file system is created so that the intended kernels can mount it.
 
 extension FormatPlan {
     /// - Parameters:
-    ///   - kernelRelease: as `uname -r` gives it; one that cannot be read counts as old.
+    ///   - kernelRelease: from `uname -r`; one that cannot be parsed counts as old.
     ///   - legacy: for every kernel since 4.14, instead of the running one.
     package init(_ type: FileSystemType, kernelRelease: String, legacy: Bool) {
         let kernel = legacy ? KernelVersion(4, 14) : KernelVersion(release: kernelRelease)
@@ -26,9 +26,9 @@ private func xfsArguments(for kernel: KernelVersion) -> [String] {
     return arguments
 }
 
-/// No blocks are kept for root (`-m 0`), for a data volume has no system to keep alive. The inode
-/// tables and the journal are zeroed by the kernel once it is mounted: mke2fs would find that out
-/// from /sys/fs/ext4, which is not there before the first ext4 is.
+/// No blocks are reserved for root (`-m 0`), because a data volume has no system to keep alive. The
+/// kernel zeroes the inode tables and the journal after mounting: mke2fs would detect this from
+/// /sys/fs/ext4, which does not exist before the first ext4 is mounted.
 ///
 /// Sources: mke2fs(8), ext4(5); orphan_file came with Linux 5.15, metadata_csum_seed with 4.4, but
 /// the e2fsck and the boot loaders of the time of 4.14 do not all know it.

@@ -1,15 +1,15 @@
 import Base
 
-/// What is still to be done, and when, until a volume that nobody uses is given back.
+/// The remaining steps until an unused volume is released, and when they are due.
 package enum GiveBackStep: Sendable, Equatable {
     case unmount
     case dropLease
     case detach
 
-    /// The next step and how long after the last use it is due; nil when nothing is left to do.
+    /// The next step, and how long after the last use it is due; nil if nothing is left to do.
     ///
-    /// A mount that nobody uses, that of a cut call say, is kept for the retry, and not for as long
-    /// as an attachment: its lease keeps other hosts off.
+    /// An unused mount, for example of an abandoned call, is kept for the retry, but not as long as
+    /// an attachment, because its lease keeps other hosts off.
     ///
     /// - Parameter linger: nil for a volume that stays attached.
     package static func next(

@@ -1,44 +1,44 @@
 package import Base
 
-// The ports: what the life of a volume needs from outside. The daemon fulfils them with the edge
-// modules, a simulation with seeded twins. Every wait for EC2, a device or a program carries its
-// deadline; a system call, such as mount(2) or fsync(2), cannot be cut.
+// The ports: what the life of a volume needs from outside. The daemon implements them with the edge
+// modules, the simulation with seeded twins. Every wait for EC2, a device or a program has a
+// deadline; a system call such as mount(2) or fsync(2) cannot be interrupted.
 
 /// The EC2 API, for volumes in this instance's region. Calls throw `EC2Failure`.
 ///
-/// A call that changes what other instances rely on is justified by what EC2 said before. It
-/// carries the instant until which those facts are new enough, `latest`: the request goes out by
-/// then, or it fails with `EC2Failure.outdated` and was not sent. AttachVolume needs none: EC2
-/// itself refuses what is attached by then.
+/// A call that changes something that other instances rely on is justified by an earlier response
+/// of EC2. Its `latest` is the instant until which those facts are fresh enough: the request is
+/// sent by then, or fails with `EC2Failure.outdated` without being sent. AttachVolume needs no such
+/// limit: EC2 itself rejects it if the volume has been attached.
 package protocol EC2Port: Sendable {
-    /// Nil when EC2 knows no such volume.
+    /// Nil if EC2 knows no such volume.
     func describeVolume(
         _ id: VolumeID, by deadline: Instant
     ) async throws -> VolumeDescription?
 
-    /// Nil when EC2 knows no such instance.
+    /// Nil if EC2 knows no such instance.
     func describeInstance(
         _ id: InstanceID, by deadline: Instant
     ) async throws -> InstanceDescription?
 
-    /// How many volumes an instance of that type takes; nil when EC2 does not tell.
+    /// How many volumes an instance of that type can have; nil if EC2 does not say.
     func attachmentLimit(
         of instanceType: String, by deadline: Instant
     ) async throws -> AttachmentLimit?
 
-    /// Returns when EC2 has accepted the attachment; the device comes later.
+    /// Returns when EC2 has accepted the attachment; the device appears later.
     func attach(
         _ volume: VolumeID, to instance: InstanceID, as deviceName: String, by deadline: Instant
     ) async throws -> VolumeAttachment
 
-    /// Returns when EC2 has accepted the detachment; the volume is free later. It is sent once, and
-    /// not repeated by itself, not even where EC2 throttles it.
+    /// Returns when EC2 has accepted the detachment; the volume is free later. It is sent only
+    /// once, even if EC2 throttles it.
     func detach(
         _ volume: VolumeID, from instance: InstanceID, force: Bool, sentBy latest: Instant,
         by deadline: Instant
     ) async throws -> VolumeAttachment
 
-    /// Sets tags, in place of those with the same keys.
+    /// Sets tags, replacing those with the same keys.
     func setTags(
         _ tags: [String: String], on volume: VolumeID, sentBy latest: Instant,
         by deadline: Instant
@@ -49,7 +49,7 @@ package protocol EC2Port: Sendable {
         _ tags: [String: String], on volume: VolumeID, by deadline: Instant
     ) async throws -> Bool
 
-    /// Removes a tag if it has that value; one that is not there, or has another, is no error.
+    /// Removes a tag if it has that value; a missing tag or another value is not an error.
     func removeTag(
         _ key: String, value: String, from volume: VolumeID, sentBy latest: Instant,
         by deadline: Instant
@@ -58,8 +58,8 @@ package protocol EC2Port: Sendable {
 
 /// The block devices of this instance. Calls throw `OperationError`.
 package protocol DevicePort: Sendable {
-    /// The volume's device, if it is here now. `deviceName` is the name it was attached by, where
-    /// that is known: on Xen instances nothing else tells.
+    /// The volume's device, if it is here now. `deviceName` is the name of the attachment, if
+    /// known: on Xen instances nothing else identifies the device.
     func find(_ volume: VolumeID, attachedAs deviceName: String?) async throws -> BlockDevice?
 
     /// Waits until the volume's device is here.
@@ -72,7 +72,7 @@ package protocol DevicePort: Sendable {
         of device: BlockDevice, volume: VolumeID, by deadline: Instant
     ) async throws
 
-    /// The volume's partition of that number, 1 the first. Waits until the kernel shows it, and
+    /// The volume's partition with that number, counted from 1. Waits until the kernel shows it;
     /// throws at the deadline.
     func partition(
         _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
@@ -81,36 +81,36 @@ package protocol DevicePort: Sendable {
 
 /// File systems on this instance's devices. Calls throw `OperationError`.
 package protocol FileSystemPort: Sendable {
-    /// What is on the device, after its identity was proved on the open device.
+    /// What is on the device. Proves the device's identity first.
     func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent
 
-    /// Makes a file system on a device that is proved to be the volume, unheld and blank.
+    /// Creates a file system on a device that is proved to be the volume, unheld and blank.
     func format(
         _ device: BlockDevice, of volume: VolumeID, plan: FormatPlan, by deadline: Instant
     ) async throws
 
-    /// Mends a file system of `type` that is not mounted, where that is done before mounting
-    /// (e2fsck) and the kernel would warn of damage. Returns what was done, for the log; nil where
-    /// there was nothing to do. What takes longer than the deadline goes on, and the next call
+    /// Repairs a file system of `type` before it is mounted, if the type needs that (e2fsck) and
+    /// the kernel would warn of damage. Returns what was done, for the log; nil if there was
+    /// nothing to do. A repair that takes longer than the deadline continues, and the next call
     /// joins it.
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String?
 
-    /// Mounts at a folder that it creates.
+    /// Mounts at a folder, which it creates.
     @discardableResult
     func mount(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String,
         access: MountAccess, options: [String]
     ) async throws -> MountOutcome
 
-    /// Makes the file system of `type` that is mounted at `mountpoint` as large as its device.
-    /// Returns nil where it already is.
+    /// Grows the file system of `type` that is mounted at `mountpoint` to the size of its device.
+    /// Returns nil if it already has that size.
     func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
     ) async throws -> Growth?
 
-    /// Sets what is not nil of the mounted file system's root.
+    /// Sets those attributes of the mounted file system's root that are not nil.
     func setOwnership(
         of mountpoint: String, volume: VolumeID, uid: UInt32?, gid: UInt32?, mode: UInt32?
     ) async throws
@@ -118,20 +118,20 @@ package protocol FileSystemPort: Sendable {
     /// Unmounts, never lazily, and removes the folder.
     func unmount(_ mountpoint: String, of volume: VolumeID) async throws
 
-    /// Whether it is this device that is mounted there, as this process sees it, and works.
+    /// Whether this device is mounted there in this process's mount namespace, and works.
     func mountState(of device: BlockDevice, at mountpoint: String) async -> MountState
 
     /// Whether any mount namespace, or anything else, holds the device.
     func isHeld(_ device: BlockDevice) async throws -> Bool
 
-    /// What this process sees mounted.
+    /// The mounts that this process sees.
     func mounted() async throws -> [MountedFileSystem]
 
     /// The running kernel's release, `6.1.0-18-amd64`.
     func kernelRelease() async -> String
 
-    /// The system call or the program that has been at work on the volume's device for longest; nil
-    /// where there is none. Never waits for the device.
+    /// The system call or program that has been running on the volume's device for longest; nil if
+    /// there is none. Never waits for the device.
     func workUnderWay(on volume: VolumeID) async -> WorkUnderWay?
 }
 
@@ -139,26 +139,27 @@ extension FileSystemPort {
     package func workUnderWay(on volume: VolumeID) async -> WorkUnderWay? { nil }
 }
 
-/// What must outlive the process.
+/// Stores what must survive the process.
 package protocol StatePort: Sendable {
-    /// What was saved last; without counts that were saved in another boot than this one.
+    /// The last saved state, without counts from another boot.
     func load(inBoot boot: String) async throws -> SavedState
 
-    /// Returns when the changes are on the disk; the records' counts need not be. Where it throws,
-    /// the disk may hold any of the changes, until they or others of the same volumes are saved.
+    /// Returns when the changes are on disk, not necessarily including the records' counts. If it
+    /// throws, any of the changes may be on disk, until they or others of the same volumes are
+    /// saved.
     func save(_ changes: [SavedChange], of owner: StateOwner) async throws
 
-    /// Returns when the counts of these records, of all that have some, survive the process. They
-    /// are of no use after a restart of the machine, and need not survive that.
+    /// Returns when the counts of these records survive the process. The records are all those with
+    /// counts. The counts need not survive a restart of the machine, after which they are useless.
     func saveCounts(_ records: [VolumeRecord], of owner: StateOwner) async throws
 
-    /// Keeps a copy of what is saved, for people. Returns where.
+    /// Keeps a copy of the saved state for the operator. Returns its path.
     func keepCopy(named suffix: String) async throws -> String
 
-    /// Leaves all that is saved in the form that every version reads.
+    /// Saves everything in a form that every version can read.
     func conclude(of owner: StateOwner) async throws
 
-    /// The save that has been under way for longest; nil where there is none. Never waits for it.
+    /// The save that has been in progress for longest; nil if there is none. Never waits for it.
     func workUnderWay() async -> WorkUnderWay?
 }
 
@@ -178,7 +179,7 @@ package struct Host: Sendable, Equatable {
 }
 
 package protocol HostPort: Sendable {
-    /// Throws `OperationError` when the metadata service has not told by the deadline.
+    /// Throws `OperationError` if the metadata service has not answered by the deadline.
     func host(by deadline: Instant) async throws -> Host
 
     /// The kernel's random id of this boot.

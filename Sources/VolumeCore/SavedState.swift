@@ -1,11 +1,11 @@
 package import Base
 
-/// What an earlier run of the daemon has saved.
+/// The saved state of an earlier run of the daemon.
 package struct SavedState: Sendable {
-    /// Nil where nothing was saved, or by a version that did not say.
+    /// Nil if nothing was saved, or if the saving version did not record it.
     package var owner: StateOwner?
     package var records: [VolumeRecord]
-    /// The records of volumes that were neither attached nor mounted, not looked into.
+    /// The unparsed records of volumes that were neither attached nor mounted.
     package var resting: [RestingRecord]
 
     package init(
@@ -17,8 +17,8 @@ package struct SavedState: Sendable {
     }
 }
 
-/// A saved record of one name as its text, with what it is found by: of the many volumes that a
-/// long-lived instance comes to know few are ever asked for, and the others are to cost nothing.
+/// The text of a saved record with one name, and its keys. Of the many volumes that a long-lived
+/// instance gets to know, few are used again, and the others should cost nothing.
 package struct RestingRecord: Sendable {
     package var id: VolumeID
     package var name: String
@@ -32,7 +32,7 @@ package struct RestingRecord: Sendable {
     }
 }
 
-/// A change of what is saved.
+/// A change of the saved state.
 package enum SavedChange: Sendable, Equatable {
     case put(VolumeRecord)
     case forget(VolumeID)
@@ -45,12 +45,13 @@ package enum SavedChange: Sendable, Equatable {
     }
 }
 
-/// The instance that a state is of, and the boot that it was saved in. A root volume is copied with
-/// all that lies on it: into images, and into snapshots.
+/// The instance that a state belongs to, and the boot in which it was saved. Images and snapshots
+/// copy the root volume with everything on it.
 package struct StateOwner: Sendable, Equatable {
-    /// Nil while it is not known.
+    /// Nil while it is unknown.
     package var instance: InstanceID?
-    /// The kernel's random id of the boot. It tells whether mounts and their counts can still be.
+    /// The kernel's random id of the boot. It shows whether mounts and their counts can still
+    /// exist.
     package var boot: String
 
     package init(instance: InstanceID?, boot: String) {

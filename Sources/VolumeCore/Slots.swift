@@ -4,11 +4,11 @@ package import Base
 /// volumes of the table, and the device names.
 package struct Slots: Sendable {
     package var names = DeviceNames()
-    /// Nil while it is not known; then EC2 alone refuses.
+    /// Nil while unknown; then only EC2 enforces it.
     package private(set) var limit: AttachmentLimit?
-    /// What EC2 said last of this instance.
+    /// EC2's last description of this instance.
     private var instance: InstanceDescription?
-    /// Volumes whose AttachVolume is under way.
+    /// Volumes whose AttachVolume is in progress.
     private var reserved: Set<VolumeID> = []
     /// Volumes that are released before their time, until EC2 has taken note of it.
     package private(set) var leaving: Set<VolumeID> = []
@@ -33,8 +33,7 @@ package struct Slots: Sendable {
         return AttachmentUse(of: limit, on: instance, own: own, known: Set(known))
     }
 
-    /// Whether EC2 may be about to take note that a volume has gone: some time after its device
-    /// went.
+    /// Whether EC2 may be about to notice that a volume is gone, some time after its device.
     package func isOneComing(at now: Instant) -> Bool {
         lastDeparture.map { now < $0 + Limit.slotTimeMax } ?? false
     }
@@ -57,7 +56,7 @@ package struct Slots: Sendable {
     package mutating func deviceGone(at now: Instant) { lastDeparture = now }
 
     /// EC2 has taken note that a volume has gone. The table may have forgotten it by now, and then
-    /// it would count as another's.
+    /// it would count as foreign.
     package mutating func freed(by id: VolumeID) {
         instance?.mappings.removeAll { $0.volume == id }
     }

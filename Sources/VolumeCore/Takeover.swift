@@ -1,29 +1,31 @@
 package import Base
 
-/// May a volume be taken from the instance that it is attached to?
+/// Whether a volume may be taken from the instance that it is attached to.
 package enum TakeoverPolicy: String, Sendable, CaseIterable {
     case never
     /// From a running instance only if this plugin attached it there and has released it.
     case ifReleased = "if-released"
-    /// Unless that instance, running, bears the volume's lease.
+    /// Unless that instance is running and holds the volume's lease.
     case unlessMounted = "unless-mounted"
     case always
 }
 
-/// The mark of a volume that is mounted: a tag that names the instance.
+/// The lease of a mounted volume: a tag that names the instance.
 ///
 /// EC2 has no compare-and-swap, so the lease narrows the race of two hosts for a volume;
-/// AttachVolume of a free volume decides it. A lease counts while its instance is the one that the
-/// volume is attached to: what an instance left behind when it lost the volume says nothing.
+/// AttachVolume of a free volume decides it. A lease counts only while its instance is the one that
+/// the volume is attached to: a lease that an instance left behind when it lost the volume means
+/// nothing.
 package enum Lease {
     package static let tag = "polarity-ecs-ebs-plugin:mounted-on"
 
-    /// Whether `owner`, which the volume is attached to, bears its lease.
+    /// Whether `owner`, which the volume is attached to, holds its lease.
     package static func isHeld(by owner: InstanceID, on volume: VolumeDescription) -> Bool {
         volume.tags[tag] == owner.description
     }
 
-    /// Whether the lease can be written at all: a resource bears 50 tags, besides AWS's own.
+    /// Whether the lease can be written at all: a resource can have 50 tags in addition to AWS's
+    /// own.
     ///
     /// Source: docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html, tag restrictions.
     package static func hasRoom(on volume: VolumeDescription) -> Bool {
@@ -33,7 +35,7 @@ package enum Lease {
 }
 
 /// The mark of an attachment that this plugin made: a tag that names the instance and the volume.
-/// The volume's own id is part of it because tags are copied, with a backup for instance.
+/// The volume's own id is part of it because tags are copied, for example with a backup.
 package enum AttachmentMark {
     package static let tag = "polarity-ecs-ebs-plugin:attached-by"
 
@@ -46,10 +48,10 @@ package enum AttachmentMark {
     }
 }
 
-/// What EC2 said of the instance that has a volume.
+/// EC2's description of the instance that has a volume.
 package struct OwnerLook: Sendable, Equatable {
     package var id: InstanceID
-    /// Nil for an instance that EC2 does not know.
+    /// Nil if EC2 does not know the instance.
     package var description: InstanceDescription?
     /// When EC2 was asked.
     package var askedAt: Instant
@@ -60,21 +62,22 @@ package struct OwnerLook: Sendable, Equatable {
         self.askedAt = askedAt
     }
 
-    /// Whether the instance is surely down, for good or until somebody starts it. Its kernel is
-    /// gone, and with it what it had not written: a detachment from it that does not end by itself
-    /// may be forced. A hibernated one's kernel is not gone.
+    /// Whether the instance is certainly down, permanently or until somebody starts it. Then its
+    /// kernel is gone, together with unwritten data, so a detachment that does not finish may be
+    /// forced. The kernel of a hibernated instance is not gone.
     ///
-    /// An instance that EC2 does not know is no proof while a volume is attached to it: EC2
-    /// detaches what a terminated instance had, and an answer may be missing something.
+    /// If EC2 does not know the instance, this proves nothing while a volume is attached to it: EC2
+    /// detaches the volumes of a terminated instance, and a response may be incomplete.
     package var isDown: Bool {
         guard let description, !description.isHibernated else { return false }
         return description.state == .stopped || description.state == .terminated
     }
 
-    /// Whether the look still tells enough at that time: an instance can be started at any moment.
+    /// Whether the look is still fresh enough at that time: an instance can be started at any
+    /// moment.
     package func isFresh(at now: Instant) -> Bool { now < askedAt + Limit.ownerLookAgeMax }
 
-    /// Throws for a volume that the instance boots from: what is on it belongs to that instance.
+    /// Throws if the instance boots from the volume: its contents belong to that instance.
     package func refuseRoot(_ volume: VolumeID, attachedAs name: String?) throws(OperationError) {
         guard let root = description?.rootDeviceName, root == name else { return }
         throw unusable(
@@ -83,21 +86,21 @@ package struct OwnerLook: Sendable, Equatable {
     }
 }
 
-/// What a host has seen of a volume that another instance has, in the course of one Mount.
+/// What a host has seen, during one Mount, of a volume that another instance has.
 package struct TakeoverFacts: Sendable {
     package var policy: TakeoverPolicy
     package var owner: InstanceID
-    /// The newest answer of DescribeVolumes, and when it was asked for.
+    /// The newest response of DescribeVolumes, and when it was requested.
     package var volume: VolumeDescription
     package var lookedAt: Instant
     package var ownerLook: OwnerLook?
     /// Whether a look of this Mount has shown the owner's lease.
     package var hasSeenLease: Bool
-    /// When the first look was asked for that showed no lease; nil before, and after one that did.
+    /// When the first look without a lease was requested; nil before, and after a look with one.
     package var unleasedSince: Instant?
-    /// Whether this host may write leases; nil while it is not known.
+    /// Whether this host may write leases; nil while unknown.
     package var mayLease: Bool?
-    /// Until when the end of a running owner's lease is waited for.
+    /// Until when to wait for the end of a running owner's lease.
     package var patience: Instant
 
     package init(
@@ -119,17 +122,17 @@ package struct TakeoverFacts: Sendable {
 
 /// What to do next about a volume that is attached to another instance.
 package enum TakeoverStep: Sendable, Equatable {
-    /// Ask EC2 for the owner.
+    /// Ask EC2 to describe the owner.
     case askOwner
     /// Ask EC2 whether this host may write the volume's tags.
     case askPermission
-    /// Ask EC2 to detach the volume. The request has to go out by then: later, the owner may have
+    /// Ask EC2 to detach the volume. The request must be sent by then: later, the owner may have
     /// mounted it.
     case detach(sentBy: Instant)
-    /// Look at the volume again, at that time or, without one, after a pause.
+    /// Look at the volume again, at that time, or after a pause if nil.
     case lookAgain(at: Instant?)
 
-    /// Throws where the volume stays where it is.
+    /// Throws if the volume must stay where it is.
     package static func next(
         _ facts: TakeoverFacts, now: Instant
     ) throws(OperationError) -> TakeoverStep {
@@ -152,15 +155,15 @@ package enum TakeoverStep: Sendable, Equatable {
         return try unleased(facts, now)
     }
 
-    /// The owner's task may have just ended: its lease goes soon after. One that goes down is
-    /// waited for in any case.
+    /// The owner's task may have just ended; then its lease is dropped soon. An owner that is
+    /// shutting down is waited for in any case.
     private static func whileLeased(
         _ facts: TakeoverFacts, _ look: OwnerLook, _ now: Instant
     ) throws(OperationError) -> TakeoverStep {
         if look.description?.isHibernated == true {
             throw unusable(
                 facts.volume.id,
-                "it is mounted on \(facts.owner), which is hibernated: its memory has what is not "
+                "it is mounted on \(facts.owner), which is hibernated: its memory has data that is not "
                     + "written yet",
                 advice: "start that instance and stop the task there")
         }
@@ -168,12 +171,12 @@ package enum TakeoverStep: Sendable, Equatable {
         if isGoingDown || now < facts.patience { return .lookAgain(at: nil) }
         throw unusable(
             facts.volume.id, "it is mounted on \(facts.owner), which is running",
-            advice: "stop the task there; takeover=always takes the volume from under it, and what "
+            advice: "stop the task there; takeover=always takes the mounted volume, and data that "
                 + "the task there has not written is lost")
     }
 
-    /// A running owner without a lease: what DescribeVolumes tells of tags may be seconds old, so
-    /// it is looked at twice, unless the lease was seen to go.
+    /// A running owner without a lease: DescribeVolumes may return tags that are seconds old, so
+    /// there are two looks, unless the lease was seen to disappear.
     private static func unleased(
         _ facts: TakeoverFacts, _ now: Instant
     ) throws(OperationError) -> TakeoverStep {
@@ -192,9 +195,9 @@ package enum TakeoverStep: Sendable, Equatable {
                 facts.volume.id,
                 "it is attached to \(facts.owner), which is running, and "
                     + (mayLease
-                        ? "the volume has as many tags as it may: nothing tells whether it is mounted"
-                        : "this instance's role may not write tags, so its neighbours may not be able "
-                            + "to tell by one that they have it mounted"),
+                        ? "the volume has no room for a tag: nothing says whether it is mounted"
+                        : "this instance's role may not write tags, so other instances may not be able "
+                            + "to show by a tag that they have it mounted"),
                 advice: (mayLease
                     ? "remove a tag of the volume" : "allow ec2:CreateTags to the instances' role")
                     + ", or detach it there, or create it with -o takeover=always")

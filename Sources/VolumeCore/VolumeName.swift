@@ -1,15 +1,15 @@
 package import Base
 
-/// What Docker may call a volume: its id, or an alias with the id as an option.
+/// Docker's name for a volume: its id, or an alias with the id as an option.
 package enum VolumeName {
-    /// Throws for what is neither: a name is refused before it is looked up.
+    /// Throws for any other name, before it is looked up.
     package static func check(_ name: String) throws(OperationError) {
         guard !isValid(name) else { return }
         throw OperationError(
             .invalidInput, doing: "use the volume name \(quoted(name))",
-            found: "it is no EBS volume id",
+            found: "it is not an EBS volume id",
             advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits; "
-                + "for another name, of letters, digits, _ . and -, give the id by -o volume-id")
+                + "for another name, of letters, digits, _ . and -, give the id with -o volume-id")
     }
 
     package static func isValid(_ name: String) -> Bool { isAlias(name) || VolumeID(name) != nil }
@@ -22,19 +22,20 @@ package enum VolumeName {
         let named = VolumeID(name)
         if let named, let given = options.volumeID, named != given {
             throw OperationError(
-                .invalidInput, doing: "create \(name)", found: "volume-id is another, \(given)",
-                advice: "leave volume-id out, or use a name that is no volume id")
+                .invalidInput, doing: "create \(name)",
+                found: "volume-id names another volume, \(given)",
+                advice: "leave volume-id out, or use a name that is not a volume id")
         }
         guard let id = named ?? options.volumeID else {
             throw OperationError(
-                .invalidInput, doing: "create \(name)", found: "the name is no EBS volume id",
+                .invalidInput, doing: "create \(name)", found: "the name is not an EBS volume id",
                 advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits; "
-                    + "or say which volume is meant by -o volume-id=vol-…")
+                    + "or say which volume is meant with -o volume-id=vol-…")
         }
         return id
     }
 
-    /// As Docker's own names are, and none that looks like an id but is not.
+    /// Follows Docker's rules for names, but must not look like an invalid id.
     private static func isAlias(_ name: String) -> Bool {
         guard (1...Limit.volumeNameMax).contains(name.utf8.count), !name.hasPrefix("vol-"),
             let first = name.utf8.first, isAlphanumeric(first)

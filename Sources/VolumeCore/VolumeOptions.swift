@@ -1,25 +1,25 @@
 package import Base
 
-/// What `docker volume create -o` says of a volume.
+/// The options of `docker volume create -o` for a volume.
 package struct VolumeOptions: Sendable, Equatable {
-    /// The volume that is meant, where its name is one of the user's own choice.
+    /// The id of the volume, if its name is one of the user's choice.
     package var volumeID: VolumeID?
-    /// The file system that a blank volume is given; the setting's where nil.
+    /// The file system of a blank volume; nil: that of the setting.
     package var fileSystem: FileSystemType?
-    /// Make the file system so that every kernel since 4.14 mounts it.
+    /// Create the file system so that every kernel since 4.14 can mount it.
     package var legacyFormat: Bool
-    /// Owner and permissions of a new file system's root; as mkfs makes them where nil.
+    /// Owner and permissions of a new file system's root; nil: those of mkfs.
     package var uid: UInt32?
     package var gid: UInt32?
     package var mode: UInt32?
-    /// Mount it read-only, and write nothing but what is in the journal to where it belongs; a
-    /// blank volume is then refused instead of formatted.
+    /// Mount it read-only, writing only to replay the journal; a blank volume is then rejected
+    /// instead of formatted.
     package var readOnly: Bool
-    /// As mount(8) names them, each one that `MountOption` allows.
+    /// Names of mount(8), each allowed by `MountOption`.
     package var mountOptions: [String] = []
-    /// The setting's where nil.
+    /// Nil: the setting.
     package var takeover: TakeoverPolicy?
-    /// The partition to mount, 1 the first; the whole device where nil.
+    /// The partition to mount, counted from 1; nil: the whole device.
     package var partition: Int?
 
     package init(readOnly: Bool = false, legacyFormat: Bool = false) {
@@ -33,7 +33,7 @@ package struct VolumeOptions: Sendable, Equatable {
         "takeover", "uid", "volume-id",
     ]
 
-    /// Throws for an option that is not known or has a value that it does not take.
+    /// Throws for an unknown option or an invalid value.
     package init(_ options: [String: String]) throws(OperationError) {
         self.init()
         for (name, text) in options.sorted(by: { $0.key < $1.key }) {
@@ -59,15 +59,15 @@ package struct VolumeOptions: Sendable, Equatable {
         guard readOnly || !skipsReplay else {
             throw OperationError(
                 .invalidInput, doing: "use the option mount-options=\(quoted("norecovery"))",
-                found: "what is in the journal alone would be lost to a writable mount",
+                found: "a writable mount would lose what is only in the journal",
                 advice: "use it together with -o read-only=true")
         }
     }
 
-    /// The options that two names of a volume cannot differ in while it is mounted by both: the
-    /// first one that does, with either value. Nil where there is none.
+    /// Of the options that must agree while a volume is mounted by two names, the first one that
+    /// differs, with both values. Nil if there is none.
     ///
-    /// - Parameter fileSystem: what options stand for that name none.
+    /// - Parameter fileSystem: the file system for options that name none.
     package func conflict(
         with other: VolumeOptions, fileSystem standard: FileSystemType
     ) -> (option: String, own: String, others: String)? {
@@ -91,7 +91,7 @@ package struct VolumeOptions: Sendable, Equatable {
         mountOptions.isEmpty ? "none" : mountOptions.sorted().joined(separator: ",")
     }
 
-    /// The options as `-o` would give them; what is as it is by default is left out.
+    /// The options in the form of `-o`, without defaults.
     package var dictionary: [String: String] {
         var options: [String: String] = [:]
         options["fs-type"] = fileSystem?.rawValue
@@ -110,7 +110,7 @@ package struct VolumeOptions: Sendable, Equatable {
     }
 }
 
-/// An option's value, and the kinds of value there are.
+/// An option's value, and parsers for each kind of value.
 private struct OptionValue {
     var name: String
     var text: String
@@ -130,12 +130,12 @@ private struct OptionValue {
         throw refused("there is no such value", advice: "the values are \(values)")
     }
 
-    /// A user's or group's number. The largest is chown(2)'s word for "leave it".
+    /// A user or group id. The largest number means "unchanged" to chown(2).
     func id() throws(OperationError) -> UInt32 {
         guard let id = number(radix: 10), id < UInt32.max else {
             throw refused(
-                "the value is no number from 0 to \(UInt32.max - 1)",
-                advice: "names are not known here: give the number that the container uses")
+                "the value is not a number from 0 to \(UInt32.max - 1)",
+                advice: "names are unknown here: use the number that the container uses")
         }
         return id
     }
@@ -143,14 +143,14 @@ private struct OptionValue {
     func mode() throws(OperationError) -> UInt32 {
         guard text.utf8.count <= 5, let mode = number(radix: 8), mode <= 0o7777 else {
             throw refused(
-                "the value is no octal number up to 7777", advice: "0755 or 2770, for instance")
+                "the value is not an octal number up to 7777", advice: "for example 0755 or 2770")
         }
         return mode
     }
 
     func partition() throws(OperationError) -> Int {
         guard let number = number(radix: 10), (1...128).contains(number) else {
-            throw refused("the value is no number from 1 to 128")
+            throw refused("the value is not a number from 1 to 128")
         }
         return Int(number)
     }
@@ -158,7 +158,7 @@ private struct OptionValue {
     func volumeID() throws(OperationError) -> VolumeID {
         guard let id = VolumeID(text) else {
             throw refused(
-                "it is no EBS volume id",
+                "it is not an EBS volume id",
                 advice: "an id is vol- and 8 or 17 lower-case hexadecimal digits")
         }
         return id
@@ -176,7 +176,7 @@ private struct OptionValue {
         return options
     }
 
-    /// Digits alone: `Int` would take a sign.
+    /// Digits only: `Int` would accept a sign.
     private func number(radix: Int) -> UInt32? {
         guard text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else {
             return nil
@@ -191,7 +191,7 @@ private struct OptionValue {
     }
 }
 
-/// Text from outside as it may stand in an error or a log line: short, and printable ASCII alone.
+/// Text from outside, made safe for an error or a log line: short, and only printable ASCII.
 package func quoted(_ text: some StringProtocol) -> String {
     let shown = text.unicodeScalars.prefix(64).map { scalar in
         (0x20..<0x7f).contains(scalar.value) && scalar != "\"" ? String(scalar) : "?"

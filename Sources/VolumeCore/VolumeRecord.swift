@@ -1,32 +1,32 @@
 package import Base
 
-/// What is remembered of a volume from its first Create until it is removed and given back.
+/// What is remembered of a volume from its first Create until it is removed and released.
 package struct VolumeRecord: Sendable, Equatable {
     package var id: VolumeID
-    /// What Docker calls it, by one name or several; none once Docker has removed it.
+    /// Docker's names for it; none once Docker has removed it.
     package var names: [VolumeNaming]
-    /// The name that it is mounted by, or was last.
+    /// The name that it is mounted by, or was last mounted by.
     package var name: String
-    /// The options that it is mounted with, or was last: those of that name.
+    /// The options of that name.
     package var options: VolumeOptions
     package var mounts: MountCounts
-    /// The name it was attached by here, `/dev/sdf`, while it is attached as far as is known.
+    /// The device name of its attachment here, `/dev/sdf`, while it is attached as far as known.
     package var deviceName: String?
-    /// Whether this plugin attached it, so that it may detach it: what somebody attached by hand is
-    /// used where it is, and left attached.
+    /// Whether this plugin attached it, and thus may detach it: a volume that somebody attached by
+    /// hand is used and left attached.
     package var isOurs = false
-    /// Whether the volume bears this instance's lease, as far as is known.
+    /// Whether the volume has this instance's lease, as far as known.
     package var hasLease: Bool
-    /// Whether a format was begun and not seen to end: what it left unfinished may be written over.
+    /// Whether a format was begun and its end is not known: an unfinished file system may be
+    /// overwritten.
     package var isFormatting = false
-    /// Whether the file system was made here since the volume was attached, and its root has not
-    /// got its owner and mode yet. Once it was detached another host may have used it, and what its
-    /// users set is theirs.
+    /// Whether the file system was created here since the volume was attached, and the owner and
+    /// mode of its root are not set yet. Once the volume was detached, another host may have used
+    /// it, and what its users have set must stay.
     package var isOwnershipDue = false
-    /// What a newer version has saved besides, as a JSON object; it is written back as it came.
+    /// Additional members from a newer version, as a JSON object; written back unchanged.
     package var others: String?
-    /// The whole of a saved record that cannot be understood, as JSON; it is written back as it
-    /// came.
+    /// The complete saved record if it cannot be understood, as JSON; written back unchanged.
     package var verbatim: String?
 
     package init(
@@ -53,17 +53,17 @@ package struct VolumeRecord: Sendable, Equatable {
         hasLease = false
     }
 
-    /// Whether Docker has removed it: it is remembered only until it is given back.
+    /// Whether Docker has removed it: it is remembered only until it is released.
     package var isRemoved: Bool { names.isEmpty }
 
     package func naming(_ name: String) -> VolumeNaming? { names.first { $0.name == name } }
 
-    /// Whether anything of the volume may be on this instance, besides its name.
+    /// Whether nothing of the volume but its name is on this instance.
     package var isAtRest: Bool {
         mounts.isEmpty && deviceName == nil && !isOurs && !hasLease && !isRemoved
     }
 
-    /// Whether both would be saved alike; counts are saved apart.
+    /// Whether both have the same saved form; counts are saved separately.
     package func isSavedLike(_ other: VolumeRecord) -> Bool {
         deviceName == other.deviceName && isOurs == other.isOurs && hasLease == other.hasLease
             && isFormatting == other.isFormatting && isOwnershipDue == other.isOwnershipDue
@@ -82,7 +82,7 @@ package struct VolumeRecord: Sendable, Equatable {
         deviceName == state.deviceName && isOurs == state.isOurs && hasLease == state.hasLease
     }
 
-    /// Drops what holds only on the instance, and since the boot, that it was noted on.
+    /// Drops what is valid only on the instance, and in the boot, in which it was recorded.
     package mutating func dropWhatIsOfAnotherInstance() {
         mounts = MountCounts()
         deviceName = nil
@@ -99,9 +99,9 @@ package struct VolumeNaming: Sendable, Equatable {
     package var options: VolumeOptions
     /// Seconds since 1970.
     package var createdAt: Int64
-    /// Why what was saved of it cannot be used: a newer version wrote it, or it is damaged.
+    /// Why its saved form cannot be used: a newer version wrote it, or it is damaged.
     package var flaw: String?
-    /// What was saved of it and is not understood, as a JSON object; it is written back as it came.
+    /// Its saved form if that is not understood, as a JSON object; written back unchanged.
     package var kept: String?
 
     package init(
@@ -118,14 +118,14 @@ package struct VolumeNaming: Sendable, Equatable {
 
 /// How often each of Docker's mount IDs has mounted a volume.
 ///
-/// A count per ID, for Docker sends Mount and Unmount with the ID of a running container when
-/// `docker cp` looks into it: a set would unmount under that container.
+/// A count per ID, because `docker cp` makes Docker send Mount and Unmount with the ID of the
+/// running container: with a set, the volume would be unmounted under that container.
 package struct MountCounts: Sendable, Equatable {
     package private(set) var counts: [String: Int]
-    /// IDs whose last Mount may not have been answered yet. After a crash nobody can tell: Docker
-    /// sends an Unmount for a Mount that it had an answer to, and none for another.
+    /// IDs whose last Mount may not have been answered yet. After a crash nobody knows: Docker
+    /// sends an Unmount only for a Mount that was answered.
     package private(set) var unanswered: Set<String>
-    /// The volume's names that were mounted since there were no counts: Docker's Unmounts come by
+    /// The names by which the volume was mounted since it last had no counts: Docker's Unmounts use
     /// them.
     package private(set) var names: Set<String>
 
@@ -140,7 +140,7 @@ package struct MountCounts: Sendable, Equatable {
     package var isEmpty: Bool { counts.isEmpty }
     package var total: Int { counts.values.reduce(0, +) }
 
-    /// Counts a Mount, by one of the volume's names, that is about to be answered. Throws when the
+    /// Counts a Mount, by one of the volume's names, that is about to be answered. Throws if the
     /// table is full.
     package mutating func add(_ id: String, by name: String? = nil) throws(OperationError) {
         guard counts.count < Limit.mountIDsMax || counts[id] != nil else {
@@ -153,10 +153,10 @@ package struct MountCounts: Sendable, Equatable {
         if let name { names.insert(name) }
     }
 
-    /// Notes that the answer to the ID's Mount has gone out.
+    /// Records that the response to the ID's Mount was sent.
     package mutating func answered(_ id: String) { unanswered.remove(id) }
 
-    /// False when the ID has nothing mounted.
+    /// False if the ID has nothing mounted.
     package mutating func remove(_ id: String) -> Bool {
         guard let count = counts[id] else { return false }
         counts[id] = count > 1 ? count - 1 : nil

@@ -67,32 +67,33 @@ package struct VolumeState: Sendable, Equatable {
     package private(set) var isOurs: Bool
     package private(set) var lease: LeaseState
     package private(set) var mount = Mount.unmounted
-    /// What EC2 said last, brought up to date by what was done here since.
+    /// EC2's last description, updated with what was done here since.
     package private(set) var description: VolumeDescription?
     /// When EC2 accepted the last attachment here, or may have.
     package private(set) var attachedAt: Instant?
     /// Whether EC2 has shown the attachment of `attachedAt` since.
     package private(set) var isSeenHere = false
-    /// The names that AttachVolume was asked for in this run, since the volume was detached last:
-    /// an attachment by one of them is this plugin's.
+    /// The names that were requested of AttachVolume in this run since the volume was last
+    /// detached: an attachment under one of them is this plugin's.
     package private(set) var askedNames: Set<String> = []
-    /// The name of an AttachVolume whose answer was lost: another one, if there is to be one, asks
-    /// for the same, which the record has. So a later run knows the attachment, whichever it is of.
+    /// The name of an AttachVolume whose response was lost. A further AttachVolume requests the
+    /// same name, which is in the record, so a later run recognises the attachment, whichever call
+    /// made it.
     package private(set) var unansweredName: String?
-    /// Whether the mark of an attachment that has ended could not be removed: it says nothing of
-    /// another.
+    /// Whether the mark of an ended attachment could not be removed: it says nothing about another
+    /// attachment.
     package private(set) var isMarkStale = false
-    /// When a look was asked for first that showed the attachment by a name that was not asked for.
+    /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
-    /// When a look at this instance was asked for first that did not list it, though it is thought
-    /// to be attached.
+    /// When the first look at this instance was requested that did not list it, although it should
+    /// be attached.
     private var unlistedSince: Instant?
-    /// Mount calls that are under way. While there are any the volume is not given back.
+    /// The number of Mount calls in progress. While there are any, the volume is not released.
     package private(set) var mountCalls = 0
-    /// Tells its mounts of this run apart.
+    /// Distinguishes its mounts in this run.
     package private(set) var mountNumber = 0
-    /// Whether its journal was not replayed when it was mounted last: the contents may be older
-    /// than what was written.
+    /// Whether its journal was not replayed at the last mount: the contents may be older than what
+    /// was written.
     package private(set) var mayBeOutdated = false
     /// When the linger began.
     package private(set) var unusedSince = Instant(nanoseconds: 0)
@@ -108,7 +109,7 @@ package struct VolumeState: Sendable, Equatable {
 // MARK: What follows from it
 
 extension VolumeState {
-    /// Whether it is attached to this instance, or being attached or detached, as far as is known.
+    /// Whether it is attached to this instance, or being attached or detached, as far as known.
     package var isHere: Bool {
         switch attachment {
         case .attached, .detaching: true
@@ -142,7 +143,7 @@ extension VolumeState {
         }
     }
 
-    /// Whether the volume bears this instance's lease, as far as is known.
+    /// Whether the volume has this instance's lease, as far as known.
     package var hasLease: Bool { lease != .none }
 
     /// The device of a mounted volume.
@@ -160,7 +161,7 @@ extension VolumeState {
         }
     }
 
-    /// Whether the device of a mounted volume has gone.
+    /// Whether the device of a mounted volume is gone.
     package var isLost: Bool { mounted?.condition == .lost }
 
     /// Whether an operation on it is under way.
@@ -191,7 +192,7 @@ extension VolumeState {
         unansweredName == nil && isAttachedLately(at: now)
     }
 
-    /// Whether it was this plugin that attached the volume here by that name.
+    /// Whether this plugin attached the volume here under that name.
     package func isPlugins(
         attachedAs name: String, _ seen: VolumeDescription, on instance: InstanceID
     ) -> Bool {
@@ -247,14 +248,14 @@ extension VolumeState {
     /// - Parameter isPresent: whether its device is here.
     package mutating func takenUp(isPresent: Bool) {
         let name = deviceName
-        // The run before may have ended before EC2 had answered.
+        // The previous run may have ended before EC2 answered.
         guard name != nil || isOurs || isPresent else { return }
         let isPresumed = name != nil && !isPresent
         attachment =
             if case .detaching = attachment { .detaching(as: name, isPresumed: isPresumed) } else {
                 .attached(as: name, isPresumed: isPresumed)
             }
-        // Should a look be old, and AttachVolume be called in vain, the name is forgotten.
+        // If a look is outdated and AttachVolume fails, the name is forgotten.
         if isOurs, let name { askedNames.insert(name) }
         check()
     }

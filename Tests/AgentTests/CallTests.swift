@@ -181,7 +181,7 @@ import VolumeCore
         }
         #expect(fixture.host.everMounted.count == 2)
         #expect(fixture.host.mounts[Fixture.mountpoint] != nil)
-        #expect(lines.with("error the volume is no longer mounted here").count == 1)
+        #expect(lines.with("error the volume was unmounted by someone else").count == 1)
         #expect(lines.with("has shut down").isEmpty)
     }
 

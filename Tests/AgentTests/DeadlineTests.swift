@@ -176,7 +176,9 @@ import VolumeCore
             for call in calls { _ = await call.result }
             let (error, time) = await self.mountSick(fixture)
             #expect(error?.reason == .deadline && time == .zero)
-            #expect(error?.description.contains("32 calls about the volume wait already") == true)
+            #expect(
+                error?.description.contains("32 calls about the volume are already waiting") == true
+            )
             hang.recover()
             try await fixture.sleep(.seconds(1))
             _ = try await manager.mount(Fixture.name, id: "b")

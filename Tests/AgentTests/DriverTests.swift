@@ -149,9 +149,9 @@ import VolumeCore
     @Test(arguments: [
         ("", "docker plugin enable --timeout 120 ebs:1.2.3 "),
         ("{}", "the body has no string Name"),
-        (#"{"Name":"vol-1a2b3c4d","Opts":[]}"#, "Opts is no JSON object"),
-        (#"{"Name":"vol-1a2b3c4d","Opts":{"uid":1}}"#, "a value in Opts is no string"),
-        ("[]", "the body is no JSON object"),
+        (#"{"Name":"vol-1a2b3c4d","Opts":[]}"#, "Opts is not a JSON object"),
+        (#"{"Name":"vol-1a2b3c4d","Opts":{"uid":1}}"#, "a value in Opts is not a string"),
+        ("[]", "the body is not a JSON object"),
     ])
     func `an error says what is wrong with a body`(body: String, words: String) throws {
         let text = try answer(Fixture(), "/VolumeDriver.Create", body)["Err"]?.string ?? ""

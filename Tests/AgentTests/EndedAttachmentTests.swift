@@ -92,7 +92,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(60))
             #expect(try await manager.get(Fixture.name).phase == "detached")
         }
-        #expect(lines.with("not given back yet").isEmpty)
+        #expect(lines.with("not released yet").isEmpty)
     }
 
     /// By a name that this plugin gives, too.
@@ -200,7 +200,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(600))
         }
         #expect(fixture.cloud.calls(of: "DeleteTags").count == 2)
-        #expect(lines.with("the mark of an attachment stays").count == 1)
+        #expect(lines.with("the mark of an attachment could not be removed").count == 1)
     }
 
     @Test func `an attachment by hand is not the plugin's because of a stale mark`() throws {

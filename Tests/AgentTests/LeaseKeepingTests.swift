@@ -15,7 +15,7 @@ import VolumeCore
         _ = try await manager.mount(Fixture.name, id: "a")
     }
 
-    private let restored = "written again"
+    private let restored = "writing it again"
 
     @Test func `a lease that was removed from outside is written again, with a warning`() throws {
         let fixture = Fixture(Fixture.xfs)
@@ -55,7 +55,7 @@ import VolumeCore
         }
         #expect(lease(fixture) == "\(Fixture.other)")
         #expect(fixture.cloud.calls(of: "CreateTags").count == 1)
-        let errors = fixture.log.lines(with: "a mounted volume is not attached here any more")
+        let errors = fixture.log.lines(with: "a mounted volume is no longer attached here")
         #expect(errors.first?.contains("attached to \(Fixture.other)") == true)
     }
 
@@ -116,8 +116,8 @@ import VolumeCore
                 Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
             try await fixture.executor.sleep(until: end)
         }
-        #expect(fixture.log.lines(with: "the device of a mounted volume has gone").count == 1)
-        #expect(fixture.log.lines(with: "is not attached here any more").isEmpty)
+        #expect(fixture.log.lines(with: "the device of a mounted volume is gone").count == 1)
+        #expect(fixture.log.lines(with: "is no longer attached here").isEmpty)
     }
 
     @Test func `a failed check is reported, and repeated`() throws {
@@ -130,7 +130,7 @@ import VolumeCore
             ]
             try await fixture.sleep(.seconds(400))
         }
-        #expect(fixture.log.lines(with: "could not be looked at").count == 1)
+        #expect(fixture.log.lines(with: "could not be checked").count == 1)
         #expect(lease(fixture) == "\(Fixture.here)")
     }
 
@@ -150,7 +150,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(11))
             #expect(self.lease(fixture) == "\(Fixture.here)")
         }
-        #expect(fixture.log.lines(with: "is watched later").count == 1)
+        #expect(fixture.log.lines(with: "is not watched for now").count == 1)
     }
 
     @Test func `a watch of the device that fails is taken up again`() throws {
@@ -170,7 +170,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(30))
             #expect(try await manager.get(Fixture.name).device == "lost")
         }
-        #expect(fixture.log.lines(with: "is watched later").count == 1)
+        #expect(fixture.log.lines(with: "is not watched for now").count == 1)
     }
 
     @Test(arguments: [true, false])

@@ -106,7 +106,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "b")
         }
         #expect(fixture.cloud.calls(of: "CreateTags").count == 1 + Limit.leaseTriesMax)
-        #expect(fixture.log.lines(with: "does not show the lease").count == 1)
+        #expect(fixture.log.lines(with: "does not show the written lease").count == 1)
     }
 
     @Test func `a lease that could not go out soon enough is tried again after a new look`() throws
@@ -153,7 +153,7 @@ import VolumeCore
         #expect(lease(fixture) == "\(Fixture.here)")
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 1)
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
-        #expect(fixture.log.lines(with: "the device did not come").isEmpty)
+        #expect(fixture.log.lines(with: "the device did not appear").isEmpty)
     }
 
     @Test func `a volume whose lease can never be sent soon enough is not mounted`() throws {
@@ -162,7 +162,7 @@ import VolumeCore
             let (error, time) = await fixture.failure {
                 _ = try await $0.mount(Fixture.name, id: "b")
             }
-            #expect(error?.description.contains("CreateTags could not go out soon enough") == true)
+            #expect(error?.description.contains("CreateTags could not be sent soon enough") == true)
             #expect(error?.description.contains("\(Fixture.here)") == true)
             #expect(time <= Limit.mountTimeMax + .seconds(2))
         }
@@ -351,6 +351,8 @@ import VolumeCore
         }
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
         #expect((lease(fixture) != nil) == isForbidden)
-        #expect(fixture.log.lines(with: "the lease stays").count == (isForbidden ? 1 : 0))
+        #expect(
+            fixture.log.lines(with: "the lease could not be removed").count == (isForbidden ? 1 : 0)
+        )
     }
 }

@@ -106,7 +106,9 @@ import VolumeCore
             }
         }
         // Each may take 50 s, and a Mount 110.
-        #expect(fixture.log.lines(with: "the one unused for longest is given back").count == 3)
+        #expect(
+            fixture.log.lines(with: "releasing the volume that has been unused for longest").count
+                == 3)
     }
 
     @Test func `an unused volume whose device hangs is skipped for one that can be released`()
@@ -426,7 +428,7 @@ import VolumeCore
             #expect(error?.reason == .limitReached)
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
-        #expect(fixture.log.lines(with: "unused for longest is given back").isEmpty)
+        #expect(fixture.log.lines(with: "has been unused for longest").isEmpty)
     }
 
     /// An earlier run attached it, and its record is lost.

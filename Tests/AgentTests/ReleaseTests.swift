@@ -107,7 +107,7 @@ import VolumeCore
             #expect(fixture.cloud.calls(of: "DetachVolume").count == 3)
         }
         #expect(state(fixture) == .available)
-        #expect(lines.with("not given back yet").isEmpty)
+        #expect(lines.with("not released yet").isEmpty)
     }
 
     @Test func `a detachment that EC2 always throttles is reported within a minute`()
@@ -121,7 +121,7 @@ import VolumeCore
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(66))
         }
-        let told = lines.with("not given back yet")
+        let told = lines.with("not released yet")
         #expect(told.count == 1)
         #expect(told.first?.contains("RequestLimitExceeded") == true)
     }
@@ -136,7 +136,7 @@ import VolumeCore
         try fixture.executor.run {
             try await fixture.use(manager)
             try await fixture.sleep(.milliseconds(15_500))
-            let told = lines.with("not given back yet")
+            let told = lines.with("not released yet")
             #expect(told.count == 1)
             for part in ["step=detach", "\(Fixture.id)", "UnauthorizedOperation", "DetachVolume"] {
                 #expect(told.first?.contains(part) == true)
@@ -278,7 +278,7 @@ import VolumeCore
         let manager = fixture.observed(lines, time: time)
         try fixture.executor.run {
             try await stalled(fixture, time, manager)
-            #expect(lines.with("given back later").count == 1)
+            #expect(lines.with("released later").count == 1)
             try await fixture.sleep(.seconds(60))
             #expect(self.state(fixture) == .inUse)
             try await manager.create("\(Self.other)", options: [:])
@@ -323,7 +323,7 @@ import VolumeCore
             time.error = nil
             _ = try await call.value
         }
-        #expect(lines.with("given back later").isEmpty)
+        #expect(lines.with("released later").isEmpty)
     }
 
     // MARK: Room for others

@@ -420,7 +420,7 @@ import VolumeCore
         let manager = fixture.observed(lines)
         try fixture.executor.run { try await manager.start() }
         #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
-        #expect(lines.with("that an earlier run counted are gone").count == 1)
+        #expect(lines.with("that an earlier run counted no longer exist").count == 1)
     }
 
     @Test func `what was counted by a mount that is gone is given back`() throws {
@@ -452,7 +452,7 @@ import VolumeCore
         let lines = LogLines()
         let manager = fixture.observed(lines)
         try fixture.executor.run { try await manager.start() }
-        let told = lines.with("answers may not have gone out")
+        let told = lines.with("responses may not have been sent")
         #expect(told.count == (wasAnswered ? 0 : 1))
         #expect(told.allSatisfy { $0.contains("\"a\"") && $0.contains("\(Fixture.id)") })
     }
@@ -487,7 +487,7 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(60))
         }
-        #expect(lines.with("not given back").isEmpty && fixture.cloud.calls.isEmpty)
+        #expect(lines.with("not released").isEmpty && fixture.cloud.calls.isEmpty)
     }
 
     @Test func `a mount without a count ends even before the state's owner is known`()

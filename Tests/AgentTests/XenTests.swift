@@ -65,7 +65,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(700))
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
-        #expect(!fixture.log.lines(with: "is mounted in some mount namespace").isEmpty)
+        #expect(!fixture.log.lines(with: "is mounted in a mount namespace").isEmpty)
     }
 
     @Test func `a name whose node belongs to another disk is never recorded`() throws {

@@ -256,7 +256,7 @@ def test_an_upgrade_from_a_tarball_keeps_what_there_is(host, new_volume):
     given_back(host, left)
     assert host.simulator.calls("AttachVolume") == 0
     # The running container holds its volume, which nobody counts.
-    wait_until(lambda: said(host, writer.volume, "not given back yet", "some mount namespace"))
+    wait_until(lambda: said(host, writer.volume, "not released yet", "a mount namespace"))
     assert host.simulator.volume(writer.volume)["state"] == "in-use"
     writer.wait_for_more(before)
     # Another one joins it; its file system is not repaired meanwhile, although it was not

@@ -26,7 +26,7 @@ def test_it_has_one_thread_before_the_first_mount_and_after_the_last(daemon, new
 
 def test_an_idle_daemon_does_not_wake_up(daemon):
     # The last call that it makes by itself.
-    daemon.wait_until(lambda d: "the limit of attachments" in d.log())
+    daemon.wait_until(lambda d: "the attachment limit of this instance" in d.log())
     daemon.wait_until(lambda d: d.is_asleep())
     before = daemon.status("voluntary_ctxt_switches")
     # Nothing must happen, so there is nothing to wait for: the elapsed time is the test.

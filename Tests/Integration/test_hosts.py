@@ -79,7 +79,7 @@ def test_with_takeover_always_a_running_instance_loses_what_it_has_mounted(
     kept = hosts[HERE].mount(volume) / "synced"
     assert kept.read_text() == "kept"
     assert owner(simulator, volume) == [HERE]
-    hosts[THERE].wait_until(lambda d: "the device of a mounted volume has gone" in d.log())
+    hosts[THERE].wait_until(lambda d: "the device of a mounted volume is gone" in d.log())
     hosts[THERE].unmount(volume)
     hosts[HERE].unmount(volume)
 

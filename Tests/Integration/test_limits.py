@@ -32,7 +32,7 @@ def small(start):
     """Starts a daemon on the small instance, which knows its limit."""
     def start_small(**settings):
         daemon = start(SMALL, DETACH_AFTER="1h", **settings)
-        return daemon.wait_until(lambda d: "the limit of attachments" in d.log() and d)
+        return daemon.wait_until(lambda d: "the attachment limit of this instance" in d.log() and d)
     return start_small
 
 

@@ -65,7 +65,7 @@ def test_a_volume_is_formatted_mounted_and_given_back(simulator, barred, new_vol
 def test_it_has_one_thread_and_does_not_wake_up_when_idle(barred, new_volume):
     daemon, volume = barred, new_volume()
     # The last call that it makes by itself.
-    daemon.wait_until(lambda d: "the limit of attachments" in d.log())
+    daemon.wait_until(lambda d: "the attachment limit of this instance" in d.log())
     daemon.create(volume)
     daemon.mount(volume)
     daemon.wait_until(lambda d: d.is_asleep())

@@ -68,7 +68,7 @@ def test_ext4_by_option_holds_data_over_a_remount(simulator, daemon, new_volume)
     (mountpoint / "file").write_text("kept")
     free_again(simulator, daemon, volume)
     assert (daemon.mount(volume) / "file").read_text() == "kept"
-    assert daemon.log().count("making a file system") == 1
+    assert daemon.log().count("creating a file system") == 1
 
 
 def test_ext4_by_setting_and_another_by_option(start, new_volume):
@@ -409,7 +409,7 @@ def test_a_partition_without_a_file_system_is_not_formatted(simulator, daemon, n
     volume = new_volume(content="partitioned")
     before = digest(simulator.backing(volume))
     daemon.create(volume, partition="1")
-    with pytest.raises(PluginError, match="no partition is ever formatted"):
+    with pytest.raises(PluginError, match="partitions are never formatted"):
         daemon.mount(volume)
     simulator.wait_for_volume(volume, "available")
     assert digest(simulator.backing(volume)) == before

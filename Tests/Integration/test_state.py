@@ -51,7 +51,7 @@ def test_a_state_in_an_image_of_another_instance_leaves_what_is_attached_there_a
     write(here, {**saved, "boot": "another"})
     here.start()
     here.wait_until(lambda d: d.health()["status"] == "ok")
-    here.wait_until(lambda d: "another instance's" in d.log())
+    here.wait_until(lambda d: "belongs to another instance" in d.log())
     assert (here.state_path / f"volumes.json.{THERE}").exists()
     assert sorted(names(here)) == sorted(["data", other])
     assert status(here, "data")["mounts"] == "0"
@@ -181,7 +181,7 @@ def test_a_create_that_has_no_room_on_the_disk_has_not_been(start, new_volume, t
                     ballast.write(b"x" * 4096)
         for change in [lambda: daemon.create(lost), lambda: daemon.create("a", **{"volume-id": kept}),
                        lambda: daemon.call("VolumeDriver.Remove", Name=kept)]:
-            with pytest.raises(PluginError, match="ENOSPC.*has room"):
+            with pytest.raises(PluginError, match="ENOSPC.*has free space"):
                 change()
             assert names(daemon) == [kept]
         daemon.kill()

@@ -236,7 +236,7 @@ def test_a_lease_that_somebody_changes_is_restored_with_a_warning(
     simulator.wait_until(
         lambda s: tags(s, volume).get(LEASE) == HERE, timeout=90, what="the lease")
     warning = next(line for line in hosts[HERE].log().splitlines()
-                   if volume in line and "lease" in line and "warning" in line)
+                   if volume in line and "the lease of a mounted volume" in line and "warning" in line)
     assert change == "removed" or THERE in warning
 
 

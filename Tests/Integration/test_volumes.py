@@ -48,7 +48,7 @@ def test_a_file_system_is_mounted_as_it_is(daemon, new_volume, content):
     found = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", mountpoint], check=True,
                            capture_output=True, text=True).stdout.strip()
     assert found == content
-    assert "making a file system" not in daemon.log()
+    assert "creating a file system" not in daemon.log()
 
 
 def test_a_partitioned_volume_is_refused_and_not_changed(simulator, daemon, new_volume):

@@ -45,7 +45,7 @@ import VolumeCore
 
     @Test func `the error has the numbers and what to do`() {
         let error = use(max: 4, isShared: true, interfaces: 2, disks: 1).refusal(
-            of: next, kept: [(ours, "it is mounted in some mount namespace")])
+            of: next, kept: [(ours, "it is mounted in a mount namespace")])
         #expect(error.reason == .limitReached)
         let text = "\(error)"
         for part in [
@@ -53,7 +53,7 @@ import VolumeCore
             "1 of them", "one less for each network interface after the first",
             "2 network interfaces;", "1 of its instance store",
             "place the task on another instance", "\(ours)",
-            "it is mounted in some mount namespace",
+            "it is mounted in a mount namespace",
         ] {
             #expect(text.contains(part), "\(part) is not in: \(text)")
         }

@@ -179,7 +179,7 @@ private func situation(
         let partition = try VolumeOptions(["partition": "1"])
         let readOnly = VolumeOptions(readOnly: true)
         let refusals = [
-            (nil, partition, "no partition is ever formatted"),
+            (nil, partition, "partitions are never formatted"),
             (nil, readOnly, "mounted read-only"), ("snap-1", VolumeOptions(), "snapshot snap-1"),
         ]
         for (snapshot, options, words) in refusals {

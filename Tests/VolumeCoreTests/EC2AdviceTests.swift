@@ -54,13 +54,13 @@ private let forOne: [(code: String, action: EC2Action, advice: String)] = [
     ),
     ("InvalidVolumeID.ZoneMismatch", .attachVolume, "restore a snapshot"),
     ("CustomerKeyHasBeenRevoked", .attachVolume, "kms:CreateGrant"),
-    ("EncryptedVolumesNotSupported", .attachVolume, "another type"),
+    ("EncryptedVolumesNotSupported", .attachVolume, "another instance type"),
     ("AttachmentLimitExceeded", .attachVolume, "place the task on another"),
     ("ResourceLimitExceeded", .attachVolume, "place the task on another"),
     ("VolumeInUse", .attachVolume, "stop the task"),
     ("IncorrectInstanceState", .attachVolume, "wait until the instance"),
     ("IncorrectInstanceState", .detachVolume, "wait until the instance"),
-    ("UnsupportedOperation", .attachVolume, "another type"),
+    ("UnsupportedOperation", .attachVolume, "another instance type"),
     ("OperationNotPermitted", .attachVolume, "an AWS service manages the volume or the inst"),
     ("OperationNotPermitted", .detachVolume, "root volume"),
     ("InvalidInstanceID.NotFound", .attachVolume, "INSTANCE_ID"),
@@ -130,7 +130,7 @@ private let forNone: [(code: String, actions: [EC2Action])] = [
         // Somebody may have detached it nevertheless.
         #expect(encrypted.contains("CloudTrail"))
         let plain = adviceOnEndedAttachment(kmsKeyID: nil)
-        #expect(plain.hasPrefix("see CloudTrail") && !plain.contains("kms"))
+        #expect(plain.hasPrefix("find out in CloudTrail") && !plain.contains("kms"))
     }
 
     /// The form of EC2's message since 2023.

@@ -46,7 +46,7 @@ import VolumeCore
             let error = #expect(throws: OperationError.self) {
                 try VolumeName.volume(name, Self.options(id))
             }
-            #expect(error?.found == "it is no EBS volume id")
+            #expect(error?.found == "it is not an EBS volume id")
         }
     }
 }
