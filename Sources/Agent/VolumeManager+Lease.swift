@@ -117,6 +117,12 @@ extension VolumeManager {
     func dropLease(of volume: Volume, by deadline: Instant) async throws {
         // A second one might outlast the first and the Mount that waited for it.
         if let running = volume.leaseDrop { return try await running.value }
+        // A check of the lease that is under way would write it again. It is waited for before it
+        // finds a dropping, for which it would wait in turn.
+        if let restoring = volume.leaseRestoring {
+            await restoring.value
+            if let running = volume.leaseDrop { return try await running.value }
+        }
         let id = volume.id
         let task = Task(executorPreference: executor) {
             try await self.removeLease(of: id, by: deadline)
@@ -128,8 +134,6 @@ extension VolumeManager {
 
     private func removeLease(of id: VolumeID, by deadline: Instant) async throws {
         guard let volume = volumes[id] else { return }
-        // It would write the lease again.
-        if let restoring = volume.leaseRestoring { await restoring.value }
         let host = try await ports.host.host(by: deadline)
         let provenAt = ports.time.now
         if let device = try await deviceHere(of: volume, by: deadline) {
