@@ -4,6 +4,7 @@ import Glibc
 import Linux
 import Logging
 import Ring
+import TLS
 
 // The daemon has no command line: Docker starts it, and the environment configures it.
 
@@ -37,6 +38,7 @@ func currentEnvironment() -> [String: String] {
 }
 
 CLinux_share_heap()
+keepOpenSSLToTheEnd()
 fillStandardStreams()
 let environment = currentEnvironment().merging(buildFacts()) { $1 }
 /// Nil if this process is not a managed plugin.

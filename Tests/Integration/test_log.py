@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
 import select
 import signal
@@ -104,6 +105,15 @@ def read_answers(reader, count):
 
 def test_it_ends_in_time_though_nobody_reads(start, reader):
     daemon = start(wrapper=reader.wrapper("1", "2"))
+    assert ask(daemon, 100) == 100
+    assert daemon.stop(timeout=10) == 0
+
+
+def test_it_ends_without_a_crash_while_a_worker_parses_certificates(start, reader, tmp_path):
+    # It takes seconds to parse, and the unread log holds up the end of the process meanwhile.
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(pathlib.Path("/etc/ssl/certs/ca-certificates.crt").read_bytes() * 100)
+    daemon = start(wrapper=reader.wrapper("1", "2"), AWS_CA_BUNDLE=str(bundle))
     assert ask(daemon, 100) == 100
     assert daemon.stop(timeout=10) == 0
 
