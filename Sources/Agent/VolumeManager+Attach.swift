@@ -181,7 +181,7 @@ extension VolumeManager {
         volume.state.described(seen)
         let situation = try approach.note(
             seen, askedAt: askedAt, now: ports.time.now,
-            isAnothers: { isAnothers($0, than: volume) })
+            isAnothers: { [id = volume.id] in isAnothers($0, than: id) })
         // DetachVolume decides whether it is still attached here: a look may be older than an
         // attachment.
         guard !situation.isOn(host.instance) else { return }
@@ -213,9 +213,9 @@ extension VolumeManager {
 
     /// Whether another volume here has the name: then a response that gives it to this one is
     /// outdated.
-    private func isAnothers(_ name: String, than volume: Volume) -> Bool {
+    private func isAnothers(_ name: String, than id: VolumeID) -> Bool {
         volumes.values.contains {
-            $0 !== volume && !$0.state.isPresumed && $0.state.deviceName == name
+            $0.id != id && !$0.state.isPresumed && $0.state.deviceName == name
         }
     }
 
@@ -406,7 +406,7 @@ extension VolumeManager {
             switch search.outcome(
                 of: situation, askedAt: askedAt, now: ports.time.now,
                 deviceName: volume.state.deviceName, attachedAt: volume.state.attachedAt,
-                isAnothers: { isAnothers($0, than: volume) })
+                isAnothers: { isAnothers($0, than: id) })
             {
             case .found(let name):
                 for own in description.attachments where own.instance == host.instance {
