@@ -71,9 +71,9 @@ def test_nothing_in_it_depends_on_where_it_was_built(sections):
     assert ".swift_modhash" not in sections
 
 
-@pytest.mark.parametrize("module", ["CUring", "CLinux"])
-def test_c_is_compiled_with_checks_of_its_stack(module):
-    objects = [*pathlib.Path(executable()).with_name(f"{module}.build").glob("*.o")]
+def test_c_is_compiled_with_checks_of_its_stack():
+    # The only C module with buffers on the stack.
+    objects = [*pathlib.Path(executable()).with_name("CLinux.build").glob("*.o")]
     assert objects
     assert "__stack_chk_fail" in readelf("--symbols", *objects)
 
