@@ -304,7 +304,7 @@ def test_a_plugin_ended_in_the_middle_of_a_mount_ends_by_itself(host, new_volume
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             socket = host.socket()
             ending = pool.submit(end, host)
-            wait_until(lambda: "ending" in "".join(host.engine.plugin_log()[told:]))
+            wait_until(lambda: "stopping" in "".join(host.engine.plugin_log()[told:]))
             with pytest.raises(OSError):
                 engine.UnixConnection(socket).connect()
             assert not ending.done()
