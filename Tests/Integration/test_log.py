@@ -13,6 +13,7 @@ import time
 import pytest
 
 import engine
+from daemon import runner
 
 MISSING = re.compile(r"log lines are missing here count=(\d+)")
 
@@ -88,6 +89,8 @@ def test_a_log_that_is_not_read_delays_no_call_and_its_gap_is_counted(start, rea
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGABRT, signal.SIGTRAP])
 def test_what_waits_goes_out_at_the_end_if_somebody_reads_then(start, reader, number):
+    if number == signal.SIGABRT and runner():
+        pytest.skip("QEMU keeps the machine's SIGABRT for itself")
     daemon = start(wrapper=reader.wrapper("1"))
     assert ask(daemon, 100) == 100
     daemon.process.send_signal(number)
