@@ -576,6 +576,19 @@ import VolumeCore
         }
     }
 
+    /// A second Mount of a volume whose device disappears while the counts are being saved.
+    private func mountDuringLoss(
+        _ fixture: Fixture, _ manager: VolumeManager, _ hang: SimulatedHang
+    ) async throws -> Task<String, any Error> {
+        try await manager.create(Fixture.name, options: [:])
+        _ = try await manager.mount(Fixture.name, id: "a")
+        hang.begin(at: "save the counts")
+        let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+        try await fixture.sleep(.milliseconds(10))
+        try await detachByHand(fixture)
+        return call
+    }
+
     @Test func `a count that was taken back after a loss is not known to the next daemon either`()
         throws
     {
@@ -583,12 +596,7 @@ import VolumeCore
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang
         try fixture.run { manager in
-            try await manager.create(Fixture.name, options: [:])
-            _ = try await manager.mount(Fixture.name, id: "a")
-            hang.begin(at: "save the counts")
-            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
-            try await fixture.sleep(.milliseconds(10))
-            try await detachByHand(fixture)
+            let call = try await mountDuringLoss(fixture, manager, hang)
             fixture.host.busyUnmounts = 1
             hang.recover()
             await #expect(throws: OperationError.self) { try await call.value }
@@ -605,12 +613,7 @@ import VolumeCore
         let hang = SimulatedHang(time: fixture.executor)
         fixture.state.hang = hang
         try fixture.run { manager in
-            try await manager.create(Fixture.name, options: [:])
-            _ = try await manager.mount(Fixture.name, id: "a")
-            hang.begin(at: "save the counts")
-            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
-            try await fixture.sleep(.milliseconds(10))
-            try await detachByHand(fixture)
+            let call = try await mountDuringLoss(fixture, manager, hang)
             hang.recover()
             _ = try await call.value
             #expect(try await manager.get(Fixture.name).phase == "mounted")
