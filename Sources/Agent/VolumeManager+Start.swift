@@ -128,7 +128,7 @@ extension VolumeManager {
     }
 
     /// Returns the volumes that are attached here under names that this plugin uses, but without
-    /// any sign that it attached them.
+    /// any sign that it attached them, or while an operation on them is in progress.
     private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
@@ -152,10 +152,14 @@ extension VolumeManager {
             if volumes[id]?.state.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
-            // An operation in progress is newer than EC2's response.
-            guard let volume = volumes[id], volume.state.isOurs, volume.operation == nil,
-                volume.state.deviceName == nil
+            guard let volume = volumes[id], volume.state.isOurs, volume.state.deviceName == nil
             else { continue }
+            // An operation in progress is newer than EC2's response: looked at again when it may
+            // have ended.
+            guard volume.operation == nil else {
+                unknown.append(id)
+                continue
+            }
             claim(mapping.deviceName, for: volume)
             volume.state.leasePresumed()
             if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
