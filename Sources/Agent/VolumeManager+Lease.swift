@@ -207,7 +207,12 @@ extension VolumeManager {
             else { return }
             volume.state.described(seen)
             let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
-            guard case .here = situation else { return noteTaken(volume, situation) }
+            guard case .here(let name) = situation else { return noteTaken(volume, situation) }
+            // The mark may be gone when the volume is released.
+            if let name, !volume.state.isOurs {
+                noteOrigin(of: volume, attachedAs: name, seen, on: host)
+                claim(name, for: volume)
+            }
             guard !Lease.isHeld(by: host.instance, on: seen) else { return }
             volume.state.leaseDoubted()
             log.warning(
