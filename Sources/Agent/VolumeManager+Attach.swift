@@ -251,7 +251,7 @@ extension VolumeManager {
                 return .accepted(name)
             } catch let failure as EC2Failure {
                 let recovery = AttachRecovery(
-                    after: failure, isAskedAgain: wasOurs && name == own,
+                    after: failure, isAskedAgain: name == own,
                     isSlotComing: slots.isOneComing(at: ports.time.now))
                 if case .unanswered(_, mayHaveApplied: true) = failure {
                     volume.state.attachUnanswered(as: name, at: ports.time.now)

@@ -594,4 +594,21 @@ import VolumeCore
         }
         #expect(fixture.host.mounts.isEmpty)
     }
+
+    @Test func `a name that EC2 did not get twice is not asked for again after a refusal`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .unanswered(reason: "reset", mayHaveApplied: true),
+            .refused(
+                code: "InvalidParameterValue", message: "/dev/sdf is already in use",
+                requestID: "r"),
+            .refused(code: "VolumeInUse", message: "already attached", requestID: "r"),
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        let names = fixture.cloud.calls(of: "AttachVolume").map { $0.suffix(8) }
+        #expect(names == ["/dev/sdf", "/dev/sdf", "/dev/sdg", "/dev/sdh"])
+    }
 }

@@ -48,6 +48,38 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    /// DetachVolume is not repeated without a look.
+    @Test func `a volume attached by hand after a lost detachment stays attached`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.detach = .zero
+        fixture.cloud.lostAnswers = ["DetachVolume"]
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            while state(fixture) == .inUse { try await fixture.sleep(.milliseconds(10)) }
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    /// Another instance may have attached and released it meanwhile without leaving its own mark.
+    @Test func `the mark of a lost device's attachment says nothing about the next one`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let tags = tags(fixture)
+            #expect(tags?[AttachmentMark.tag] != nil)
+            try await detachByHand(fixture)
+            attachByHand(fixture, keeping: tags)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in

@@ -100,6 +100,62 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
+    /// As after a loss of the records: a Create and a Mount come before EC2 lists the attachment.
+    @Test func `an attachment that a failing Mount occupies is looked at again, and released`()
+        throws
+    {
+        let fixture = attaching([])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "reset", mayHaveApplied: false)
+            ]
+            fixture.cloud.sendDelays["DescribeVolumes"] = .seconds(1)
+            let mount = fixture.start { _ = try await $0.mount(Fixture.name, id: "a") }
+            try await manager.learnAttachments()
+            await #expect(throws: OperationError.self) { try await mount.value }
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    /// The records are lost, EC2 cannot list the attachments, and somebody removes the tags.
+    @Test func `the check of the lease shows who attached a mounted volume`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        fixture.state.records = []
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(Limit.leaseCheckDelay + .seconds(1))
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    /// Only the record says that the plugin attached it.
+    @Test func `without tags, a removed volume is released by the next daemon`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        fixture.cloud.tagsForbidden = true
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await manager.remove(Fixture.name)
+        }
+        let manager = fixture.observed(LogLines())
+        try fixture.executor.run {
+            try await manager.start()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+        #expect(fixture.state.records.isEmpty)
+    }
+
     @Test func `an attachment that EC2 lists is not dropped for lack of a device`() throws {
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
