@@ -51,6 +51,8 @@ extension VolumeManager {
                     earliest = ports.time.now + backoff.pause
                 }
             } catch {
+                // A Mount has cancelled it.
+                guard !Task.isCancelled else { return }
                 log.warning(
                     "the unused volume is not released yet",
                     metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
@@ -126,9 +128,7 @@ extension VolumeManager {
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
-        if volume.state.mount == .detaching, let running = volume.operation {
-            return try await running.value
-        }
+        if let running = volume.operation { return try await running.value }
         guard volume.state.mount == .unmounted, volume.state.isHere else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.detach(id, by: deadline) }

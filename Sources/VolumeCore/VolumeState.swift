@@ -518,7 +518,8 @@ extension VolumeState {
     /// the name that it had; the mark says nothing of an attachment that somebody else makes now.
     package mutating func deviceLost() {
         go(.deviceLost)
-        isMarkStale = true
+        // Without a record the mark is all that tells.
+        if isOurs { isMarkStale = true }
         description = nil
         attachedAt = nil
         isSeenHere = false

@@ -132,6 +132,23 @@ import VolumeCore
         }
     }
 
+    @Test func `a volume that is used again while it makes room stays`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await self.use(1, fixture, manager)
+            fixture.cloud.sendDelays["DeleteTags"] = .seconds(1)
+            let other = fixture.start { _ = try await $0.mount(Self.names[1], id: "b") }
+            while fixture.host.mounts["/mnt/\(Self.names[0])"] != nil {
+                try await fixture.sleep(.milliseconds(10))
+            }
+            _ = try await manager.mount(Self.names[0], id: "a")
+            await #expect(throws: OperationError.self) { try await other.value }
+            #expect(fixture.host.mounts["/mnt/\(Self.names[0])"] != nil)
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+    }
+
     @Test func `simultaneous mounts take no more slots than there are`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in

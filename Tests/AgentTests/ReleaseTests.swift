@@ -76,20 +76,26 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that arrives while a release asks for its instance keeps the volume`()
-        throws
-    {
+    /// - Parameter mountsHostTime: with the shorter one the Mount has ended when the release goes on.
+    @Test(arguments: [Duration.seconds(2), .zero])
+    func `a Mount that arrives while a release asks for its instance keeps the volume`(
+        mountsHostTime: Duration
+    ) throws {
         let fixture = Fixture(Fixture.xfs)
-        try fixture.run { manager in
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.executor.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(14))
             fixture.cloud.hostTime = .seconds(2)
             try await fixture.sleep(.seconds(2))
+            fixture.cloud.hostTime = mountsHostTime
             _ = try await manager.mount(Fixture.name, id: "b")
             try await fixture.sleep(.seconds(60))
             #expect(try await manager.get(Fixture.name).phase == "mounted")
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(lines.with("not released yet").isEmpty)
     }
 
     // MARK: What EC2 answers
