@@ -571,6 +571,22 @@ import VolumeCore
         #expect(fixture.state.copies.isEmpty)
     }
 
+    /// Its users elsewhere may have changed the owner, before somebody attached it here by hand.
+    @Test func `a volume that is away at the start keeps its owner when it comes back`() throws {
+        var due = VolumeRecord(
+            id: Fixture.id, options: try VolumeOptions(["uid": "999"]), createdAt: 1,
+            deviceName: "/dev/sdf")
+        due.isOwnershipDue = true
+        let fixture = Fixture(Fixture.xfs)
+        fixture.state.records = [due]
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.actions.isEmpty)
+    }
+
     @Test func `to learn which instance this is takes no owner from a new file system`() throws {
         let fixture = Fixture(.blank)
         fixture.host.failOwnership = true
