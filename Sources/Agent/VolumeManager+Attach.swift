@@ -165,7 +165,7 @@ extension VolumeManager {
             case .askPermission:
                 approach.notePermission(try await mayLease(id, by: deadline))
             case .detach(let owner, let force, let latest):
-                approach.noteDetach(force: force)
+                approach.noteDetach()
                 try await detachElsewhere(
                     id, from: owner, force: force, sentBy: latest, by: deadline)
             }
