@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -70,10 +69,10 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.start()
             try await manager.create(Fixture.name, options: [:])
-            let begin = fixture.executor.now
+            let begin = fixture.now
             _ = try await manager.mount(Fixture.name, id: "a")
             // Before the other one is released.
-            #expect(fixture.executor.now - begin < .seconds(5))
+            #expect(fixture.now - begin < .seconds(5))
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
@@ -159,7 +158,7 @@ import VolumeCore
     @Test func `an attachment that EC2 lists is not dropped for lack of a device`() throws {
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             for _ in 0..<2 {
                 try await manager.learnAttachments()
@@ -175,7 +174,7 @@ import VolumeCore
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         fixture.cloud.volumes[Fixture.id]?.attachments = []
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.learnAttachments()
             try await fixture.sleep(.seconds(1))
@@ -190,7 +189,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         let attachments = fixture.cloud.volumes[Fixture.id]?.attachments ?? []
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             fixture.cloud.volumes[Fixture.id]?.attachments = []
             try await manager.start()
             try await manager.learnAttachments()
@@ -351,7 +350,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         fixture.mark()
         let manager = fixture.observed(LogLines(), detachAfter: nil)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await fixture.sleep(.seconds(10))
         }
@@ -474,7 +473,7 @@ import VolumeCore
         ]
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
         #expect(lines.with("that an earlier run counted no longer exist").count == 1)
     }
@@ -493,7 +492,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         #expect(lines.with("known from an earlier run").count == 1)
         #expect(lines.with("counted").isEmpty)
     }
@@ -507,7 +506,7 @@ import VolumeCore
             ["a": 1], unanswered: wasAnswered ? [] : ["a"])
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         let told = lines.with("responses may not have been sent")
         #expect(told.count == (wasAnswered ? 0 : 1))
         #expect(told.allSatisfy { $0.contains("\"a\"") && $0.contains("\(Fixture.id)") })
@@ -538,7 +537,7 @@ import VolumeCore
         fixture.cloud.hostError = Self.away
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(60))
@@ -640,7 +639,7 @@ import VolumeCore
         fixture.state.owner?.boot = "an earlier one"
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.learnAttachments()
         }
