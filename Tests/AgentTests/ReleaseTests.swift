@@ -83,7 +83,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(14))
             fixture.cloud.hostTime = .seconds(2)

@@ -147,7 +147,7 @@ import VolumeCore
             try await manager.remove(Fixture.name)
         }
         let manager = fixture.observed(LogLines())
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await fixture.sleep(.seconds(60))
         }
