@@ -174,7 +174,7 @@ let package = Package(
 if Context.environment["POLARITY_FUZZ"] != nil {
     package.targets.append(
         .executableTarget(
-            name: "fuzz", dependencies: ["ParserChecks"], path: "Tests/Fuzz",
+            name: "fuzz", dependencies: ["ParserChecks"], path: "Tests/Fuzz", exclude: ["run"],
             swiftSettings: common + [.unsafeFlags(["-parse-as-library"])]))
 }
 
