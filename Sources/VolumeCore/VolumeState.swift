@@ -89,7 +89,7 @@ package struct VolumeState: Sendable, Equatable {
     /// be attached.
     private var unlistedSince: Instant?
     /// The number of Mount calls in progress. While there are any, the volume is not released.
-    package private(set) var mountCalls = 0
+    package private(set) var mountCalls: UInt = 0
     /// Distinguishes its mounts in this run.
     package private(set) var mountNumber = 0
     /// Whether its journal was not replayed at the last mount: the contents may be older than what
@@ -221,7 +221,6 @@ extension VolumeState {
         if lease == .certain && !isHere { return "a certain lease of a volume that is not here" }
         if mounted != nil && !isHere { return "a mount of a volume that is not here" }
         if isSeenHere && attachedAt == nil { return "an attachment seen that was never accepted" }
-        if mountCalls < 0 { return "fewer than no calls" }
         return nil
     }
 
@@ -250,10 +249,9 @@ extension VolumeState {
         let name = deviceName
         // The previous run may have ended before EC2 answered.
         guard name != nil || isOurs || isPresent else { return }
-        let isPresumed = name != nil && !isPresent
         attachment =
-            if case .detaching = attachment { .detaching(as: name, isPresumed: isPresumed) } else {
-                .attached(as: name, isPresumed: isPresumed)
+            if case .detaching = attachment { .detaching(as: name, isPresumed: !isPresent) } else {
+                .attached(as: name, isPresumed: !isPresent)
             }
         // If a look is outdated and AttachVolume fails, the name is forgotten.
         if isOurs, let name { askedNames.insert(name) }
@@ -475,10 +473,7 @@ extension VolumeState {
     /// A Mount call wants it: it is not given back before the call has ended.
     package mutating func mountCallBegan() { mountCalls += 1 }
 
-    package mutating func mountCallEnded() {
-        mountCalls -= 1
-        check()
-    }
+    package mutating func mountCallEnded() { mountCalls -= 1 }
 
     package mutating func lingerBegan(at instant: Instant) { unusedSince = instant }
 
