@@ -88,8 +88,8 @@ final class Volume {
         }
     }
 
-    /// Whether a step of its release is in progress.
-    var isBeingGivenBack: Bool { state.mount == .detaching || leaseDrop != nil }
+    /// Whether it is being detached.
+    var isBeingDetached: Bool { state.mount == .detaching }
 }
 
 /// Names of a volume that are being saved, and the outcome. Until they are on disk, Docker is told

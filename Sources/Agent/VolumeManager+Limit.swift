@@ -142,7 +142,7 @@ extension VolumeManager {
     private func longestLingering(besides tried: Set<VolumeID>, by deadline: Instant) -> Volume? {
         let lingering = volumes.values.filter(\.isLingering).map {
             LingeringVolume(
-                $0.id, unusedSince: $0.state.unusedSince, isBeingReleased: $0.isBeingGivenBack)
+                $0.id, unusedSince: $0.state.unusedSince, isBeingDetached: $0.isBeingDetached)
         }
         return LingeringVolume.toRelease(
             of: lingering, besides: tried.union(slots.leaving),

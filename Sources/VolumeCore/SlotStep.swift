@@ -26,17 +26,17 @@ package enum SlotStep: Sendable, Equatable {
 package struct LingeringVolume: Sendable {
     package var id: VolumeID
     package var unusedSince: Instant
-    /// Whether a step of its release is under way.
-    package var isBeingReleased: Bool
+    package var isBeingDetached: Bool
 
-    package init(_ id: VolumeID, unusedSince: Instant, isBeingReleased: Bool) {
+    package init(_ id: VolumeID, unusedSince: Instant, isBeingDetached: Bool) {
         self.id = id
         self.unusedSince = unusedSince
-        self.isBeingReleased = isBeingReleased
+        self.isBeingDetached = isBeingDetached
     }
 
-    /// The volume to release first: the one unused for longest. A step that is under way may take
-    /// as long as an Unmount, whoever waits for it, so what is being released needs that much time.
+    /// The volume to release first: the one unused for longest. A detachment that is under way may
+    /// take as long as an Unmount, whoever waits for it: a volume that is being detached needs that
+    /// much time.
     ///
     /// - Parameter time: how much is left of the Mount that needs room.
     package static func toRelease(
@@ -44,7 +44,7 @@ package struct LingeringVolume: Sendable {
     ) -> VolumeID? {
         guard time > .zero else { return nil }
         let canJoin = time >= Limit.unmountTimeMax
-        return volumes.filter { (canJoin || !$0.isBeingReleased) && !barred.contains($0.id) }
+        return volumes.filter { (canJoin || !$0.isBeingDetached) && !barred.contains($0.id) }
             .min { ($0.unusedSince, $0.id.description) < ($1.unusedSince, $1.id.description) }?.id
     }
 }

@@ -72,7 +72,6 @@ package struct VolumeRecord: Sendable, Equatable {
 
     /// Takes what is to be saved of the volume's state.
     package mutating func note(_ state: VolumeState) {
-        guard !isUpToDate(with: state) else { return }
         deviceName = state.deviceName
         isOurs = state.isOurs
         hasLease = state.hasLease

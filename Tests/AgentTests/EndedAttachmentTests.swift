@@ -77,6 +77,27 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    /// The name that the record has is not that of the attachment, and EC2's tags are old.
+    @Test func `one look that does not show the mark is not enough to leave an attachment`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        attachByHand(fixture, as: "/dev/sdk")
+        let unmarked = fixture.cloud.volumes[Fixture.id]
+        fixture.mark()
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
+        record.isOurs = true
+        fixture.state.records = [record]
+        try fixture.run { manager in
+            fixture.cloud.staleDescriptions[Fixture.id] = unmarked
+            try await manager.start()
+            try await fixture.sleep(.seconds(16))
+            fixture.cloud.staleDescriptions = [:]
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .available)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in

@@ -25,12 +25,12 @@ import VolumeCore
         #expect(SlotStep(use(of: 2), hasLooked: true) == .release)
     }
 
-    private func lingering(_ index: Int, since second: UInt64, _ isBeingReleased: Bool = false)
+    private func lingering(_ index: Int, since second: UInt64, _ isBeingDetached: Bool = false)
         -> LingeringVolume
     {
         LingeringVolume(
             Self.ids[index], unusedSince: Instant(nanoseconds: second * 1_000_000_000),
-            isBeingReleased: isBeingReleased)
+            isBeingDetached: isBeingDetached)
     }
 
     private func released(
