@@ -137,7 +137,7 @@ asan: deps
 	ASAN_OPTIONS=detect_leaks=0 $(SANITIZED) --sanitize address
 
 tsan: deps
-	$(SANITIZED) --sanitize thread --filter '^(AgentTests|SimulationTests|RingTests)\.'
+	$(SANITIZED) --sanitize thread --filter '^(AgentTests|SimulationTests)\.'
 
 # Prints which share of each module the Swift tests run, and the functions that they do not call.
 cover: deps
