@@ -127,7 +127,7 @@ test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-a
 	@bash .ci/deps hosts
 	@$(PYTHON) -B Tests/Hosts/run $(HOSTS)
 
-# The Swift tests with AddressSanitizer; with ThreadSanitizer, only those that it can judge
+# The Swift tests with AddressSanitizer, and with ThreadSanitizer those that it says something about
 # (HACKING.md). Each target has its own build folder, because other flags recompile everything.
 # Swift's own backtrace reads memory that a sanitizer guards, and hangs.
 SANITIZED = SWIFT_BACKTRACE=enable=no SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=4 \
