@@ -387,7 +387,7 @@ extension VolumeRecord {
                         name: resting.name, options: VolumeOptions(), createdAt: 0,
                         flaw: "it is not valid JSON")
                 ])
-            verbatim = String(decoding: bytes, as: UTF8.self)
+            verbatim = bytes
         }
     }
 }

@@ -8,7 +8,7 @@ package import VolumeCore
 extension VolumeRecord {
     /// The saved form. Members that this version does not know are written back unchanged.
     package var savedText: [UInt8] {
-        verbatim.map { Array($0.utf8) } ?? JSONValue.object(saved(names)).serialised()
+        verbatim ?? JSONValue.object(saved(names)).serialised()
     }
 
     /// The same with the counts. The name that it is mounted by comes first, so that its options
@@ -61,7 +61,7 @@ extension VolumeRecord {
                         name: named ?? "\(id)", options: VolumeOptions(),
                         createdAt: json["createdAt"]?.integer ?? 0, flaw: "\(error)")
                 ])
-            verbatim = text(of: members)
+            verbatim = JSONValue.object(members).serialised()
         }
         mounts = Self.counts(in: json)
         if let name = json["mountedAs"]?.string, let naming = naming(name) {
@@ -105,12 +105,16 @@ extension VolumeRecord {
 }
 
 extension VolumeNaming {
+    /// Options that are not understood are in `kept`; where there are none, none must be saved: the
+    /// next run would take them for the default ones.
     fileprivate var members: JSONObject {
-        [
-            "name": .string(name),
-            "options": .object(JSONObject(options.dictionary.mapValues { .string($0) })),
-            "createdAt": .integer(createdAt),
-        ]
+        var members: JSONObject = ["name": .string(name)]
+        if flaw == nil {
+            members["options"] = .object(
+                JSONObject(options.dictionary.mapValues { .string($0) }))
+        }
+        members["createdAt"] = .integer(createdAt)
+        return members
     }
 
     /// - Parameter kept: the members to keep if the options are not understood. If they are

@@ -26,8 +26,8 @@ package struct VolumeRecord: Sendable, Equatable {
     package var isOwnershipDue = false
     /// Additional members from a newer version, as a JSON object; written back unchanged.
     package var others: String?
-    /// The complete saved record if it cannot be understood, as JSON; written back unchanged.
-    package var verbatim: String?
+    /// The complete saved record if it cannot be understood; written back unchanged.
+    package var verbatim: [UInt8]?
 
     package init(
         id: VolumeID, name: String? = nil, options: VolumeOptions = VolumeOptions(),

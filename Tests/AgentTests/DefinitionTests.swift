@@ -62,7 +62,7 @@ import VolumeCore
         let fixture = Fixture()
         var record = VolumeRecord(id: Fixture.id, name: "a", createdAt: 1)
         record.names[0].flaw = "its hasLease is missing or of another kind"
-        record.verbatim = #"{"id":"\#(Fixture.name)","name":"a"}"#
+        record.verbatim = Array(#"{"id":"\#(Fixture.name)","name":"a"}"#.utf8)
         fixture.state.records = [record]
         try fixture.run { try await $0.start() }
         let error = try refusal(fixture) { try await $0.create("b", options: Self.option) }

@@ -136,7 +136,7 @@ import VolumeCore
         fixture.mark()
         var record = VolumeRecord(id: Fixture.id, name: "a", createdAt: 1)
         record.names[0].flaw = "there is no such option"
-        record.verbatim = "{}"
+        record.verbatim = Array("{}".utf8)
         fixture.state.records = [record]
         try fixture.run { manager in
             try await manager.start()

@@ -145,6 +145,8 @@ import VolumeCore
         // everything.
         #"{"id":"vol-1a2b3c4d","name":"../x","options":{},"createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
         #"{"id":"vol-1a2b3c4d","name":"x","options":{}}"#,
+        // Without options, which are not the default ones then.
+        #"{"id":"vol-1a2b3c4d","name":"x","createdAt":1,"hasLease":false,"isFormatting":false,"isRemoved":false}"#,
     ]
 
     @Test(arguments: kept)
@@ -165,7 +167,7 @@ import VolumeCore
         #expect(again.bytes == read.bytes && again.state.owner == read.state.owner)
     }
 
-    @Test(arguments: [0, 2, 3, 4, 5, 10, 11])
+    @Test(arguments: [0, 2, 3, 4, 5, 10, 11, 12])
     func `a name whose record is not understood is listed with the reason`(index: Int) throws {
         let read = try parsed(#"{"version":1,"volumes":[\#(Self.kept[index])]}"#)
         let record = try #require(all(read.state).first)
@@ -225,6 +227,14 @@ import VolumeCore
             #expect(record.names.map(\.flaw) == ["it is not valid JSON"])
             #expect(String(decoding: read.bytes, as: UTF8.self).contains(text))
         }
+    }
+
+    @Test func `a damaged record that is not UTF-8 is saved byte by byte`() throws {
+        let text = Array(Self.damaged[2].utf8).map { $0 == UInt8(ascii: "?") ? 0xff : $0 }
+        let read = try StateDocument(
+            parsing: Array("{\"version\":1,\"volumes\":[\n".utf8) + text + Array("\n]}\n".utf8))
+        let record = try #require(all(read.state).first)
+        #expect(record.names.map(\.flaw) == ["it is not valid JSON"] && record.savedText == text)
     }
 
     @Test func `a truncated line is neither a record nor a journal line`() throws {

@@ -15,22 +15,13 @@ func brokenState(_ bytes: [UInt8]) -> String? {
     let written = document.bytes
     guard let again = try? StateDocument(parsing: written) else { return "written, it is refused" }
     guard again.bytes == written, again.damaged.isEmpty else { return "written, it differs" }
-    var state = document.state
+    let state = document.state
     guard isSame(state, again.state) else { return "written, its records differ" }
-    // A damaged record that is not UTF-8 is kept as text, in which each invalid byte is replaced.
-    state.resting.removeAll { String(validating: $0.text, as: UTF8.self) == nil }
     let records = all(state)
-    for record in records
-    where !lacksOptions(record) && readAgain(record)?.savedText != record.savedText {
+    for record in records where readAgain(record)?.savedText != record.savedText {
         return "\(record.id) differs when it is saved again"
     }
     return brokenMounts(state, records)
-}
-
-/// Whether one of its names has no options: saving such a name gives it the default ones.
-private func lacksOptions(_ record: VolumeRecord) -> Bool {
-    record.verbatim == nil
-        && record.names.contains { $0.flaw != nil && $0.kept?.contains("\"options\"") != true }
 }
 
 private func all(_ state: SavedState) -> [VolumeRecord] {
