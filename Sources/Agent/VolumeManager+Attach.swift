@@ -433,8 +433,15 @@ extension VolumeManager {
     }
 
     func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
+        try await ports.describe(id, by: deadline)
+    }
+}
+
+extension VolumeManager.Ports {
+    /// EC2's description of a volume that has to exist.
+    func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
         let description: VolumeDescription?
-        do { description = try await ports.ec2.describeVolume(id, by: deadline) } catch {
+        do { description = try await ec2.describeVolume(id, by: deadline) } catch {
             throw error.told(doing: "look up \(id)", on: .describeVolumes)
         }
         guard let description else {

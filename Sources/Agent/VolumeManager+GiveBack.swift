@@ -120,9 +120,23 @@ extension VolumeManager {
         }
         switch step {
         case .unmount: try await becomeUnmounted(volume)
-        case .dropLease: try await dropLease(of: volume, by: deadline)
+        case .dropLease:
+            let id = volume.id
+            try await leases.drop(id, by: deadline) {
+                try await self.isReleasable(id, by: deadline)
+            }
         case .detach: try await becomeDetached(volume, by: deadline)
         }
+    }
+
+    /// Whether the volume's lease may go. Throws if something holds its device.
+    private func isReleasable(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+        guard let volume = volumes[id] else { return false }
+        if let device = try await deviceHere(of: volume, by: deadline) {
+            try await refuseHeld(device, doing: "drop the lease of \(id)")
+        }
+        // A Mount that has arrived in the meantime relies on the lease.
+        return !volume.isUsed
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
@@ -241,29 +255,8 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Removes the mark of an attachment that ends. If this fails, the volume is released
-    /// nevertheless, and the mark is removed with the lease at the next release.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
-        let isRemoved = await removeMark(of: id, host, by: deadline)
-        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
-    }
-
-    /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.
-    /// False if the mark may still exist and another attempt is worthwhile.
-    func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
-        guard !refusedLeases.contains(id) else { return true }
-        do {
-            try await ports.ec2.removeTag(
-                AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
-                from: id,
-                sentBy: deadline, by: deadline)
-            return true
-        } catch {
-            log.notice(
-                "the mark of an attachment could not be removed",
-                metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
-            return isTagRemovalVain(after: error)
-        }
+        await leases.dropMark(of: id, host, by: deadline)
     }
 
     /// The volume's device, if it is here. On Xen only the name identifies it, and EC2 knows its

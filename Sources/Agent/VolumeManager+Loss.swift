@@ -27,9 +27,18 @@ extension VolumeManager {
             ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
+    private func keepLease(of id: VolumeID) async {
+        do { try await leases.watch(id) } catch {
+            // Cancelled if it is no longer mounted.
+            guard !Task.isCancelled else { return }
+            volumes[id]?.leaseWatch = nil
+            noteStalledWatch(of: id, error)
+        }
+    }
+
     /// Makes the next watch that begins resume those of the volume: a lack of timers or descriptors
     /// must not end a watch for good.
-    func noteStalledWatch(of id: VolumeID, _ error: any Error) {
+    private func noteStalledWatch(of id: VolumeID, _ error: any Error) {
         log.error(
             "a mounted volume is not watched for now: the wait failed",
             metadata: ["volume": "\(id)", "error": "\(error)"])

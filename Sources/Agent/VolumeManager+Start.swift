@@ -10,9 +10,7 @@ extension VolumeManager {
     /// by force or replaced. A container that keeps running holds the device, which is not released
     /// before the container ends. A mount without a count lingers and is released.
     package func start() async throws {
-        let saved = try await ports.state.load(inBoot: origin.owner.boot)
-        origin.take(saved.owner)
-        volumes.take(saved)
+        volumes.take(try await ports.state.load(inBoot: origin.owner.boot))
         try await adoptMounts()
         try await dropCountsWithoutMount()
         // State of another boot or another instance is not used until its owner is known.

@@ -37,7 +37,7 @@ FAULTS = [
             "earliest = ports.time.now + .seconds(1_000_000)"),
     Fault("the lease is not written again after the linger", "VolumeCore/VolumeState.swift",
           "package mutating func leaseRemoved() {", "", " if ON { lease = .certain; return };"),
-    left_out("a Mount does not wait for the lease's dropping", f"{AGENT}+Lease.swift",
+    left_out("a Mount does not wait for the lease's dropping", "Agent/LeaseKeeper.swift",
              "volume.leaseDrop = task"),
     Fault("unknown data is formatted", "VolumeCore/Decisions.swift", "case .unknownData:\n",
           "case .unknownData where ON && !options.readOnly: self = .format\n"),

@@ -2,17 +2,37 @@ import Base
 import Logging
 import VolumeCore
 
-// The lease tells other hosts that a volume is mounted here.
+/// Writes, checks and removes this instance's tags on volumes in EC2: the lease, which tells other
+/// hosts that a volume is mounted here, and the mark of an attachment that this plugin made.
+///
+/// Its callers decide when a volume needs its lease and when it may go; they also look at the
+/// attachment and at the device. An actor on the manager's executor, like `StateSaver`.
+actor LeaseKeeper {
+    /// Looks whether a volume is attached here; nil if it is not.
+    typealias Look = @Sendable () async throws -> VolumeDescription?
 
-extension VolumeManager {
-    /// Secures the lease of a volume whose device is here; false if it is not attached here.
-    /// Without the first look, the lease of a host that has already taken the volume would be
-    /// overwritten.
-    func secureLeaseOfPresent(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
-        let host = try await ports.host.host(by: deadline)
-        let lookedAt = ports.time.now
-        guard try await lookWhetherHere(id, on: host, by: deadline) != nil else { return false }
-        return try await secureLease(of: id, seenAt: lookedAt, on: host, by: deadline)
+    private let volumes: VolumeTable
+    private let ports: VolumeManager.Ports
+    private let saver: StateSaver
+    private let log: Logger
+    private nonisolated let executor: VolumeManager.Executor
+    /// Volumes whose lease EC2 has rejected.
+    private var refused: Set<VolumeID> = []
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor {
+        // The keeper keeps its executor alive, and nobody holds the reference for longer.
+        unsafe executor.asUnownedSerialExecutor()
+    }
+
+    init(
+        of volumes: VolumeTable, ports: VolumeManager.Ports, saver: StateSaver,
+        executor: VolumeManager.Executor, log: Logger
+    ) {
+        self.volumes = volumes
+        self.ports = ports
+        self.saver = saver
+        self.executor = executor
+        self.log = log
     }
 
     /// Writes the lease of a volume that was seen attached here at `seenAt`, and looks at it some
@@ -21,52 +41,46 @@ extension VolumeManager {
     ///
     /// If the look shows no lease, or another host's, it is written again: a request of a host that
     /// lost the volume may have been delayed for long.
-    func secureLease(
-        of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
+    func secure(
+        _ id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant, look: Look
     ) async throws -> Bool {
         var seenAt = seenAt
-        var tries = 0
-        while tries < Limit.leaseTriesMax {
-            let writing = try await writeLease(of: id, host, seenAt: seenAt, by: deadline)
-            if writing == .done { tries += 1 }
+        var proof = LeaseProof()
+        while true {
+            let writing = try await write(id, host, seenAt: seenAt, by: deadline)
             if writing == .done {
                 try await ports.time.sleep(until: ports.time.now + Limit.leaseSettleTime)
             }
             seenAt = ports.time.now
-            guard let seen = try await lookWhetherHere(id, on: host, by: deadline) else {
-                return false
-            }
-            if writing == .refused || seen.multiAttachEnabled { return true }
-            if writing == .done, Lease.isHeld(by: host.instance, on: seen) {
+            let seen = try await look()
+            switch proof.next(
+                after: writing, seen: seen, on: host.instance,
+                isTimeLeft: ports.time.now < deadline)
+            {
+            case .writeAgain: continue
+            case .notHere: return false
+            case .goWithout: return true
+            case .certain:
                 volumes[id]?.state.leaseSeen()
                 return true
-            }
-            guard ports.time.now < deadline else {
+            case .leaveUnproved:
+                log.warning(
+                    "EC2 does not show the written lease; it is checked again later",
+                    metadata: ["volume": "\(id)"])
+                return true
+            case .giveUp:
                 throw OperationError(
                     .deadline, doing: "mark \(id) as mounted on \(host.instance)",
                     found: "CreateTags could not be sent soon enough after a look at the volume",
                     advice: "EC2 is slow or throttles this account: look at its request rates")
             }
         }
-        log.warning(
-            "EC2 does not show the written lease; it is checked again later",
-            metadata: ["volume": "\(id)"])
-        return true
-    }
-
-    private enum LeaseWriting {
-        case done
-        /// There can be no lease: the permission for the tag is missing, or the volume has the
-        /// maximum number of tags, or it is a Multi-Attach volume.
-        case refused
-        /// It could not be sent soon enough after the attachment was seen.
-        case outdated
     }
 
     /// Writes the lease together with the mark of the attachment. A rejection is logged once per
     /// volume, but each Mount tries again, because the permission may be granted later.
-    private func writeLease(
-        of id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
+    private func write(
+        _ id: VolumeID, _ host: Host, seenAt: Instant, by deadline: Instant
     ) async throws -> LeaseWriting {
         guard let volume = volumes[id], volume.state.description?.multiAttachEnabled != true else {
             return .refused
@@ -83,7 +97,7 @@ extension VolumeManager {
         do {
             try await ports.ec2.setTags(
                 tags, on: id, sentBy: seenAt + Limit.leaseFactsAgeMax, by: deadline)
-            refusedLeases.remove(id)
+            refused.remove(id)
             volume.state.markWritten()
             return .done
         } catch {
@@ -92,7 +106,7 @@ extension VolumeManager {
             case .writeLater: return .outdated
             case .goWithout:
                 volume.state.leaseRefused()
-                noteRefusedLease(of: id, failure)
+                noteRefusal(of: id, failure)
                 return .refused
             case .giveUp:
                 throw failure.told(
@@ -102,8 +116,15 @@ extension VolumeManager {
         }
     }
 
-    private func noteRefusedLease(of id: VolumeID, _ failure: EC2Failure) {
-        guard refusedLeases.insert(id).inserted else { return }
+    /// Saves without making anybody wait. A failure is logged, and the save is retried.
+    private func saveInBackground() {
+        Task(executorPreference: executor) { try? await self.save() }
+    }
+
+    private func save() async throws { try await saver.save() }
+
+    private func noteRefusal(of id: VolumeID, _ failure: EC2Failure) {
+        guard refused.insert(id).inserted else { return }
         log.warning(
             "the lease cannot be written: other instances may take the mounted volume",
             metadata: [
@@ -111,10 +132,20 @@ extension VolumeManager {
                 "advice": "\(failure.advice(on: .createTags) ?? "see the request in CloudTrail")",
             ])
     }
+}
 
-    /// Drops the lease of a volume that nothing holds, unless another instance has written its own
-    /// in the meantime. A Mount waits until this ends, and writes the lease again.
-    func dropLease(of volume: Volume, by deadline: Instant) async throws {
+// MARK: When the volume is released
+
+extension LeaseKeeper {
+    /// Removes the lease, unless another instance has written its own in the meantime. A Mount
+    /// waits until this ends, and writes the lease again.
+    ///
+    /// - Parameter isUnused: whether nothing holds the volume and no Mount relies on the lease.
+    ///   Throws if something holds it.
+    func drop(
+        _ id: VolumeID, by deadline: Instant, isUnused: @escaping @Sendable () async throws -> Bool
+    ) async throws {
+        guard let volume = volumes[id] else { return }
         // A second one might outlast the first and the Mount that waited for it.
         if let running = volume.leaseDrop { return try await running.value }
         // A check of the lease that is under way would write it again. It is waited for before it
@@ -123,24 +154,20 @@ extension VolumeManager {
             await restoring.value
             if let running = volume.leaseDrop { return try await running.value }
         }
-        let id = volume.id
         let task = Task(executorPreference: executor) {
-            try await self.removeLease(of: id, by: deadline)
+            try await self.remove(id, by: deadline, isUnused: isUnused)
         }
         volume.leaseDrop = task
         defer { volume.leaseDrop = nil }
         try await task.value
     }
 
-    private func removeLease(of id: VolumeID, by deadline: Instant) async throws {
-        guard let volume = volumes[id] else { return }
+    private func remove(
+        _ id: VolumeID, by deadline: Instant, isUnused: @Sendable () async throws -> Bool
+    ) async throws {
         let host = try await ports.host.host(by: deadline)
         let provenAt = ports.time.now
-        if let device = try await deviceHere(of: volume, by: deadline) {
-            try await refuseHeld(device, doing: "drop the lease of \(id)")
-        }
-        // A Mount that has arrived in the meantime relies on the lease.
-        guard !volume.isUsed else { return }
+        guard try await isUnused(), let volume = volumes[id] else { return }
         volume.state.leaseRemovalBegan()
         defer { volume.state.leaseRemovalFailed() }
         do {
@@ -170,25 +197,45 @@ extension VolumeManager {
         }
         volume.state.staleMarkRemoved()
     }
+
+    /// Removes the mark of an attachment that ends. If this fails, the volume is released
+    /// nevertheless, and the mark is removed with the lease at the next release.
+    func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
+        let isRemoved = await removeMark(of: id, host, by: deadline)
+        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
+    }
+
+    /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.
+    /// False if the mark may still exist and another attempt is worthwhile.
+    private func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
+        guard !refused.contains(id) else { return true }
+        do {
+            try await ports.ec2.removeTag(
+                AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
+                from: id,
+                sentBy: deadline, by: deadline)
+            return true
+        } catch {
+            log.notice(
+                "the mark of an attachment could not be removed",
+                metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
+            return isTagRemovalVain(after: error)
+        }
+    }
 }
 
 // MARK: While the volume is mounted
 
-extension VolumeManager {
+extension LeaseKeeper {
     /// Checks regularly that the volume still has its lease, because another tool that manages its
-    /// tags may remove it. Returns when the volume is no longer mounted, was lost, or a wait has
-    /// failed.
-    func keepLease(of id: VolumeID) async {
+    /// tags may remove it. Returns when the volume is no longer mounted or was lost; throws if a
+    /// wait has failed.
+    func watch(_ id: VolumeID) async throws {
         var pause = Limit.leaseCheckDelay
         while true {
-            do { try await ports.time.sleep(until: ports.time.now + pause) } catch {
-                // Cancelled if it is no longer mounted.
-                guard !Task.isCancelled else { return }
-                volumes[id]?.leaseWatch = nil
-                return noteStalledWatch(of: id, error)
-            }
+            try await ports.time.sleep(until: ports.time.now + pause)
             guard let volume = volumes[id], !volume.state.isLost else { return }
-            let check = Task(executorPreference: executor) { await self.checkLease(of: id) }
+            let check = Task(executorPreference: executor) { await self.check(id) }
             volume.leaseRestoring = check
             await check.value
             volume.leaseRestoring = nil
@@ -196,14 +243,14 @@ extension VolumeManager {
         }
     }
 
-    private func checkLease(of id: VolumeID) async {
+    private func check(_ id: VolumeID) async {
         let deadline = ports.time.now + Limit.createTimeMax
         do {
             let host = try await ports.host.host(by: deadline)
             let lookedAt = ports.time.now
-            let seen = try await describe(id, by: deadline)
+            let seen = try await ports.describe(id, by: deadline)
             guard let volume = volumes[id], volume.state.mountedDevice != nil, !volume.state.isLost,
-                !seen.multiAttachEnabled, !refusedLeases.contains(id)
+                !seen.multiAttachEnabled, !refused.contains(id)
             else { return }
             volume.state.described(seen)
             let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
@@ -218,7 +265,7 @@ extension VolumeManager {
                     "advice":
                         "let no other tool manage the tags that begin with polarity-ecs-ebs-plugin:",
                 ])
-            _ = try await writeLease(of: id, host, seenAt: lookedAt, by: deadline)
+            _ = try await write(id, host, seenAt: lookedAt, by: deadline)
         } catch {
             log.warning(
                 "the lease of a mounted volume could not be checked",
