@@ -101,18 +101,25 @@ actor LeaseKeeper {
             volume.state.markWritten()
             return .done
         } catch {
-            guard let failure = error.ec2Failure else { throw error }
-            switch LeaseRecovery(after: failure) {
-            case .writeLater: return .outdated
-            case .goWithout:
-                volume.state.leaseRefused()
-                noteRefusal(of: id, failure)
-                return .refused
-            case .giveUp:
-                throw failure.told(
-                    doing: "mark \(id) as mounted on \(host.instance)", on: .createTags,
-                    otherwise: "without the mark another instance could take the volume")
-            }
+            return try recovered(volume, after: error, host)
+        }
+    }
+
+    /// What a CreateTags that has failed comes to. Throws if the lease must not be missing.
+    private func recovered(
+        _ volume: Volume, after error: any Error, _ host: Host
+    ) throws -> LeaseWriting {
+        guard let failure = error.ec2Failure else { throw error }
+        switch LeaseRecovery(after: failure) {
+        case .writeLater: return .outdated
+        case .goWithout:
+            volume.state.leaseRefused()
+            noteRefusal(of: volume.id, failure)
+            return .refused
+        case .giveUp:
+            throw failure.told(
+                doing: "mark \(volume.id) as mounted on \(host.instance)", on: .createTags,
+                otherwise: "without the mark another instance could take the volume")
         }
     }
 
@@ -253,24 +260,30 @@ extension LeaseKeeper {
                 !seen.multiAttachEnabled, !refused.contains(id)
             else { return }
             volume.state.described(seen)
-            let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
-            guard case .here = situation else { return noteTaken(volume, situation) }
-            guard !Lease.isHeld(by: host.instance, on: seen) else { return }
-            volume.state.leaseDoubted()
-            log.warning(
-                "somebody removed or changed the lease of a mounted volume: writing it again",
-                metadata: [
-                    "volume": "\(id)", "tag": "\(Lease.tag)",
-                    "value": "\(quoted(seen.tags[Lease.tag] ?? ""))",
-                    "advice":
-                        "let no other tool manage the tags that begin with polarity-ecs-ebs-plugin:",
-                ])
-            _ = try await write(id, host, seenAt: lookedAt, by: deadline)
+            switch try LeaseCheck(seen, on: host) {
+            case .held: break
+            case .taken(let situation): noteTaken(volume, situation)
+            case .missing:
+                noteMissing(volume, seen)
+                _ = try await write(id, host, seenAt: lookedAt, by: deadline)
+            }
         } catch {
             log.warning(
                 "the lease of a mounted volume could not be checked",
                 metadata: ["volume": "\(id)", "error": "\(error)"])
         }
+    }
+
+    private func noteMissing(_ volume: Volume, _ seen: VolumeDescription) {
+        volume.state.leaseDoubted()
+        log.warning(
+            "somebody removed or changed the lease of a mounted volume: writing it again",
+            metadata: [
+                "volume": "\(volume.id)", "tag": "\(Lease.tag)",
+                "value": "\(quoted(seen.tags[Lease.tag] ?? ""))",
+                "advice":
+                    "let no other tool manage the tags that begin with polarity-ecs-ebs-plugin:",
+            ])
     }
 
     private func noteTaken(_ volume: Volume, _ situation: Situation) {

@@ -33,33 +33,36 @@ extension VolumeManager {
     /// Takes the steps one after the other, each when it is due, and again after a pause if one
     /// fails or has no effect.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
-        var earliest = lastUsed
-        var backoff = Backoff(
-            from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
+        var pace = GiveBackPace(since: lastUsed)
         while let volume = volumes[id] {
             // The operation in progress decides which step is next.
             if let operation = volume.operation { _ = try? await operation.value }
             guard let (step, delay) = nextStep(for: volume, linger: settings.detachAfter) else {
                 break
             }
-            guard await sleep(until: max(earliest, lastUsed + delay), by: volume) else { return }
+            guard await sleep(until: pace.due(after: delay), by: volume) else { return }
             guard !volume.isUsed, !Task.isCancelled else { return }
-            let deadline = ports.time.now + Limit.unmountTimeMax
-            do {
-                try await take(step, for: volume, by: deadline)
-                if nextStep(for: volume, linger: settings.detachAfter)?.step == step {
-                    earliest = ports.time.now + backoff.pause
-                }
-            } catch {
-                log.warning(
-                    "the unused volume is not released yet",
-                    metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
-                earliest = ports.time.now + backoff.next()
-            }
+            await take(step, for: volume, &pace)
         }
         guard !Task.isCancelled, let volume = volumes[id] else { return }
         volume.givingBack = nil
         forgetIfDone(volume)
+    }
+
+    /// Takes a step that is due, and notes at which pace to go on.
+    private func take(
+        _ step: GiveBackStep, for volume: Volume, _ pace: inout GiveBackPace
+    ) async {
+        do {
+            try await take(step, for: volume, by: ports.time.now + Limit.unmountTimeMax)
+            let next = nextStep(for: volume, linger: settings.detachAfter)?.step
+            pace.ended(step, next: next, at: ports.time.now)
+        } catch {
+            log.warning(
+                "the unused volume is not released yet",
+                metadata: ["volume": "\(volume.id)", "step": "\(step)", "error": "\(error)"])
+            pace.failed(at: ports.time.now)
+        }
     }
 
     /// False if the volume must not be released now. If the loop has no room for another timer, the

@@ -9,6 +9,8 @@ package final class SimulatedExecutor: SerialExecutor, TaskExecutor, @unchecked 
     private var sleepers: [Sleeper] = []
     private var nextSleeper = 0
     private var clock = Instant(nanoseconds: 1)
+    /// How often a task was run for a while.
+    package private(set) var taskSwitches = 0
 
     private struct Sleeper {
         let id: Int
@@ -54,6 +56,7 @@ package final class SimulatedExecutor: SerialExecutor, TaskExecutor, @unchecked 
         while !jobs.isEmpty {
             let batch = jobs
             jobs.removeAll(keepingCapacity: true)
+            taskSwitches += batch.count
             for job in batch {
                 unsafe job.runSynchronously(
                     isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())

@@ -10,7 +10,7 @@ package enum LeaseWriting: Sendable, Equatable {
     case outdated
 }
 
-/// Counts the attempts to write a lease that a later look shows, and decides what follows from each.
+/// Counts the attempts to write a lease until a look shows it, and decides what follows from each.
 package struct LeaseProof: Sendable {
     package enum Step: Sendable, Equatable {
         case writeAgain
@@ -42,5 +42,24 @@ package struct LeaseProof: Sendable {
         if writing == .done, Lease.isHeld(by: instance, on: seen) { return .certain }
         guard isTimeLeft else { return .giveUp }
         return written < Limit.leaseTriesMax ? .writeAgain : .leaveUnproved
+    }
+}
+
+/// What a look at a mounted volume shows of its lease.
+package enum LeaseCheck: Sendable, Equatable {
+    case held
+    /// Somebody has removed or changed it.
+    case missing
+    /// The volume is not attached here any more.
+    case taken(Situation)
+
+    /// Throws if the volume cannot be used at all.
+    package init(_ seen: VolumeDescription, on host: Host) throws(OperationError) {
+        let situation = try Situation(of: seen, seenFrom: host, readOnly: true)
+        guard case .here = situation else {
+            self = .taken(situation)
+            return
+        }
+        self = Lease.isHeld(by: host.instance, on: seen) ? .held : .missing
     }
 }

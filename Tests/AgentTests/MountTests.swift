@@ -490,4 +490,17 @@ import VolumeCore
             #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
         }
     }
+
+    @Test func `a Mount of a mounted volume needs few task switches`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(1))
+            let before = fixture.executor.taskSwitches
+            _ = try await manager.mount(Fixture.name, id: "b")
+            // As many as a debug build needs.
+            #expect(fixture.executor.taskSwitches - before <= 13)
+        }
+    }
 }

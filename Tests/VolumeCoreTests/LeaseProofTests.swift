@@ -65,4 +65,24 @@ import VolumeCore
         #expect(steps([.done], seen: Self.bare, isTimeLeft: false) == [.giveUp])
         #expect(steps([.outdated], seen: Self.own, isTimeLeft: false) == [.giveUp])
     }
+
+    @Test func `a look at a mounted volume shows whether it is here, and has its lease`() throws {
+        let host = Host(instance: Self.here, availabilityZone: "eu-west-1a")
+        func check(_ seen: VolumeDescription, on instance: InstanceID?) throws -> LeaseCheck {
+            var seen = seen
+            seen.attachments =
+                instance.map {
+                    [
+                        VolumeAttachment(
+                            volume: seen.id, instance: $0, device: "/dev/sdf", state: .attached)
+                    ]
+                } ?? []
+            return try LeaseCheck(seen, on: host)
+        }
+        #expect(try check(Self.own, on: Self.here) == .held)
+        #expect(try check(Self.bare, on: Self.here) == .missing)
+        #expect(try check(Self.others, on: Self.here) == .missing)
+        #expect(try check(Self.own, on: Self.other) == .taken(.elsewhere(Self.other)))
+        #expect(try check(Self.own, on: nil) == .taken(.free))
+    }
 }
