@@ -127,6 +127,32 @@ test-hosts: tar $(if $(HOSTS),$(if $(findstring arm64,$(HOSTS)),tar-arm64),tar-a
 	@bash .ci/deps hosts
 	@$(PYTHON) -B Tests/Hosts/run $(HOSTS)
 
+# The Swift tests with AddressSanitizer; with ThreadSanitizer, only those that it can judge
+# (HACKING.md). Each target has its own build folder, because other flags recompile everything.
+# Swift's own backtrace reads memory that a sanitizer guards, and hangs.
+SANITIZED = SWIFT_BACKTRACE=enable=no SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=4 \
+    swift test $(IMPORTS) --disable-xctest --scratch-path .build/$@
+.PHONY: asan tsan cover fuzz
+asan: deps
+	ASAN_OPTIONS=detect_leaks=0 $(SANITIZED) --sanitize address
+
+tsan: deps
+	$(SANITIZED) --sanitize thread --filter '^(AgentTests|SimulationTests)\.'
+
+# Prints which share of each module the Swift tests run, and the functions that they do not call.
+cover: deps
+	$(SANITIZED) --enable-code-coverage
+	@Tests/cover $$(swift test --scratch-path .build/$@ --show-codecov-path)
+
+# Fuzzes the parsers for SECONDS each. FUZZED='xml json' fuzzes some of them.
+SECONDS := 60
+FUZZED ?=
+FUZZER = --scratch-path .build/fuzz -c release -Xswiftc -enable-testing --product fuzz \
+    --sanitize fuzzer --sanitize address
+fuzz: deps
+	POLARITY_FUZZ=1 swift build $(FUZZER)
+	@Tests/Fuzz/run $(SECONDS) $$(POLARITY_FUZZ=1 swift build $(FUZZER) --show-bin-path)/fuzz $(FUZZED)
+
 check:
 	swift format lint --strict --recursive Sources Tests Package.swift
 	@$(PYTHON) -B -m unittest discover --quiet --start-directory Tests/Boundary

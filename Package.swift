@@ -125,11 +125,19 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Ring"], path: "Tests/TestSupport",
             swiftSettings: common),
+        .target(
+            name: "ParserChecks",
+            dependencies: [
+                "Base", "HTTPWire", "JSON", "XML", "AWSWire", "VolumeCore", "Agent", "Linux",
+                "TestSupport",
+            ], path: "Tests/ParserChecks", swiftSettings: common),
+        tests("CorpusTests", ["ParserChecks"]),
         tests("BaseTests", ["Base"]),
         tests("JSONTests", ["JSON"]),
         tests("XMLTests", ["Base", "XML", "TestSupport"]),
         tests(
-            "HTTPWireTests", ["Base", "HTTPWire", "TestSupport"], judges: ["h11_judge.py"]),
+            "HTTPWireTests", ["Base", "HTTPWire", "ParserChecks", "TestSupport"],
+            judges: ["h11_judge.py"]),
         tests(
             "AWSWireTests", ["Base", "JSON", "AWSWire", "TLS", "TestSupport"],
             judges: ["botocore_judge.py"]),
@@ -161,6 +169,14 @@ let package = Package(
             ["Base", "JSON", "AWSWire", "EC2Client", "polarity-ecs-ebs-plugin", log]),
     ]
 )
+
+// Only `make fuzz` builds this: its main function is part of libFuzzer.
+if Context.environment["POLARITY_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "fuzz", dependencies: ["ParserChecks"], path: "Tests/Fuzz", exclude: ["run"],
+            swiftSettings: common + [.unsafeFlags(["-parse-as-library"])]))
+}
 
 // I/O-bound modules: optimise for size.
 let small: Set = [

@@ -31,7 +31,7 @@ int CUring_init(struct CUring **out, unsigned entries, unsigned flags) {
     return 0;
 }
 
-// No descriptor is -1: a call that reaches io_uring fails by that, with EBADF or EINVAL.
+// -1 is no valid descriptor: a call that reaches io_uring fails with EBADF or EINVAL because of it.
 static int probe(long result) {
     return result < 0 && errno != EBADF && errno != EINVAL ? -errno : 0;
 }
@@ -65,7 +65,7 @@ unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsign
     return count;
 }
 
-// Fills the next SQE by a call of io_uring_prep_…, whose first argument is the SQE.
+// Takes the next free SQE, fills it with one of the io_uring_prep_… functions, and sets its tag.
 #define QUEUE(prepare, ...)                                        \
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);      \
     if (!sqe) return false;                                        \
@@ -73,7 +73,8 @@ unsigned CUring_drain(struct CUring *ring, struct CUring_completion *out, unsign
     sqe->user_data = tag;                                          \
     return true
 
-// A larger count is cut: recv(2) may return less than was asked for.
+// io_uring has 32 bits for a count. A larger one is reduced, because every caller must expect a
+// short result anyway.
 static unsigned clamped(size_t count) { return count < INT32_MAX ? (unsigned)count : INT32_MAX; }
 
 bool CUring_read(struct CUring *ring, uint64_t tag, int fd, void *bytes, size_t count) {

@@ -8,6 +8,8 @@ import VolumeCore
 /// Its callers decide when a volume needs its lease and when it may go; they also look at the
 /// attachment and at the device. An actor on the manager's executor, like `StateSaver`.
 actor LeaseKeeper {
+    /// Notes what a look at a mounted volume shows of its attachment.
+    typealias Note = @Sendable (VolumeDescription, Host) async -> Void
     /// Looks whether a volume is attached here; nil if it is not.
     typealias Look = @Sendable () async throws -> VolumeDescription?
 
@@ -237,12 +239,12 @@ extension LeaseKeeper {
     /// Checks regularly that the volume still has its lease, because another tool that manages its
     /// tags may remove it. Returns when the volume is no longer mounted or was lost; throws if a
     /// wait has failed.
-    func watch(_ id: VolumeID) async throws {
+    func watch(_ id: VolumeID, note: @escaping Note) async throws {
         var pause = Limit.leaseCheckDelay
         while true {
             try await ports.time.sleep(until: ports.time.now + pause)
             guard let volume = volumes[id], !volume.state.isLost else { return }
-            let check = Task(executorPreference: executor) { await self.check(id) }
+            let check = Task(executorPreference: executor) { await self.check(id, note) }
             volume.leaseRestoring = check
             await check.value
             volume.leaseRestoring = nil
@@ -250,7 +252,7 @@ extension LeaseKeeper {
         }
     }
 
-    private func check(_ id: VolumeID) async {
+    private func check(_ id: VolumeID, _ note: Note) async {
         let deadline = ports.time.now + Limit.createTimeMax
         do {
             let host = try await ports.host.host(by: deadline)
@@ -260,6 +262,7 @@ extension LeaseKeeper {
                 !seen.multiAttachEnabled, !refused.contains(id)
             else { return }
             volume.state.described(seen)
+            await note(seen, host)
             switch try LeaseCheck(seen, on: host) {
             case .held: break
             case .taken(let situation): noteTaken(volume, situation)

@@ -165,7 +165,7 @@ extension VolumeManager {
             case .askPermission:
                 approach.notePermission(try await mayLease(id, by: deadline))
             case .detach(let owner, let force, let latest):
-                approach.noteDetach(force: force)
+                approach.noteDetach()
                 try await detachElsewhere(
                     id, from: owner, force: force, sentBy: latest, by: deadline)
             }
@@ -268,7 +268,7 @@ extension VolumeManager {
             return .accepted(name)
         } catch let failure as EC2Failure {
             let recovery = AttachRecovery(
-                after: failure, isAskedAgain: wasOurs && isAskedAgain,
+                after: failure, isAskedAgain: isAskedAgain,
                 isSlotComing: slots.isOneComing(at: ports.time.now))
             volume.state.attachFailed(
                 failure, recovery, as: name, wasOurs: wasOurs, at: ports.time.now)

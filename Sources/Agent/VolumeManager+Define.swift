@@ -86,9 +86,7 @@ extension VolumeManager {
             volumes[id]
             ?? Volume(VolumeRecord(id: id, createdAt: ports.time.unixSeconds, isRemoved: true))
         volume.proposal = proposal
-        if let description, volume.state.description == nil {
-            volume.state.described(description)
-        }
+        if let description { volume.state.described(description) }
         if !volumes.contains(id) { volumes[id] = volume }
         volumes.noteUnsaved([id])
         let task = Task(executorPreference: executor) {

@@ -58,6 +58,8 @@ extension VolumeManager {
             let next = nextStep(for: volume, linger: settings.detachAfter)?.step
             pace.ended(step, next: next, at: ports.time.now)
         } catch {
+            // A Mount has cancelled it.
+            guard !Task.isCancelled else { return }
             log.warning(
                 "the unused volume is not released yet",
                 metadata: ["volume": "\(volume.id)", "step": "\(step)", "error": "\(error)"])
@@ -143,9 +145,7 @@ extension VolumeManager {
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
-        if volume.state.mount == .detaching, let running = volume.operation {
-            return try await running.value
-        }
+        if let running = volume.operation { return try await running.value }
         guard volume.state.mount == .unmounted, volume.state.isHere else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.detach(id, by: deadline) }
@@ -313,6 +313,28 @@ extension VolumeManager {
                 else { throw failure.told(doing: doing, on: .detachVolume) }
             }
             try await ports.time.sleep(until: ports.time.now + backoff.next())
+            try await refuseForeign(volume, host, by: deadline)
+        }
+    }
+
+    /// Throws if a look shows that the volume is attached here by hand: after a DetachVolume whose
+    /// response was lost, the attachment may have ended and somebody may have attached the volume
+    /// again.
+    private func refuseForeign(
+        _ volume: Volume, _ host: Host, by deadline: Instant
+    ) async throws {
+        let lookedAt = ports.time.now
+        let seen = try await describe(volume.id, by: deadline)
+        guard
+            let own = seen.attachments.first(where: {
+                $0.instance == host.instance && $0.state != .detached
+            })
+        else { return }
+        guard try judge(own, of: volume, seen, lookedAt: lookedAt, on: host) else {
+            throw OperationError(
+                .cloud, doing: "detach \(volume.id) from \(host.instance)",
+                found: "somebody attached it here by hand in the meantime",
+                advice: "nothing: it stays attached")
         }
     }
 }

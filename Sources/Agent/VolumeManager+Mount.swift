@@ -131,9 +131,7 @@ extension VolumeManager {
     }
 
     func becomeUnmounted(_ volume: Volume) async throws {
-        if case .unmounting = volume.state.mount, let running = volume.operation {
-            return try await running.value
-        }
+        if let running = volume.operation { return try await running.value }
         guard let device = volume.state.device else { return }
         let id = volume.id
         let task = Task(executorPreference: executor) { try await self.takeDown(id, device) }

@@ -155,6 +155,8 @@ package enum Limit {
     /// The options of one name together: names and values.
     package static let volumeOptionsMax = 2 * 1024
     package static let mountIDsMax = 4096
+    /// How often one mount ID may have a volume mounted; Docker needs no more than two.
+    package static let mountsPerIDMax = 1_000_000
     package static let mountIDMax = 256
     /// One Mount from call to response; Docker's own limit is 2 minutes.
     package static let mountTimeMax: Duration = .seconds(110)

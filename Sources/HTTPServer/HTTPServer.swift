@@ -53,8 +53,8 @@ package final class HTTPServer {
     private let listener: Listener
     private let tls: TLSContext?
     private var connections: [ObjectIdentifier: Connection] = [:]
-    /// Resumed when a connection ends or becomes idle, while a new one waits for its place.
-    private var placeWaiter: UnsafeContinuation<Void, Never>?
+    /// Resumed when a connection ends or becomes idle, while a new one waits for a slot.
+    private var slotWaiter: UnsafeContinuation<Void, Never>?
     /// Resumed when the last connection has ended, or the deadline to stop by has passed.
     private var endWaiter: UnsafeContinuation<Void, Never>?
     private var idleCount: UInt64 = 0
@@ -95,7 +95,7 @@ package final class HTTPServer {
                 if isStopping || error == .canceled { return }
                 throw error
             }
-            while connections.count >= bounds.connectionsMax { await makePlace() }
+            while connections.count >= bounds.connectionsMax { await closeIdleConnection() }
             if isStopping { return socket.close() }
             serve(socket)
         }
@@ -131,12 +131,12 @@ package final class HTTPServer {
         connection.task = RingActor.spawn { await connection.serve() }
     }
 
-    /// Asks the connection that has been idle for longest to end, and waits for any to end or
-    /// become idle.
-    private func makePlace() async {
+    /// Tells the connection that has been idle for longest to close, and waits until any connection
+    /// has closed or becomes idle.
+    private func closeIdleConnection() async {
         let idle = connections.values.filter(\.isIdle)
         idle.min { $0.idleOrder < $1.idleOrder }?.retire()
-        await withUnsafeContinuation { placeWaiter = $0 }
+        await withUnsafeContinuation { slotWaiter = $0 }
     }
 
     // MARK: For connections
@@ -144,13 +144,13 @@ package final class HTTPServer {
     /// Says that a connection is idle from now on; returns its place in the order of idling.
     func becameIdle() -> UInt64 {
         idleCount += 1
-        resumePlaceWaiter()
+        resumeSlotWaiter()
         return idleCount
     }
 
     func ended(_ connection: Connection) {
         connections[ObjectIdentifier(connection)] = nil
-        resumePlaceWaiter()
+        resumeSlotWaiter()
         if connections.isEmpty { resumeEndWaiter() }
     }
 
@@ -178,9 +178,9 @@ package final class HTTPServer {
         return dateText
     }
 
-    private func resumePlaceWaiter() {
-        placeWaiter?.resume()
-        placeWaiter = nil
+    private func resumeSlotWaiter() {
+        slotWaiter?.resume()
+        slotWaiter = nil
     }
 
     private func resumeEndWaiter() {

@@ -15,16 +15,21 @@ package struct JSONObject: Sendable {
     }
 
     package subscript(name: String) -> JSONValue? {
-        get { members.first { $0.name == name }?.value }
+        get { place(of: name).map { members[$0].value } }
         set {
-            let place = members.firstIndex { $0.name == name }
-            switch (place, newValue) {
+            switch (place(of: name), newValue) {
             case (let place?, let value?): members[place].value = value
             case (let place?, nil): members.remove(at: place)
             case (nil, let value?): members.append((name, value))
             case (nil, nil): break
             }
         }
+    }
+
+    /// To JSON, names are equal if their characters are; to Swift, also if they only look the same,
+    /// as the two forms of an accented letter do.
+    private func place(of name: String) -> Int? {
+        members.firstIndex { $0.name == name && $0.name.utf8.elementsEqual(name.utf8) }
     }
 
     package var names: [String] { members.map(\.name) }

@@ -121,8 +121,8 @@ package struct Approach: Sendable {
     package mutating func notePermission(_ mayLease: Bool) { self.mayLease = mayLease }
 
     /// Notes that EC2 was asked to detach the volume elsewhere.
-    package mutating func noteDetach(force: Bool) {
-        if force { forcesFrom = nil }
+    package mutating func noteDetach() {
+        forcesFrom = nil
         look?.isUsedUp = true
     }
 

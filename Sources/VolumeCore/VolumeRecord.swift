@@ -129,10 +129,11 @@ package struct MountCounts: Sendable, Equatable {
     /// them.
     package private(set) var names: Set<String>
 
+    /// A count above `Limit.mountsPerIDMax`, which only a damaged file has, is reduced to that.
     package init(
         _ counts: [String: Int] = [:], unanswered: Set<String> = [], names: Set<String> = []
     ) {
-        self.counts = counts.filter { $0.value > 0 }
+        self.counts = counts.filter { $0.value > 0 }.mapValues { min($0, Limit.mountsPerIDMax) }
         self.unanswered = unanswered.filter { counts[$0, default: 0] > 0 }
         self.names = self.counts.isEmpty ? [] : names
     }
@@ -141,12 +142,20 @@ package struct MountCounts: Sendable, Equatable {
     package var total: Int { counts.values.reduce(0, +) }
 
     /// Counts a Mount, by one of the volume's names, that is about to be answered. Throws if the
-    /// table is full.
+    /// table or the count is full.
     package mutating func add(_ id: String, by name: String? = nil) throws(OperationError) {
-        guard counts.count < Limit.mountIDsMax || counts[id] != nil else {
+        let count = counts[id, default: 0]
+        guard counts.count < Limit.mountIDsMax || count > 0 else {
             throw OperationError(
                 .limitReached, doing: "count one more mount",
                 found: "\(counts.count) containers have the volume mounted, as many as are allowed")
+        }
+        guard count < Limit.mountsPerIDMax else {
+            throw OperationError(
+                .limitReached, doing: "count one more mount",
+                found:
+                    "the container has mounted the volume \(count) times, as often as is allowed",
+                advice: "stop the container")
         }
         counts[id, default: 0] += 1
         unanswered.insert(id)

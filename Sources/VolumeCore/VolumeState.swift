@@ -80,8 +80,8 @@ package struct VolumeState: Sendable, Equatable {
     /// same name, which is in the record, so a later run recognises the attachment, whichever call
     /// made it.
     package private(set) var unansweredName: String?
-    /// Whether the mark of an ended attachment could not be removed: it says nothing about another
-    /// attachment.
+    /// Whether the mark is of an attachment that has ended or may have ended, and was not removed:
+    /// it says nothing about another attachment.
     package private(set) var isMarkStale = false
     /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
@@ -532,10 +532,12 @@ extension VolumeState {
     /// The next Mount begins anew. Says nothing of what is not mounted.
     package mutating func mountOutlived() { go(.outlived) }
 
-    /// The device of the mounted volume has gone. This plugin's attachment may come again by the
-    /// name that it had.
+    /// The device of the mounted volume has gone. If this plugin's attachment still exists, it has
+    /// the name that it had; the mark says nothing of an attachment that somebody else makes now.
     package mutating func deviceLost() {
         go(.deviceLost)
+        // Without a record the mark is all that tells.
+        if isOurs { isMarkStale = true }
         description = nil
         attachedAt = nil
         isSeenHere = false

@@ -92,10 +92,10 @@ private final class TreeBuilder {
             return stop(.limit(what: "levels", max: Limit.xmlDepthMax))
         }
         let qualified = unsafe String(cString: name)
-        let local = qualified.utf8.lastIndex(of: UInt8(ascii: ":")).map {
-            String(qualified[qualified.utf8.index(after: $0)...])
-        }
-        open.append(Open(name: local ?? qualified))
+        let colon = qualified.utf8.lastIndex(of: UInt8(ascii: ":"))
+        let local = colon.map { String(qualified[qualified.utf8.index(after: $0)...]) } ?? qualified
+        // A name may end with a colon, which does not end a prefix then.
+        open.append(Open(name: local.isEmpty ? qualified : local))
     }
 
     func append(_ characters: UnsafePointer<XML_Char>?, count: Int) {

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -201,16 +200,16 @@ import VolumeCore
             let mount = fixture.start { try await $0.mount(Fixture.name, id: "b") }
             try await fixture.sleep(.milliseconds(100))
             fixture.cloud.staleDescriptions = [:]
-            let begin = fixture.executor.now
+            let begin = fixture.now
             _ = try await mount.value
-            #expect(fixture.executor.now - begin < Limit.attachmentCheckInterval)
+            #expect(fixture.now - begin < Limit.attachmentCheckInterval)
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
     }
 
     @Test func `EC2 is asked to attach once the state says so, or after a second`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -403,9 +402,7 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             try await fixture.sleep(.seconds(5))
             #expect(await self.mount(fixture).time < .seconds(3))
         }
@@ -460,9 +457,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(30))
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(Fixture.id)
             try await fixture.sleep(.seconds(10))
             let before = self.calls(fixture, of: "DetachVolume")
             fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
@@ -483,8 +478,7 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(30))
-            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
-            fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.other)"]
+            fixture.cloud.move(Fixture.id, to: Fixture.other)
             let (error, time) = await self.mount(fixture)
             #expect(error?.description.contains("mounted on \(Fixture.other)") == true)
             #expect(time < Limit.leaseWaitMax + .milliseconds(1_500))
@@ -593,5 +587,22 @@ import VolumeCore
             #expect(error?.description.contains("root volume of \(Fixture.here)") == true)
         }
         #expect(fixture.host.mounts.isEmpty)
+    }
+
+    @Test func `a name that EC2 did not get twice is not asked for again after a refusal`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .unanswered(reason: "reset", mayHaveApplied: true),
+            .refused(
+                code: "InvalidParameterValue", message: "/dev/sdf is already in use",
+                requestID: "r"),
+            .refused(code: "VolumeInUse", message: "already attached", requestID: "r"),
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        let names = fixture.cloud.calls(of: "AttachVolume").map { $0.suffix(8) }
+        #expect(names == ["/dev/sdf", "/dev/sdf", "/dev/sdg", "/dev/sdh"])
     }
 }

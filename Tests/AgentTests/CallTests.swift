@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -69,7 +68,7 @@ import VolumeCore
     /// Docker sends an Unmount only for a Mount that was answered.
     @Test(arguments: 0..<24)
     func `a client that hangs up at any moment leaves a count only if it was answered`(
-        turns: Int
+        jobs: Int
     ) throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -77,9 +76,10 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             let client = Client()
             let call = self.mount("b", fixture, for: client)
-            for _ in 0..<turns { await Task.yield() }
-            client.hasGone = true
-            call.cancel()
+            fixture.after(jobs: jobs) {
+                client.hasGone = true
+                call.cancel()
+            }
             let expected = if case .success(true) = await call.result { 1 } else { 0 }
             try await fixture.sleep(.seconds(1))
             #expect(try await manager.get(Fixture.name).mounts == 1 + expected)
@@ -93,7 +93,7 @@ import VolumeCore
 
     @Test(arguments: 0..<24)
     func `a first client that hangs up at any moment leaves nothing mounted for long`(
-        turns: Int
+        jobs: Int
     ) throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -103,9 +103,10 @@ import VolumeCore
             _ = await cut.result
             let client = Client()
             let call = self.mount("b", fixture, for: client)
-            for _ in 0..<turns { await Task.yield() }
-            client.hasGone = true
-            call.cancel()
+            fixture.after(jobs: jobs) {
+                client.hasGone = true
+                call.cancel()
+            }
             if case .success(true) = await call.result { return }
             try await fixture.sleep(.seconds(100))
             #expect(fixture.host.mounts.isEmpty)
@@ -114,7 +115,7 @@ import VolumeCore
 
     @Test func `a Mount that could not be counted in its time is not counted later`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             fixture.state.hang = hang
@@ -135,7 +136,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             #expect(lines.with("has nothing mounted").isEmpty)
             try await manager.unmount(Fixture.name, id: "b")
@@ -167,12 +168,12 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
             try await fixture.host.unmount(Fixture.mountpoint, of: Fixture.id)
             let calls = ["b", "c"].map { id in
-                Task(executorPreference: fixture.executor) {
+                fixture.start { _ in
                     try await manager.mount(Fixture.name, id: id)
                 }
             }
@@ -208,9 +209,7 @@ import VolumeCore
             fixture.host.lookTimes = [.seconds(5)]
             let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
             try await fixture.sleep(.seconds(1))
-            let end = fixture.executor.now + .seconds(1)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             _ = try await call.value
         }
         #expect(fixture.host.everMounted.count == 2)
@@ -241,9 +240,7 @@ import VolumeCore
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(10))
             fixture.host.busyUnmounts = 1
-            let end = fixture.executor.now + .seconds(10)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id)
             await #expect(throws: OperationError.self) {
                 try await manager.mount(Fixture.name, id: "b")
             }

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -47,12 +46,12 @@ import VolumeCore
             try await manager.create(Fixture.name, options: [:])
             let sick = fixture.start { try await $0.mount(Fixture.name, id: "a") }
             try await fixture.sleep(.seconds(1))
-            let begin = fixture.executor.now
+            let begin = fixture.now
             try await manager.create("\(Self.well)", options: [:])
             _ = try await manager.mount("\(Self.well)", id: "a")
             _ = try await manager.mount("\(Self.well)", id: "b")
             try await manager.unmount("\(Self.well)", id: "a")
-            #expect(fixture.executor.now - begin < .seconds(2))
+            #expect(fixture.now - begin < .seconds(2))
             _ = await sick.result
         }
     }
@@ -70,9 +69,9 @@ import VolumeCore
             #expect(error?.reason == .deadline)
             #expect(time == .seconds(20))
             hang.recover()
-            let begin = fixture.executor.now
+            let begin = fixture.now
             _ = try await manager.mount(Fixture.name, id: "b")
-            #expect(fixture.executor.now - begin < .seconds(1))
+            #expect(fixture.now - begin < .seconds(1))
             // Docker sends no Unmount for a Mount that was answered with an error.
             #expect(try await manager.get(Fixture.name).mounts == 1)
             try await manager.unmount(Fixture.name, id: "b")
@@ -144,7 +143,7 @@ import VolumeCore
 
     @Test func `calls are answered while the state cannot be saved, and say so`() throws {
         let fixture = fixture()
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -233,7 +232,7 @@ import VolumeCore
 
     @Test func `if only the state's disk hangs, a later Mount waits its full time`() throws {
         let fixture = fixture()
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
@@ -247,7 +246,7 @@ import VolumeCore
 
     @Test func `of two calls that were outlasted the one that still waits counts`() throws {
         let fixture = fixture()
-        let disk = SimulatedHang(time: fixture.executor)
+        let disk = fixture.hang()
         fixture.state.hang = disk
         let device = fixture.host.hang(of: Fixture.id)
         try fixture.run { manager in
@@ -269,7 +268,7 @@ import VolumeCore
 
     @Test func `if both hang, the response is about the volume`() throws {
         let fixture = fixture()
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])

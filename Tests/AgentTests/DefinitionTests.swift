@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 

@@ -1,7 +1,6 @@
 import Agent
 import Base
 import JSON
-import Simulation
 import Testing
 import VolumeCore
 

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -19,9 +18,7 @@ import VolumeCore
     }
 
     private func detachByHand(_ fixture: Fixture, _ id: VolumeID = Fixture.id) async throws {
-        let soon = fixture.executor.now + .seconds(10)
-        _ = try await fixture.cloud.detach(
-            id, from: Fixture.here, force: false, sentBy: soon, by: soon)
+        try await fixture.cloud.detachByHand(id)
         try await fixture.sleep(.seconds(3))
     }
 
@@ -48,6 +45,38 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    /// DetachVolume is not repeated without a look.
+    @Test func `a volume attached by hand after a lost detachment stays attached`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.detach = .zero
+        fixture.cloud.lostAnswers = ["DetachVolume"]
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            while state(fixture) == .inUse { try await fixture.sleep(.milliseconds(10)) }
+            attachByHand(fixture)
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    /// Another instance may have attached and released it meanwhile without leaving its own mark.
+    @Test func `the mark of a lost device's attachment says nothing about the next one`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            let tags = tags(fixture)
+            #expect(tags?[AttachmentMark.tag] != nil)
+            try await detachByHand(fixture)
+            attachByHand(fixture, keeping: tags)
+            try await manager.unmount(Fixture.name, id: "a")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
@@ -66,7 +95,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             try await detachByHand(fixture)
@@ -84,7 +113,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             try await detachByHand(fixture)
@@ -128,8 +157,7 @@ import VolumeCore
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             try await detachByHand(fixture)
-            _ = try await fixture.cloud.attach(
-                Fixture.id, to: Fixture.here, as: "/dev/sdk", by: Instant(nanoseconds: .max))
+            try await fixture.cloud.attachByHand(Fixture.id, as: "/dev/sdk")
             try await fixture.sleep(.seconds(2))
             fixture.host.held = [Fixture.id]
             try await fixture.sleep(.seconds(120))
@@ -160,10 +188,8 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await fixture.use(manager)
-            for count in 1...2 {
-                while markRemovals(fixture) < count { try await fixture.sleep(.milliseconds(1)) }
-                fixture.cloud.refusals["DeleteTags"] = [Self.throttled]
-            }
+            let mark = "DeleteTags \(Fixture.id) \(AttachmentMark.tag)"
+            fixture.cloud.refusals[mark] = [Self.throttled, Self.throttled]
             try await fixture.sleep(.seconds(120))
         }
         #expect(markRemovals(fixture) == 3)
@@ -191,7 +217,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             let forbidden = EC2Failure.refused(
@@ -271,8 +297,7 @@ import VolumeCore
         fixture.state.records = [record]
         fixture.cloud.latency.device = .seconds(10)
         try fixture.run { manager in
-            _ = try await fixture.cloud.attach(
-                Fixture.id, to: Fixture.here, as: "/dev/sdg", by: Instant(nanoseconds: .max))
+            try await fixture.cloud.attachByHand(Fixture.id, as: "/dev/sdg")
             try await manager.start()
             fixture.cloud.staleDescriptions[Fixture.id] = free
             let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }
@@ -578,7 +603,7 @@ import VolumeCore
 
     /// A second Mount of a volume whose device disappears while the counts are being saved.
     private func mountDuringLoss(
-        _ fixture: Fixture, _ manager: VolumeManager, _ hang: SimulatedHang
+        _ fixture: Fixture, _ manager: VolumeManager, _ hang: Hang
     ) async throws -> Task<String, any Error> {
         try await manager.create(Fixture.name, options: [:])
         _ = try await manager.mount(Fixture.name, id: "a")
@@ -593,7 +618,7 @@ import VolumeCore
         throws
     {
         let fixture = Fixture(Fixture.xfs)
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             let call = try await mountDuringLoss(fixture, manager, hang)
@@ -610,7 +635,7 @@ import VolumeCore
 
     @Test func `a device that disappears while its Mount is counted is no result`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             let call = try await mountDuringLoss(fixture, manager, hang)

@@ -1,10 +1,12 @@
 import Agent
 import Base
 import Logging
-import Simulation
+import Testing
 import VolumeCore
 
-/// A manager over the simulated parts, with one volume.
+@testable import Simulation
+
+/// A manager on the one host of a life, with one volume.
 final class Fixture: @unchecked Sendable {
     static let id = VolumeID(literal: "vol-0123456789abcdef0")
     static let here = InstanceID(literal: "i-0123456789abcdef0")
@@ -13,10 +15,10 @@ final class Fixture: @unchecked Sendable {
     static let mountpoint = "/mnt/\(id)"
     static let xfs = DeviceContent.fileSystem(type: "xfs", label: nil, uuid: nil)
 
-    let executor = SimulatedExecutor()
-    let cloud: SimulatedCloud
-    let host: SimulatedHost
-    let state = SimulatedState()
+    private let stage: Stage
+    let cloud: FixtureCloud
+    let host: FixtureHost
+    let state: FixtureState
     let log = LogRecord()
     let time: FixtureTime
     private(set) var manager: VolumeManager
@@ -27,28 +29,28 @@ final class Fixture: @unchecked Sendable {
         _ content: DeviceContent = .blank, detachAfter: Duration? = .seconds(15),
         takeover: TakeoverPolicy = .unlessMounted
     ) {
-        time = FixtureTime(executor)
-        cloud = SimulatedCloud(
-            host: Host(instance: Self.here, availabilityZone: "eu-west-1a"), time: executor)
-        host = SimulatedHost(cloud: cloud)
+        stage = Stage(Self.here, detachAfter: detachAfter, takeover: takeover)
+        time = FixtureTime(stage)
+        cloud = FixtureCloud(stage)
+        host = FixtureHost(stage)
+        state = FixtureState(stage)
         cloud.add(Self.id, content)
         settings = VolumeManager.Settings(
             mountRoot: "/mnt", detachAfter: detachAfter, takeover: takeover,
             driverName: Self.driverName)
-        manager = Self.makeManager(time, cloud, host, state, settings, log)
+        let ports = VolumeManager.Ports(
+            ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud, time: time)
+        manager = VolumeManager(
+            ports: ports, settings: settings, executor: stage.process, log: log.logger)
     }
 
-    private static func makeManager(
-        _ time: FixtureTime, _ cloud: SimulatedCloud, _ host: SimulatedHost,
-        _ state: SimulatedState, _ settings: VolumeManager.Settings, _ log: LogRecord
-    ) -> VolumeManager {
-        VolumeManager(
-            ports: VolumeManager.Ports(
-                ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud,
-                time: time),
-            settings: settings, executor: time.executor,
-            log: Logger(label: "test") { _ in RecordingLogHandler(record: log) })
-    }
+    /// Processes and timers hold the life, which holds them.
+    deinit { stage.life.end() }
+
+    var now: Instant { stage.now }
+
+    /// Whether a device or disk responds.
+    func hang() -> Hang { Hang(stage) }
 
     /// The tags that this plugin sets on a volume that it has mounted here.
     func mark() {
@@ -62,14 +64,26 @@ final class Fixture: @unchecked Sendable {
     func failure(
         of call: @escaping @Sendable (VolumeManager) async throws -> Void
     ) async -> (error: OperationError?, time: Duration) {
-        let begin = executor.now
+        let begin = now
         let result = await start(call).result
-        guard case .failure(let error) = result else { return (nil, executor.now - begin) }
-        return (error as? OperationError, executor.now - begin)
+        guard case .failure(let error) = result else { return (nil, now - begin) }
+        return (error as? OperationError, now - begin)
     }
 
-    /// A new daemon with the state that the old one left.
-    func restart() { manager = Self.makeManager(time, cloud, host, state, settings, log) }
+    /// Kills the daemon, and makes a new one with the state that it left.
+    func restart() { _ = restart(settings, log.logger, time) }
+
+    /// The same with other settings, another log or another clock.
+    func restart(
+        _ settings: VolumeManager.Settings, _ log: Logger, _ time: any TimeSource
+    ) -> VolumeManager {
+        stage.killDaemon()
+        let ports = VolumeManager.Ports(
+            ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud, time: time)
+        manager = VolumeManager(
+            ports: ports, settings: settings, executor: stage.process, log: log)
+        return manager
+    }
 
     /// What the next daemon finds if this one is killed now. What EC2 has under way does not go on.
     func successor() -> Fixture {
@@ -87,35 +101,45 @@ final class Fixture: @unchecked Sendable {
         _ body: @escaping @Sendable (VolumeManager) async throws -> T
     ) throws -> T {
         let manager = manager
-        return try executor.run { try await body(manager) }
+        return try run { try await body(manager) }
     }
 
-    func sleep(_ duration: Duration) async throws {
-        try await executor.sleep(until: executor.now + duration)
+    /// Runs on the daemon's thread, until nothing is left to do at that instant.
+    func run<T: Sendable>(_ body: @escaping @Sendable () async throws -> T) throws -> T {
+        try stage.life.run(on: stage.process, body)
     }
+
+    func sleep(_ duration: Duration) async throws { try await stage.process.sleep(duration) }
+
+    func sleep(until instant: Instant) async throws {
+        try await stage.process.sleep(until: instant)
+    }
+
+    /// Does something after that many more jobs of the daemon: between any two of its awaits.
+    func after(jobs: Int, _ act: @escaping () -> Void) { stage.process.after(jobs: jobs, act) }
 
     /// Starts a call that runs in parallel.
     func start<T: Sendable>(
         _ body: @escaping @Sendable (VolumeManager) async throws -> T
     ) -> Task<T, any Error> {
         let manager = manager
-        return Task(executorPreference: executor) { try await body(manager) }
+        return Task(executorPreference: stage.process) { try await body(manager) }
     }
 }
 
 /// The manager's own waits, which can be made to fail.
 final class FixtureTime: TimeSource, @unchecked Sendable {
-    let executor: SimulatedExecutor
+    private let stage: Stage
     /// The error of a wait that begins now.
     var failure: OperationError?
 
-    init(_ executor: SimulatedExecutor) { self.executor = executor }
+    init(_ stage: Stage) { self.stage = stage }
 
-    var now: Instant { executor.now }
-    var unixSeconds: Int64 { executor.unixSeconds }
+    var now: Instant { stage.now }
+    var unixSeconds: Int64 { stage.process.unixSeconds }
 
     func sleep(until instant: Instant) async throws {
         if let failure { throw failure }
-        try await executor.sleep(until: instant)
+        try await stage.process.sleep(until: instant)
     }
 }

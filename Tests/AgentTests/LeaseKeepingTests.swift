@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -49,8 +48,7 @@ import VolumeCore
         try fixture.run { manager in
             try await self.mount(fixture, manager)
             // The device has not gone yet.
-            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
-            fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+            fixture.cloud.move(Fixture.id, to: Fixture.other)
             try await fixture.sleep(.seconds(320))
         }
         #expect(lease(fixture) == "\(Fixture.other)")
@@ -88,9 +86,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await self.mount(fixture, manager)
-            let end = fixture.executor.now + .seconds(5)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             try await fixture.sleep(.seconds(5))
             #expect(try await manager.get(Fixture.name).device == "lost")
             let before = fixture.cloud.calls.count
@@ -111,10 +107,9 @@ import VolumeCore
             fixture.cloud.latency.detach = .milliseconds(300)
             // The check lasts from 10 to 11 s, and the device disappears after 10.4 s.
             try await fixture.sleep(Limit.leaseCheckDelay - .milliseconds(900))
-            let end = fixture.executor.now + .seconds(5)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
-            try await fixture.executor.sleep(until: end)
+            let end = fixture.now + .seconds(5)
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
+            try await fixture.sleep(until: end)
         }
         #expect(fixture.log.lines(with: "the device of a mounted volume is gone").count == 1)
         #expect(fixture.log.lines(with: "is no longer attached here").isEmpty)
@@ -164,9 +159,7 @@ import VolumeCore
             try await self.mount(fixture, manager)
             try await manager.create("\(other)", options: [:])
             _ = try await manager.mount("\(other)", id: "a")
-            let end = fixture.executor.now + .seconds(10)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             try await fixture.sleep(.seconds(30))
             #expect(try await manager.get(Fixture.name).device == "lost")
         }

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -36,9 +35,7 @@ import VolumeCore
             // The lease was written at 40 ms.
             try await fixture.sleep(.milliseconds(150))
             #expect(self.lease(fixture) != nil)
-            let end = fixture.executor.now + .seconds(1)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id)
             _ = try await mount.value
             #expect(fixture.cloud.volumes[Fixture.id]?.attachments.first?.state == .attached)
         }
@@ -55,9 +52,7 @@ import VolumeCore
             let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
             // Attached at 20 ms, marked at 40 ms, looked at 300 ms later.
             try await fixture.sleep(.milliseconds(150))
-            let end = fixture.executor.now + .seconds(1)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id)
             _ = try await mount.value
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").count == 2)
@@ -172,9 +167,9 @@ import VolumeCore
     @Test func `without permission no time is spent on a lease that is not there`() throws {
         _ = try lingering { fixture, manager in
             fixture.cloud.tagsForbidden = true
-            let start = fixture.executor.now
+            let start = fixture.now
             _ = try await manager.mount(Fixture.name, id: "b")
-            #expect(fixture.executor.now - start < Limit.leaseSettleTime)
+            #expect(fixture.now - start < Limit.leaseSettleTime)
         }
     }
 
@@ -228,8 +223,7 @@ import VolumeCore
     @Test func `the lease of a host that has taken the volume is not overwritten`() throws {
         let fixture = try lingering { fixture, manager in
             // The device is here for a moment longer.
-            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
-            fixture.cloud.volumes[Fixture.id]?.tags[Lease.tag] = "\(Fixture.other)"
+            fixture.cloud.move(Fixture.id, to: Fixture.other)
             let (error, _) = await fixture.failure { _ = try await $0.mount(Fixture.name, id: "b") }
             #expect(error?.description.contains("\(Fixture.other)") == true)
             #expect(self.lease(fixture) == "\(Fixture.other)")
@@ -305,9 +299,7 @@ import VolumeCore
             try await fixture.sleep(.milliseconds(2_010))
             // Somebody detaches it by hand.
             fixture.cloud.latency.detach = .milliseconds(100)
-            let end = fixture.executor.now + .seconds(1)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
+            try await fixture.cloud.detachByHand(Fixture.id)
             try await fixture.sleep(.milliseconds(200))
             _ = try await manager.mount(Fixture.name, id: "b")
             try await fixture.sleep(.seconds(5))

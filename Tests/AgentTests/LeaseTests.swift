@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -187,9 +186,7 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(10))
             // The other host looks, and takes the volume without a lease.
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(Fixture.id)
             let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
             try await fixture.sleep(.milliseconds(2_100))
             fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
@@ -255,9 +252,7 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             try await fixture.sleep(.seconds(5))
             #expect(try await manager.get(Fixture.name).device == "lost")
             _ = try await manager.mount(Fixture.name, id: "b")
@@ -342,9 +337,7 @@ import VolumeCore
             fixture.host.busyUnmounts = 1
             let unmounting = fixture.start { try await $0.unmount(Fixture.name, id: "a") }
             try await fixture.sleep(.milliseconds(1))
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
             _ = await unmounting.result
             fixture.host.unmountTime = .zero
             _ = try await manager.mount(Fixture.name, id: "b")

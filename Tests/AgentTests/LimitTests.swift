@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -59,11 +58,11 @@ import VolumeCore
         let error = try fixture.run { manager in
             try await self.begin(fixture, manager)
             for name in Self.names.prefix(2) { _ = try await manager.mount(name, id: "a") }
-            let begin = fixture.executor.now
+            let begin = fixture.now
             let error = await #expect(throws: OperationError.self) {
                 try await manager.mount(Self.names[2], id: "a")
             }
-            #expect(fixture.executor.now - begin < .seconds(1))
+            #expect(fixture.now - begin < .seconds(1))
             return error
         }
         #expect(error?.reason == .limitReached)
@@ -124,12 +123,29 @@ import VolumeCore
             _ = try await manager.mount(Self.names[1], id: "a")
             try await manager.unmount(Self.names[1], id: "a")
             try await fixture.sleep(.seconds(60))
-            let begin = fixture.executor.now
+            let begin = fixture.now
             _ = try await manager.mount(Self.names[2], id: "a")
-            #expect(fixture.executor.now - begin < .seconds(10))
+            #expect(fixture.now - begin < .seconds(10))
             #expect(self.attached(fixture) == [Self.names[0], Self.names[2]])
             fixture.host.hang(of: sick).recover()
         }
+    }
+
+    @Test func `a volume that is used again while it makes room stays`() throws {
+        let fixture = fixture(takes: 1)
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            try await self.use(1, fixture, manager)
+            fixture.cloud.sendDelays["DeleteTags"] = .seconds(1)
+            let other = fixture.start { _ = try await $0.mount(Self.names[1], id: "b") }
+            while fixture.host.mounts["/mnt/\(Self.names[0])"] != nil {
+                try await fixture.sleep(.milliseconds(10))
+            }
+            _ = try await manager.mount(Self.names[0], id: "a")
+            await #expect(throws: OperationError.self) { try await other.value }
+            #expect(fixture.host.mounts["/mnt/\(Self.names[0])"] != nil)
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
     @Test func `simultaneous mounts take no more slots than there are`() throws {
@@ -325,9 +341,7 @@ import VolumeCore
             try await self.begin(fixture, manager)
             guard let lost = VolumeID(Self.names[0]) else { return }
             _ = try await manager.mount(Self.names[0], id: "a")
-            _ = try await fixture.cloud.detach(
-                lost, from: Fixture.here, force: true, sentBy: fixture.executor.now,
-                by: fixture.executor.now + .seconds(10))
+            try await fixture.cloud.detachByHand(lost, force: true)
             try await fixture.sleep(.seconds(5))
             _ = try await manager.mount(Self.names[1], id: "b")
         }
@@ -342,11 +356,11 @@ import VolumeCore
             try await manager.unmount(Self.names[0], id: "a")
             try await fixture.sleep(.seconds(5))
             fixture.cloud.latency.detach = .seconds(10_000)
-            let begin = fixture.executor.now
+            let begin = fixture.now
             await #expect(throws: OperationError.self) {
                 try await manager.mount(Self.names[1], id: "b")
             }
-            #expect(fixture.executor.now - begin <= Limit.mountTimeMax)
+            #expect(fixture.now - begin <= Limit.mountTimeMax)
         }
     }
 
@@ -361,11 +375,11 @@ import VolumeCore
             try await fixture.sleep(.seconds(5))
             // The other host releases its volume while this host's detachment begins and hangs.
             fixture.cloud.latency.detach = .seconds(75)
-            let begin = fixture.executor.now
+            let begin = fixture.now
             let error = await #expect(throws: OperationError.self) {
                 try await manager.mount("\(taken)", id: "b")
             }
-            #expect(fixture.executor.now - begin < .seconds(100))
+            #expect(fixture.now - begin < .seconds(100))
             return error
         }
         #expect(error?.reason == .limitReached)

@@ -5,6 +5,8 @@ final class LogRecord: @unchecked Sendable {
     // Everything is touched by the one thread that runs the simulation.
     private(set) var lines: [(level: Logger.Level, text: String)] = []
 
+    var logger: Logger { Logger(label: "test") { _ in RecordingLogHandler(record: self) } }
+
     fileprivate func add(_ level: Logger.Level, _ text: String) { lines.append((level, text)) }
 
     /// The lines whose message or metadata have that text.
@@ -14,7 +16,7 @@ final class LogRecord: @unchecked Sendable {
 }
 
 /// Writes a logger's lines into a record.
-struct RecordingLogHandler: LogHandler {
+private struct RecordingLogHandler: LogHandler {
     let record: LogRecord
     var metadata: Logger.Metadata = [:]
     var metadataProvider: Logger.MetadataProvider?

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -57,9 +56,9 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(5))
             fixture.host.mountTime = .seconds(1)
-            let start = fixture.executor.now
+            let start = fixture.now
             _ = try await manager.mount(Fixture.name, id: "b")
-            return fixture.executor.now - start
+            return fixture.now - start
         }
         #expect(taken == .seconds(1))
         #expect(fixture.cloud.calls(of: "CreateTags").count == 2)
@@ -158,12 +157,12 @@ import VolumeCore
         let (one, eight) = try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             for id in ids { try await manager.create("\(id)", options: [:]) }
-            let start = fixture.executor.now
+            let start = fixture.now
             _ = try await manager.mount(Fixture.name, id: "a")
-            let middle = fixture.executor.now
+            let middle = fixture.now
             let calls = ids.map { id in fixture.start { try await $0.mount("\(id)", id: "a") } }
             for call in calls { _ = try await call.value }
-            return (middle - start, fixture.executor.now - middle)
+            return (middle - start, fixture.now - middle)
         }
         #expect(eight <= one * 1.1)
         let names = fixture.cloud.volumes.values.flatMap(\.attachments).compactMap(\.device)
@@ -179,9 +178,9 @@ import VolumeCore
             try await fixture.sleep(.milliseconds(500))
             cut.cancel()
             _ = await cut.result
-            let before = fixture.executor.now
+            let before = fixture.now
             _ = try await manager.mount(Fixture.name, id: "b")
-            #expect(fixture.executor.now == before)
+            #expect(fixture.now == before)
             try await manager.unmount(Fixture.name, id: "b")
             #expect(fixture.host.mounts.isEmpty)
         }
@@ -360,11 +359,11 @@ import VolumeCore
         fixture.cloud.lostDevices = [Fixture.id]
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
-            let start = fixture.executor.now
+            let start = fixture.now
             await #expect(throws: OperationError.self) {
                 try await manager.mount(Fixture.name, id: "a")
             }
-            #expect(fixture.executor.now - start <= Limit.mountTimeMax + .seconds(1))
+            #expect(fixture.now - start <= Limit.mountTimeMax + .seconds(1))
             try await fixture.sleep(.seconds(60))
         }
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
@@ -378,13 +377,13 @@ import VolumeCore
             let mount = fixture.start { try await $0.mount(Fixture.name, id: "a") }
             try await fixture.sleep(.seconds(2))
             fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
-            let start = fixture.executor.now
+            let start = fixture.now
             guard case .failure(let error) = await mount.result else {
                 Issue.record("it was mounted")
                 return
             }
             #expect("\(error)".contains("\(Fixture.other)"))
-            #expect(fixture.executor.now - start < .seconds(10))
+            #expect(fixture.now - start < .seconds(10))
         }
     }
 
@@ -488,19 +487,6 @@ import VolumeCore
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(100_000))
             #expect(fixture.cloud.volumes[Fixture.id]?.state == .inUse)
-        }
-    }
-
-    @Test func `a Mount of a mounted volume needs few task switches`() throws {
-        let fixture = Fixture(Fixture.xfs)
-        try fixture.run { manager in
-            try await manager.create(Fixture.name, options: [:])
-            _ = try await manager.mount(Fixture.name, id: "a")
-            try await fixture.sleep(.seconds(1))
-            let before = fixture.executor.taskSwitches
-            _ = try await manager.mount(Fixture.name, id: "b")
-            // As many as a debug build needs.
-            #expect(fixture.executor.taskSwitches - before <= 13)
         }
     }
 }

@@ -1,7 +1,6 @@
 import Agent
 import Base
 import Logging
-import Simulation
 import Testing
 import VolumeCore
 
@@ -35,11 +34,11 @@ final class LogLines: @unchecked Sendable {
 
 /// A clock whose waits can fail, as if the loop had no room for one more timer.
 final class FailingTime: TimeSource, @unchecked Sendable {
-    private let time: SimulatedExecutor
+    private let time: any TimeSource
     /// The error of a wait that begins or is cancelled.
     var error: OperationError?
 
-    init(_ time: SimulatedExecutor) { self.time = time }
+    init(_ time: any TimeSource) { self.time = time }
 
     var now: Instant { time.now }
     var unixSeconds: Int64 { time.unixSeconds }
@@ -55,12 +54,9 @@ extension Fixture {
     func observed(
         _ lines: LogLines, time: (any TimeSource)? = nil, detachAfter: Duration? = .seconds(15)
     ) -> VolumeManager {
-        VolumeManager(
-            ports: VolumeManager.Ports(
-                ec2: cloud, devices: host, fileSystems: host, state: state, host: cloud,
-                time: time ?? executor),
-            settings: VolumeManager.Settings(mountRoot: "/mnt", detachAfter: detachAfter),
-            executor: executor, log: lines.logger)
+        restart(
+            VolumeManager.Settings(mountRoot: "/mnt", detachAfter: detachAfter), lines.logger,
+            time ?? self.time)
     }
 
     func use(_ manager: VolumeManager, as id: String = "a") async throws {

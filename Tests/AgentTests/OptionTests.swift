@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -96,10 +95,9 @@ import VolumeCore
         fixture.restart()
         try fixture.run { manager in
             if !isReboot {
-                let end = fixture.executor.now + .seconds(10)
-                _ = try await fixture.cloud.detach(
-                    Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
-                try await fixture.executor.sleep(until: end)
+                let end = fixture.now + .seconds(10)
+                try await fixture.cloud.detachByHand(Fixture.id)
+                try await fixture.sleep(until: end)
             }
             try await manager.start()
             _ = try await manager.mount(Fixture.name, id: "a")
@@ -176,13 +174,9 @@ import VolumeCore
 
     // MARK: Partitions
 
-    private static let partition = BlockDevice(
-        path: "/dev/nvme1n1p2", number: DeviceNumber(major: 259, minor: 1000))
-
     private func partitioned(_ content: DeviceContent) -> Fixture {
         let fixture = Fixture(.signature("gpt partition table"))
-        fixture.host.partitions[Fixture.id] = [2: Self.partition]
-        fixture.host.partitionContent[Self.partition] = content
+        fixture.cloud.partition(Fixture.id, 2, content)
         return fixture
     }
 
@@ -194,7 +188,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(60))
             _ = try await manager.mount(Fixture.name, id: "b")
         }
-        #expect(fixture.host.mounts[Fixture.mountpoint]?.device == Self.partition.number)
+        #expect(fixture.host.mounts[Fixture.mountpoint]?.source.hasSuffix("p2") == true)
         #expect(fixture.host.formatted.isEmpty)
     }
 

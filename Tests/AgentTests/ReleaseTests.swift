@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -24,7 +23,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             let before = fixture.cloud.calls.count
             try await fixture.sleep(.milliseconds(15_100))
@@ -76,20 +75,26 @@ import VolumeCore
         }
     }
 
-    @Test func `a Mount that arrives while a release asks for its instance keeps the volume`()
-        throws
-    {
+    /// - Parameter mountsHostTime: with the shorter one the Mount has ended when the release goes on.
+    @Test(arguments: [Duration.seconds(2), .zero])
+    func `a Mount that arrives while a release asks for its instance keeps the volume`(
+        mountsHostTime: Duration
+    ) throws {
         let fixture = Fixture(Fixture.xfs)
-        try fixture.run { manager in
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(14))
             fixture.cloud.hostTime = .seconds(2)
             try await fixture.sleep(.seconds(2))
+            fixture.cloud.hostTime = mountsHostTime
             _ = try await manager.mount(Fixture.name, id: "b")
             try await fixture.sleep(.seconds(60))
             #expect(try await manager.get(Fixture.name).phase == "mounted")
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(lines.with("not released yet").isEmpty)
     }
 
     // MARK: What EC2 answers
@@ -99,7 +104,7 @@ import VolumeCore
         let lines = LogLines()
         let manager = fixture.observed(lines)
         fixture.cloud.refusals["DetachVolume"] = [Self.throttled, Self.throttled]
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.milliseconds(15_150))
             #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
@@ -117,7 +122,7 @@ import VolumeCore
         let lines = LogLines()
         let manager = fixture.observed(lines)
         fixture.cloud.refusals["DetachVolume"] = Array(repeating: Self.throttled, count: 1000)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(66))
         }
@@ -133,7 +138,7 @@ import VolumeCore
         let lines = LogLines()
         let manager = fixture.observed(lines)
         fixture.cloud.refusals["DetachVolume"] = [Self.forbidden]
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.milliseconds(15_500))
             let told = lines.with("not released yet")
@@ -192,7 +197,7 @@ import VolumeCore
         _ fixture: Fixture, _ lines: LogLines = LogLines(), _ seconds: Int64 = 60
     ) throws -> VolumeManager.Info {
         let manager = fixture.observed(lines)
-        return try fixture.executor.run {
+        return try fixture.run {
             try await manager.start()
             try await fixture.sleep(.seconds(seconds))
             return try await manager.get(Fixture.name)
@@ -274,9 +279,9 @@ import VolumeCore
     @Test func `a release whose wait fails is reported, and resumed by the next one`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.add(Self.other, Fixture.xfs)
-        let (lines, time) = (LogLines(), FailingTime(fixture.executor))
+        let (lines, time) = (LogLines(), FailingTime(fixture.time))
         let manager = fixture.observed(lines, time: time)
-        try fixture.executor.run {
+        try fixture.run {
             try await stalled(fixture, time, manager)
             #expect(lines.with("released later").count == 1)
             try await fixture.sleep(.seconds(60))
@@ -291,9 +296,9 @@ import VolumeCore
 
     @Test func `a release that was taken up again has one wait, which a Mount ends`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let (lines, time) = (LogLines(), FailingTime(fixture.executor))
+        let (lines, time) = (LogLines(), FailingTime(fixture.time))
         let manager = fixture.observed(lines, time: time)
-        try fixture.executor.run {
+        try fixture.run {
             try await stalled(fixture, time, manager)
             for _ in 0..<2 {
                 _ = try await manager.mount(Fixture.name, id: "a")
@@ -309,13 +314,13 @@ import VolumeCore
 
     @Test func `a wait that a Mount ends is no failure, whatever it ends with`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let (lines, time) = (LogLines(), FailingTime(fixture.executor))
+        let (lines, time) = (LogLines(), FailingTime(fixture.time))
         let manager = fixture.observed(lines, time: time)
-        try fixture.executor.run {
+        try fixture.run {
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(1))
             time.error = OperationError(.system, doing: "wait", found: "ECANCELED")
-            let call = Task(executorPreference: fixture.executor) {
+            let call = fixture.start { _ in
                 try await manager.mount(Fixture.name, id: "b")
             }
             await Task.yield()

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -27,10 +26,9 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])
             _ = try await manager.mount(Fixture.name, id: "a")
-            let end = fixture.executor.now + .seconds(5)
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: true, sentBy: end, by: end)
-            try await fixture.executor.sleep(until: end)
+            let end = fixture.now + .seconds(5)
+            try await fixture.cloud.detachByHand(Fixture.id, force: true)
+            try await fixture.sleep(until: end)
             #expect(try await self.phase(manager) == "lost")
         }
     }
@@ -91,7 +89,7 @@ import VolumeCore
 
     @Test func `a volume that is created again while it is released stays known`() throws {
         let fixture = Fixture(Fixture.xfs)
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         try fixture.run { manager in
             try await manager.create(Fixture.name, options: [:])

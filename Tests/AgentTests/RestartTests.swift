@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -70,10 +69,10 @@ import VolumeCore
         try fixture.run { manager in
             try await manager.start()
             try await manager.create(Fixture.name, options: [:])
-            let begin = fixture.executor.now
+            let begin = fixture.now
             _ = try await manager.mount(Fixture.name, id: "a")
             // Before the other one is released.
-            #expect(fixture.executor.now - begin < .seconds(5))
+            #expect(fixture.now - begin < .seconds(5))
         }
         #expect(fixture.cloud.calls(of: "AttachVolume").isEmpty)
     }
@@ -100,10 +99,66 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
+    /// As after a loss of the records: a Create and a Mount come before EC2 lists the attachment.
+    @Test func `an attachment that a failing Mount occupies is looked at again, and released`()
+        throws
+    {
+        let fixture = attaching([])
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "reset", mayHaveApplied: false)
+            ]
+            fixture.cloud.sendDelays["DescribeVolumes"] = .seconds(1)
+            let mount = fixture.start { _ = try await $0.mount(Fixture.name, id: "a") }
+            try await manager.learnAttachments()
+            await #expect(throws: OperationError.self) { try await mount.value }
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    /// The records are lost, EC2 cannot list the attachments, and somebody removes the tags.
+    @Test func `the check of the lease shows who attached a mounted volume`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        fixture.state.records = []
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(Limit.leaseCheckDelay + .seconds(1))
+            fixture.cloud.volumes[Fixture.id]?.tags = [:]
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
+    /// Only the record says that the plugin attached it.
+    @Test func `without tags, a removed volume is released by the next daemon`() throws {
+        let fixture = Fixture(Fixture.xfs, detachAfter: nil)
+        fixture.cloud.tagsForbidden = true
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await manager.remove(Fixture.name)
+        }
+        let manager = fixture.observed(LogLines())
+        try fixture.run {
+            try await manager.start()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+        #expect(fixture.state.records.isEmpty)
+    }
+
     @Test func `an attachment that EC2 lists is not dropped for lack of a device`() throws {
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             for _ in 0..<2 {
                 try await manager.learnAttachments()
@@ -119,7 +174,7 @@ import VolumeCore
         let fixture = attaching([record(isOurs: true, deviceName: "/dev/sdf")])
         fixture.cloud.volumes[Fixture.id]?.attachments = []
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.learnAttachments()
             try await fixture.sleep(.seconds(1))
@@ -134,7 +189,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         let attachments = fixture.cloud.volumes[Fixture.id]?.attachments ?? []
         let manager = fixture.observed(LogLines(), detachAfter: .seconds(60))
-        try fixture.executor.run {
+        try fixture.run {
             fixture.cloud.volumes[Fixture.id]?.attachments = []
             try await manager.start()
             try await manager.learnAttachments()
@@ -295,7 +350,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         fixture.mark()
         let manager = fixture.observed(LogLines(), detachAfter: nil)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await fixture.sleep(.seconds(10))
         }
@@ -418,7 +473,7 @@ import VolumeCore
         ]
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         #expect(fixture.state.records.allSatisfy { $0.mounts.isEmpty })
         #expect(lines.with("that an earlier run counted no longer exist").count == 1)
     }
@@ -437,7 +492,7 @@ import VolumeCore
         let fixture = attached([record(isOurs: true, deviceName: "/dev/sdf")])
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         #expect(lines.with("known from an earlier run").count == 1)
         #expect(lines.with("counted").isEmpty)
     }
@@ -451,7 +506,7 @@ import VolumeCore
             ["a": 1], unanswered: wasAnswered ? [] : ["a"])
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run { try await manager.start() }
+        try fixture.run { try await manager.start() }
         let told = lines.with("responses may not have been sent")
         #expect(told.count == (wasAnswered ? 0 : 1))
         #expect(told.allSatisfy { $0.contains("\"a\"") && $0.contains("\(Fixture.id)") })
@@ -482,7 +537,7 @@ import VolumeCore
         fixture.cloud.hostError = Self.away
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.unmount(Fixture.name, id: "a")
             try await fixture.sleep(.seconds(60))
@@ -513,6 +568,22 @@ import VolumeCore
         }
         #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
         #expect(fixture.state.copies.isEmpty)
+    }
+
+    /// Its users elsewhere may have changed the owner, before somebody attached it here by hand.
+    @Test func `a volume that is away at the start keeps its owner when it comes back`() throws {
+        var due = VolumeRecord(
+            id: Fixture.id, options: try VolumeOptions(["uid": "999"]), createdAt: 1,
+            deviceName: "/dev/sdf")
+        due.isOwnershipDue = true
+        let fixture = Fixture(Fixture.xfs)
+        fixture.state.records = [due]
+        try fixture.run { manager in
+            try await manager.start()
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
+            _ = try await manager.mount(Fixture.name, id: "a")
+        }
+        #expect(fixture.host.actions.isEmpty)
     }
 
     @Test func `to learn which instance this is takes no owner from a new file system`() throws {
@@ -568,7 +639,7 @@ import VolumeCore
         fixture.state.owner?.boot = "an earlier one"
         let lines = LogLines()
         let manager = fixture.observed(lines)
-        try fixture.executor.run {
+        try fixture.run {
             try await manager.start()
             try await manager.learnAttachments()
         }

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -108,7 +107,7 @@ import VolumeCore
         _ fixture: Fixture, atOnce: Bool = false,
         _ calls: [@Sendable (VolumeManager) async throws -> Void]
     ) async throws -> [Result<Void, any Error>] {
-        let hang = SimulatedHang(time: fixture.executor)
+        let hang = fixture.hang()
         fixture.state.hang = hang
         hang.begin()
         var tasks: [Task<Void, any Error>] = []

@@ -1,6 +1,5 @@
 import Agent
 import Base
-import Simulation
 import Testing
 import VolumeCore
 
@@ -38,10 +37,9 @@ import VolumeCore
             _ = try await manager.mount(Fixture.name, id: "a")
             try await manager.unmount(Fixture.name, id: "a")
             // Somebody detaches one and attaches another.
-            let end = fixture.executor.now + pause
-            _ = try await fixture.cloud.detach(
-                Fixture.id, from: Fixture.here, force: false, sentBy: end, by: end)
-            try await fixture.executor.sleep(until: end)
+            let end = fixture.now + pause
+            try await fixture.cloud.detachByHand(Fixture.id)
+            try await fixture.sleep(until: end)
             fixture.cloud.add(Self.stranger, .blank, attachedTo: Fixture.here)
             _ = try await manager.mount(Fixture.name, id: "b")
         }

@@ -6,7 +6,7 @@ import TLS
 import TestSupport
 import Testing
 
-/// The server against clients that others wrote.
+/// Tests the server with clients that are not part of this project.
 @Suite(.timeLimit(.minutes(5))) struct IndependentClientTests {
     @Test func `curl is answered over one connection`() async throws {
         let server = try await onRing { try TestServer(replier: echo) }
@@ -111,7 +111,7 @@ import Testing
                 try await secure.send(post("/\(number)", "abc"))
                 #expect(try await secure.answer() == Answer(200, "POST /\(number) (no type) abc"))
             }
-            // What it sent is no TLS, so it is cut without waiting.
+            // What it sent is not TLS, so the server closes the connection at once.
             _ = try await plain.bytesToEnd()
             silent.close()
         }

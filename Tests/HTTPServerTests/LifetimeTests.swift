@@ -65,7 +65,7 @@ import Testing
             let client = try await server.connect()
             try await client.send(get("/"))
             #expect(try await client.answer().status == 200)
-            // The stalled ones are served once they go on.
+            // The stalled clients are served once they continue.
             for client in stalled {
                 try await client.send("ngth: 1\r\n\r\na")
                 #expect(try await client.answer() == Answer(200, "POST / (no type) a"))
@@ -253,7 +253,7 @@ import Testing
             try await client.send(get("/answered"))
             client.stream.endSending()
             #expect(await events.take() == "/answered")
-            // A connection that begins later is served meanwhile, so the loop has had its turns.
+            // A later connection has been served in the meantime, so the loop has had enough turns.
             let other = try await server.connect()
             try await other.send(get("/cut"))
             #expect(await events.take() == "/cut")

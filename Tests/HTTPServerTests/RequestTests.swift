@@ -85,7 +85,7 @@ import Testing
                 for (number, client) in clients.enumerated() {
                     try await client.send(get("/\(round)/\(number)") + get("/\(number)"))
                 }
-                // One that has gone takes no other's answer with it.
+                // A client that has disconnected does not affect the others' responses.
                 clients.removeLast().stream.close()
                 for (number, client) in clients.enumerated() {
                     #expect(try await client.answer().body == "GET /\(round)/\(number) (no type) ")
@@ -157,7 +157,7 @@ import Testing
     {
         try await withServer { server in
             let client = try await server.connect()
-            // The request before it is answered all the same.
+            // The request before it is answered nevertheless.
             try await client.send(get("/good") + text)
             #expect(try await client.answer() == Answer(200, "GET /good (no type) "))
             let response = try await client.response()

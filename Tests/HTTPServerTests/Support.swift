@@ -9,7 +9,8 @@ import TestSupport
 import Testing
 
 extension HTTPServer.Bounds {
-    /// The daemon's bounds, but for those of time: no machine is slow enough to reach them.
+    /// The daemon's bounds, except that the time limits are so long that no slow machine reaches
+    /// them.
     static func patient(_ change: (inout Self) -> Void = { _ in }) -> Self {
         var bounds = Self()
         bounds.receiveTimeMax = patience
@@ -20,10 +21,11 @@ extension HTTPServer.Bounds {
     }
 }
 
-/// How long a test waits for what has to come. It tells a hang from a slow machine, nothing else.
+/// How long a test waits for something that must happen. It only distinguishes a hang from a slow
+/// machine.
 let patience: Duration = .seconds(120)
 
-/// A server that runs on a unix socket in a folder of its own.
+/// A server on a unix socket in a separate folder.
 @RingActor
 final class TestServer {
     let folder: TemporaryFolder
@@ -45,7 +47,7 @@ final class TestServer {
         running = RingActor.spawn { try await server.run() }
     }
 
-    /// Stops the server, whatever still runs.
+    /// Stops the server, even if requests are still being handled.
     func stop() async throws {
         await server.stop(by: RingActor.ring.now)
         try await running.value
@@ -57,7 +59,7 @@ final class TestServer {
     }
 }
 
-/// Runs `body` with a server, and stops the server after it.
+/// Runs `body` with a server, and then stops the server.
 func withServer(
     bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
     replier: @escaping HTTPServer.Replier = echo,
@@ -73,7 +75,7 @@ func withServer(
     }
 }
 
-/// The same with a server whose answers are waited for.
+/// The same with a server whose handler answers asynchronously.
 func withServer(
     bounds: HTTPServer.Bounds = .patient(), tls: TLSContext? = nil,
     handler: @escaping HTTPServer.Handler,
@@ -84,7 +86,7 @@ func withServer(
         replier: { request in .later { HTTPServer.Answer(await handler(request)) } }, body)
 }
 
-/// Answers at once, with the request's line, what it says of its content, and its body.
+/// Answers at once with the request line, the content headers and the body of the request.
 let echo: HTTPServer.Replier = { request in
     let type = request.headers["content-type"] ?? "no type"
     let body = String(decoding: request.body, as: UTF8.self)
@@ -94,7 +96,7 @@ let echo: HTTPServer.Replier = { request in
     return .now(HTTPServer.Answer(response))
 }
 
-/// A client that sends what it is told to. Nothing it waits for takes longer than `patience`.
+/// A client that sends arbitrary bytes. It waits at most `patience` for anything.
 @RingActor
 final class TestClient {
     let stream: ByteStream
@@ -109,7 +111,7 @@ final class TestClient {
         try await inTime { try await stream.send(bytes) }
     }
 
-    /// The next response; interim ones too, which have no body.
+    /// The next response, which may be an interim one; those have no body.
     func response(to method: String = "GET") async throws -> HTTPResponse {
         var parser = ResponseParser(method: method, bodyMax: 1024 * 1024)
         while true {
@@ -127,7 +129,7 @@ final class TestClient {
         return Answer(response.status, String(decoding: response.body, as: UTF8.self))
     }
 
-    /// Waits for so many bytes, and returns them.
+    /// Waits for the given number of bytes, and returns them.
     func bytes(_ count: Int) async throws -> String {
         while buffer.count < count {
             guard try await receive() else { throw StreamError.socket(.connectionReset) }
@@ -137,7 +139,7 @@ final class TestClient {
         return text
     }
 
-    /// How many bytes come before the server ends the connection.
+    /// How many bytes arrive before the server closes the connection.
     func bytesToEnd() async throws -> Int {
         var count = buffer.count
         buffer.clear()
@@ -174,7 +176,7 @@ struct Answer: Equatable {
     }
 }
 
-/// Lets those who wait pass once it is open.
+/// Tasks wait here until the gate is opened.
 @RingActor
 final class Gate {
     private var isOpen = false
@@ -202,7 +204,7 @@ func post(_ target: String, _ body: String, _ fields: String = "") -> String {
     "POST \(target) HTTP/1.1\r\nHost: a\r\nContent-Length: \(body.utf8.count)\r\n\(fields)\r\n\(body)"
 }
 
-/// Values that are put in and taken out in order; taking waits for one.
+/// A queue of values; taking waits until there is one.
 @RingActor
 final class Mailbox<T: Sendable> {
     private var values: [T] = []

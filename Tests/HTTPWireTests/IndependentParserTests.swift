@@ -1,5 +1,6 @@
 import Foundation
 import HTTPWire
+import ParserChecks
 import TestSupport
 import Testing
 

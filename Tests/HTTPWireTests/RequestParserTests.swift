@@ -1,5 +1,6 @@
 import Base
 import HTTPWire
+import ParserChecks
 import Testing
 
 /// What Docker sends.

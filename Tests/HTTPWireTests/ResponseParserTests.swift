@@ -1,5 +1,6 @@
 import Base
 import HTTPWire
+import ParserChecks
 import Testing
 
 /// The result of a response: its status and body, or why there is none.

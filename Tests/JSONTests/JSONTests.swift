@@ -19,6 +19,17 @@ import Testing
         #expect(value["none"] == nil)
     }
 
+    @Test func `names that only look the same are different members`() throws {
+        let text = "{\"\u{e9}\":1,\"e\u{301}\":2}"
+        var members = try #require(try JSONValue.parse(Array(text.utf8)).object)
+        #expect(members["\u{e9}"] == 1 && members["e\u{301}"] == 2)
+        members["e\u{301}"] = 3
+        #expect(
+            JSONValue.object(members).serialised() == Array(text.replacing("2", with: "3").utf8))
+        members["e\u{301}"] = nil
+        #expect(members.names == ["\u{e9}"])
+    }
+
     @Test(arguments: [
         "", "{", #"{"a":1,"a":2}"#, #"{"a":1}x"#, "nul", #""\u0000""#, #"{"\u0000":1}"#,
         "\"\u{01}\"", "[1,]", "01", "1e999999",

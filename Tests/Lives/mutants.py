@@ -1,15 +1,15 @@
 #!/usr/bin/python3
-"""Mutates every condition and every wait of Agent and VolumeCore, and expects lives or tests to
-detect it.
+"""Mutates every condition and every wait of Agent and VolumeCore, and expects simulated lives or
+tests to detect each mutant.
 
-`make sim-mutants` calls it. mutations.py says what is mutated, planted.py adds faults by hand. All
-mutants are compiled into one copy of the package, in .build/mutants; what does not compile is left
-out. Each mutant is then played by lives and run by AgentTests and VolumeCoreTests; what neither of
-them notices is played by more lives. equivalent-mutants.toml names those that make no difference,
-with the reason. Exits with 0 when no other one survives and every entry of that file stands for a
-survivor.
+`make sim-mutants` calls it. mutations.py defines the mutations, and planted.py adds hand-written
+faults. All mutants are compiled into one copy of the package, in .build/mutants, without those that
+do not compile. Each mutant is run through lives, AgentTests and VolumeCoreTests; if none of these
+detects it, through more lives. equivalent-mutants.toml lists the mutants that make no difference,
+with reasons. Exits with 0 if no other mutant survives and every entry of that file is a survivor.
 
-The report is in .build/mutants/report.txt too. A run that was interrupted goes on where it was.
+The report is also written to .build/mutants/report.txt. An interrupted run resumes where it
+stopped.
 """
 
 import argparse
@@ -42,7 +42,8 @@ TESTS = ["AgentTests", "VolumeCoreTests"]
 COPIED = ["Package.swift", "Package.resolved", "CShims", "Sources", "Tests", "docs"]
 SUPPORT = "Sources/Base/Mutants.swift"
 BUILD = ["swift", "build", "-c", "release", "-Xswiftc", "-enable-testing", "--build-tests"]
-# Only what the lives and the tests are made of, and no warning is an error: mutants give many.
+# Keeps only the targets that the lives and the tests need, and makes no warning an error, because
+# mutants cause many.
 MANIFEST = f"""
 
 var kept: Set = ["life-simulator", {", ".join(f'"{name}"' for name in TESTS)}]
@@ -57,30 +58,31 @@ for target in package.targets where target.swiftSettings != nil {{
 }}
 """
 
-# The first lives are for every mutant, the others for those that nothing has noticed.
+# (first seed, number of lives). The first batch is for every mutant, the others for those that
+# nothing has detected yet.
 BATCHES = [(1, 500), (501, 2_500), (3_001, 3_000)]
-# A mutant may run in circles: it has this many times the time of the processor that is usual, and
-# that much at least.
+# A mutant may loop: it gets this many times the usual CPU time, and at least this many seconds.
 PATIENCE, PATIENCE_SECONDS = 5, 5
-# Or it may wait for ever. On a machine that others use, too, the clock tells little: a mutant that
-# uses the processor at all is only slow, and gets the longer time.
+# Or it may wait for ever. On a busy machine the clock says little: a mutant that still uses CPU
+# time is only slow, and gets the longer time.
 IDLE_SECONDS, CLOCK_SECONDS = 60, 600
 MEMORY_MAX = 2 << 30
-# How often a program is run again that something outside has ended.
+# How often a program is run if something else on the machine ends it.
 RUNS_MAX = 3
-# Rounds of leaving out what does not compile.
+# Rounds of removing mutants that do not compile.
 BUILDS_MAX = 40
 KILLED, SURVIVED, UNREACHED = "killed", "survived", "unreached"
 
 
 @dataclasses.dataclass
 class Result:
-    """What lives and tests made of a mutant: one of the three words, and what was seen."""
+    """The verdict of the lives and of the tests on a mutant, one of the three words, and what they
+    reported."""
     lives: str = UNREACHED
     lives_saw: str = ""
     tests: str = UNREACHED
     tests_saw: str = ""
-    # Whether all lives were played, unless it was killed before.
+    # Whether the mutant was killed or all lives were run.
     is_final: bool = False
 
     @property
@@ -92,7 +94,8 @@ class Result:
 
 
 def find_mutants():
-    """(the files of the modules, their mutants numbered from 1; what cannot be planted)"""
+    """(the modules' files, with their mutants numbered from 1; the faults that cannot be
+    planted)"""
     texts = {
         str(path.relative_to(ROOT / "Sources")): path.read_text()
         for module in MODULES for path in sorted((ROOT / "Sources" / module).rglob("*.swift"))}
@@ -111,8 +114,8 @@ def find_mutants():
 
 
 def copy_package(files):
-    """Brings the copy up to date. What has not changed is not written, so that it is not built
-    again; what is mutated is written by left_out_of_build."""
+    """Updates the copy. Unchanged files are not written, so that they are not rebuilt; the mutated
+    files are written by left_out_of_build."""
     contents = {}
     for name in COPIED:
         source = ROOT / name
@@ -132,7 +135,7 @@ def copy_package(files):
 
 
 def write(path, content):
-    """Writes a file unless it has that content already: the build takes a new one for changed."""
+    """Writes a file unless it already has this content: the build goes by the time of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_bytes() != content:
         path.write_bytes(content)
@@ -149,7 +152,8 @@ def build_mutated(files):
             files, {one for file in files for one in file.mutants if one.number in numbers})
     else:
         dropped = left_out_of_build(files, set())
-        # A statement's mutant can cause an error inside another one's text.
+        # A mutant of a statement can cause an error within the text of another mutant, which was
+        # then removed without need.
         final = {mutant for mutant in dropped if mutant.kind.startswith(("left out", "swapped"))}
         if final != dropped:
             dropped = left_out_of_build(files, final)
@@ -159,7 +163,8 @@ def build_mutated(files):
 
 
 def left_out_of_build(files, dropped):
-    """The mutants that do not compile, `dropped` and more; the others are built."""
+    """Builds the package without the mutants that do not compile, and returns these; `dropped` are
+    known not to."""
     dropped = set(dropped)
     for _ in range(BUILDS_MAX):
         ranges = {}
@@ -182,7 +187,7 @@ def left_out_of_build(files, dropped):
 
 
 def blamed(file, ranges, output, dropped):
-    """The mutants that the compiler's errors in the file are about."""
+    """The mutants that have caused the compiler's errors in the file."""
     path = PACKAGE / "Sources" / file.name
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
@@ -201,7 +206,8 @@ def blamed(file, ranges, output, dropped):
         after = [
             (start - at, number) for number, pieces in ranges.items()
             for start, end in pieces if start > at]
-        # The one that it is in; else the nearest before it, as where a name has no value now.
+        # The innermost mutant around the error; otherwise the nearest one before it, which may have
+        # left a name without a value; otherwise the nearest one after it.
         for choice in (around, before, after):
             if choice:
                 found.add(by_number[min(choice)[1]])
@@ -217,7 +223,7 @@ def program(name):
 
 
 def limited(seconds):
-    """Limits the process that is about to be started."""
+    """Returns a function that limits the process in which it is called."""
     def limit():
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
@@ -225,13 +231,14 @@ def limited(seconds):
     return limit
 
 
-# How a program ends that another process has ended, or the kernel where memory is short.
+# How a program ends if another process ends it, or the kernel because memory is short.
 OUTSIDE = [f"ended with {-number}" for number in (
     signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
 
 
 def run(*arguments):
-    """As run_once, and again where that was ended from outside, which is no mutant's doing."""
+    """Calls run_once, and repeats it if something else has ended the program, which is not caused
+    by the mutant."""
     for _ in range(RUNS_MAX):
         ended, output = run_once(*arguments)
         if ended not in OUTSIDE:
@@ -244,14 +251,14 @@ STOPPED = threading.Event()
 
 
 def stop():
-    """Ends what runs, and lets nothing more begin."""
+    """Kills all running programs, and lets no other one start."""
     STOPPED.set()
     for process in list(RUNNING):
         process.kill()
 
 
 def processor_ticks(pid):
-    """How much a process has used of the processor; None once it has ended."""
+    """The CPU time of a process, in ticks; None if it has ended."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -260,7 +267,7 @@ def processor_ticks(pid):
 
 
 def waits(process, is_over):
-    """Returns when the process is over, False, or has waited for too long, True."""
+    """Returns False when the process has ended, or True when it has waited for too long."""
     begin = last_work = time.monotonic()
     used = processor_ticks(process.pid)
     while not is_over.wait(IDLE_SECONDS / 20):
@@ -274,9 +281,8 @@ def waits(process, is_over):
 
 
 def run_once(command, seconds, is_enough, number=0, reached=None):
-    """(what it ended with, its output), ended as soon as a line of it is enough.
-
-    It may use the processor for so many seconds.
+    """Runs a command, and returns (how it ended, its output). Kills it as soon as `is_enough` is
+    true of a line of its output, or when it has used `seconds` of CPU time.
     """
     if STOPPED.is_set():
         raise RuntimeError("stopped")
@@ -306,7 +312,7 @@ def run_once(command, seconds, is_enough, number=0, reached=None):
                 return "failed", output
         code = process.wait()
     finally:
-        # Before the process is waited for, so that its number is no other's yet.
+        # Before the process is reaped, so that no other process has its number yet.
         is_over.set()
         watcher.join()
         process.stdout.close()
@@ -324,7 +330,7 @@ TEST_FAILED = re.compile(r"Test (.*?) (?:recorded an issue|failed after)")
 
 
 def play(batch, seconds, number=0, reached=None):
-    """What lives noticed; an empty text: nothing."""
+    """What the lives reported; empty if they detected nothing."""
     first, count = batch
     ended, output = run(
         [program("life-simulator"), "--seed", str(first), "--runs", str(count)], seconds,
@@ -333,7 +339,7 @@ def play(batch, seconds, number=0, reached=None):
 
 
 def test(seconds, number=0, reached=None):
-    """What tests noticed; an empty text: nothing."""
+    """What the tests reported; empty if they detected nothing."""
     ended, output = run(
         [program("*PackageTests.xctest"), "--testing-library", "swift-testing"], seconds,
         TEST_FAILED.search, number, reached)
@@ -349,15 +355,16 @@ def saw(pattern, ended, output):
 
 
 def children_time():
-    """Seconds of the processor that ended children have used."""
+    """The CPU time of all children that have ended, in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def measure(work, count):
-    """(seconds that `work` may take of the processor, the mutants' numbers that it reaches)
+    """(the CPU seconds that `work` may take, the numbers of the mutants that it reaches)
 
-    One of `count` mutants that it does not reach while nothing is mutated cannot make a difference.
+    Of the `count` mutants, those that `work` does not reach without any mutation cannot make a
+    difference to it.
     """
     file = WORK / "reached"
     file.write_bytes(bytes(count + 1))
@@ -371,7 +378,8 @@ def measure(work, count):
 
 
 class Judge:
-    """Runs mutants; the results go to a file, one a line, for a run that is interrupted."""
+    """Runs mutants. Results are appended to a file, one per line, so that an interrupted run can
+    resume."""
 
     def __init__(self, count, digest):
         self.test_seconds, self.by_tests = measure(lambda file: test(600, 0, file), count)
@@ -390,7 +398,8 @@ class Judge:
         self.lock = threading.Lock()
 
     def judge(self, mutant, is_listed):
-        """What becomes of a mutant; one that is listed as equivalent is not played for long."""
+        """The result of a mutant. A mutant that is listed as equivalent is run through the first
+        lives only."""
         known = self.known.get(mutant.key)
         if known and (known.is_final or is_listed):
             return known
@@ -417,11 +426,11 @@ class Judge:
                 return
 
 
-# Choosing and listing
+# Selecting and listing
 
 
 def changed_lines(revision):
-    """{file: numbers of its lines that were changed since the revision}"""
+    """{file: the numbers of its lines that have changed since the revision}"""
     changes = subprocess.run(
         ["git", "diff", "-U0", revision, "--", *(f"Sources/{module}" for module in MODULES)],
         cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -436,7 +445,7 @@ def changed_lines(revision):
 
 
 def chosen(mutants, arguments):
-    """Those of the files that are named, and on the lines that were changed."""
+    """The mutants that the arguments select."""
     if arguments.files:
         mutants = [
             mutant for mutant in mutants if any(part in mutant.file for part in arguments.files)]
@@ -453,13 +462,13 @@ def chosen(mutants, arguments):
 
 
 def survivors():
-    """The keys of those that survived when they were run last, listed ones aside."""
+    """The keys of the mutants that survived when they were last run, without the listed ones."""
     file = WORK / "survivors.json"
     return {tuple(key) for key in json.loads(file.read_text())} if file.exists() else set()
 
 
 def remember_survivors(mutants, open_ones):
-    """Of those that were run now; what is known of others stays."""
+    """Records which of `mutants` survived; keeps what is recorded of others."""
     kept = survivors() - {mutant.key for mutant in mutants} | {mutant.key for mutant in open_ones}
     (WORK / "survivors.json").write_text(json.dumps(sorted(kept)))
 
@@ -468,7 +477,7 @@ ENTRY = ["file", "function", "line", "what", "kind"]
 
 
 def listed():
-    """{key of a mutant: why it is equivalent}"""
+    """{the key of a mutant: why it is equivalent}"""
     entries = {}
     for entry in tomllib.loads(LIST.read_text()).get("equivalent", []):
         key = tuple(entry[name] for name in ENTRY)
@@ -481,7 +490,7 @@ def listed():
 
 
 def as_entry(mutant):
-    """As equivalent-mutants.toml has it, but for the reason."""
+    """The mutant's entry for equivalent-mutants.toml, with an empty reason."""
     lines = [f"{name} = {quoted(value)}" for name, value in zip(ENTRY, mutant.key)]
     return "\n".join(["[[equivalent]]", *lines, 'reason = ""'])
 
@@ -494,7 +503,7 @@ def quoted(value):
 
 
 def report(mutants, results, dropped, gone, entries, is_whole):
-    """(the report's lines, whether all is well)"""
+    """(the report's lines, whether the run succeeded)"""
     killed_by = collections.Counter(
         (results[one].lives == KILLED, results[one].tests == KILLED) for one in mutants)
     survivors = [one for one in mutants if not results[one].is_killed]
@@ -537,7 +546,7 @@ def say(text):
 
 
 def digest():
-    """Changes with anything that the results depend on."""
+    """A digest of everything that the results depend on."""
     found = hashlib.sha256(repr(BATCHES).encode())
     for name in ("life-simulator", "*PackageTests.xctest"):
         found.update(pathlib.Path(program(name)).read_bytes())
@@ -599,7 +608,7 @@ def main():
 
 
 if __name__ == "__main__":
-    # In the background SIGINT may be ignored.
+    # A process that was started in the background may ignore SIGINT.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.default_int_handler)
     try:

@@ -1,11 +1,14 @@
-"""Finds what can be mutated in a Swift file, and writes the file so that it has every mutation.
+"""Finds the possible mutations of a Swift file, and rewrites the file so that it contains all of
+them.
 
-Which mutant is on is a number that the program reads when it starts: so one build serves for all.
+The program reads the number of the active mutant from its environment when it starts, so one build
+contains all mutants.
 
-Conditions of `if`, `guard` and `while`, of ternaries and after `where`, and the parts of `&&` and
-`||` wherever they stand, are forced: a part of a conjunction to true, one of a disjunction to
-false, what stands alone to both. What binds a name can only be forced to false. A statement with
-await whose value nobody uses is left out; two of them that are neighbours are swapped.
+A mutation forces a condition to a value: the conditions of `if`, `guard`, `while`, ternaries and
+`where`, and the operands of `&&` and `||` anywhere. An operand of `&&` is forced to true, one of
+`||` to false, and a whole condition to both. A condition that binds a name can only be forced to
+false. A statement that contains `await` and whose value is unused is left out, and two such
+statements in a row are swapped.
 """
 
 import dataclasses
@@ -21,22 +24,22 @@ MODIFIERS = {"private", "fileprivate", "internal", "package", "public", "static"
     "nonisolated", "isolated", "final", "override", "indirect", "lazy", "weak", "unowned",
     "consuming", "borrowing", "convenience", "required", "nonmutating"}
 TYPES = {"struct", "class", "actor", "enum", "extension", "protocol"}
-# What ends an operand to its left or right, besides the brackets around it.
+# Tokens that delimit an operand, in addition to the brackets around it.
 BOUNDS = {",", ";", "=", "return", "in", "throw", "try", "await", "case", "let", "var", "where", "if",
     "guard", "while", "else", "yield", "+=", "-=", "*=", "/="}
 
-# What the functions are called in the mutated source, for nothing else to be called so.
+# The names of the functions in the mutated source. Nothing else in it has these names.
 IS_ON, TRUE, FALSE = "mutantIsOn", "mutantTrue", "mutantFalse"
 
 SUPPORT = f"""\
 import Glibc
 
-/// The number of the mutant that is on; 0: none.
+/// The number of the active mutant; 0 if there is none.
 private let mutantOn: Int =
     getenv("MUTANT").flatMap {{ Int(String(cString: $0)) }} ?? 0
 
-/// A byte a mutant, in the file that MUTANTS_REACHED names: whether it would have made a
-/// difference.
+/// One byte per mutant, in the file that MUTANTS_REACHED names: 1 if the mutant would have made a
+/// difference in this run.
 nonisolated(unsafe) private let mutantsReached: UnsafeMutablePointer<UInt8>? = {{
     guard let path = getenv("MUTANTS_REACHED") else {{ return nil }}
     let file = open(path, O_RDWR)
@@ -58,7 +61,7 @@ package func {FALSE}(_ mutant: Int, _ value: Bool) -> Bool {{ value && !{IS_ON}(
 
 @dataclasses.dataclass(eq=False)
 class Mutant:
-    """`line` and `what` are the source's text: the line that it begins on, and what is changed."""
+    """`line` is the source line on which the mutated text begins, and `what` is that text."""
     file: str
     function: str
     line: str
@@ -79,8 +82,9 @@ class Mutant:
 
 @dataclasses.dataclass(eq=False)
 class Edit:
-    """Text before and after a range; or, for `run`, its statements once in each order. There each
-    two neighbours have their mutant, or None."""
+    """Inserts text before and after a range. With `run`, it repeats a series of statements, once in
+    each order; `mutants` then has an entry for each pair of neighbours, None if there is no mutant
+    for it."""
     start: int
     end: int
     mutants: list
@@ -90,9 +94,10 @@ class Edit:
 
 
 class File:
-    """A source file, the mutants in it, and its text with those that are wanted.
+    """A source file and its mutants; it can render the text with a selection of them.
 
-    A block that only calls a function that is `known` to return something is that value.
+    `known` lists the functions of all files. If a block consists only of a call of a function that
+    returns a value, the call is the block's value and cannot be left out.
     """
 
     def __init__(self, name, text, known=()):
@@ -156,7 +161,7 @@ class File:
         return None
 
     def pattern(self, clause, path):
-        """`case .a = b` without names and waits is a value too."""
+        """`case .a = b` that binds no name and does not wait is a Boolean value too."""
         is_plain = not any(
             swift_source.contains(clause, word) for word in ("let", "var", "try", "await"))
         if clause[0].text == "case" and is_plain:
@@ -166,14 +171,14 @@ class File:
                 " {{ true }} else {{ false }} }}())")
 
     def expression(self, tokens, path):
-        """Ternaries and the parts of `&&` and `||` among the tokens of one level."""
+        """Mutates ternaries and the operands of `&&` and `||`, without descending into groups."""
         for part, end in operands(tokens):
             is_condition = end is not None and is_ternary(end)
             if is_condition or any(is_logical(token) for token in part):
                 self.boolean(part, path, inner=False)
 
     def boolean(self, tokens, path, with_true=True, with_false=True, inner=True):
-        """What makes a condition true or false, or its parts."""
+        """Forces a condition, or its operands, to true or false."""
         if inner:
             if any(is_ternary(token) for token in tokens):
                 self.expression(tokens, path)
@@ -198,7 +203,8 @@ class File:
                 self.edit(tokens, [self.mutant(path, tokens, kind)], f"{name}({{0}}, ", ")")
 
     def swap(self, run, path):
-        """Each two neighbours of statements that wait, if they are not the same."""
+        """Swaps each two neighbours in a series of statements that wait, unless they are
+        identical."""
         if len(run) < 2:
             return
         texts = [self.text[one[0].start:one[-1].end] for one in run]
@@ -226,7 +232,7 @@ class File:
         return mutant
 
     def tell_doubles_apart(self):
-        """The second of two that read alike says so."""
+        """Numbers mutants that would otherwise have the same key."""
         self.mutants.sort(key=lambda mutant: mutant.start)
         seen = {}
         for mutant in self.mutants:
@@ -237,7 +243,7 @@ class File:
     # Planting
 
     def plant(self, fault):
-        """A fault that is written by hand, around a text that is there once."""
+        """Adds a fault from planted.py, around a text that occurs exactly once."""
         start = self.text.index(fault.text)
         mutant = Mutant(
             self.name, "planted", fault.text.splitlines()[0].strip(), fault.name, "planted",
@@ -249,22 +255,23 @@ class File:
     # Writing
 
     def mutated(self, wanted):
-        """The text with these mutants, and where each of them is in it: its ranges by number."""
+        """(the text with these mutants, the ranges of each mutant in it by its number)"""
         edits = []
         for edit in self.edits:
             if edit.run is not None or any(mutant in wanted for mutant in edit.mutants):
                 edits.append(edit)
-        # The outer ones first, but what stands before a condition's first clause before that.
+        # Outer edits first. An insertion before a condition's first clause precedes the edits of
+        # that clause.
         edits.sort(key=lambda edit: (edit.start, edit.start != edit.end, -edit.end))
         marked = self.rendered(0, len(self.text), edits, wanted)
         text, ranges = unmarked(marked)
         if not re.search(r"^(package |public )?import Base$", text, re.MULTILINE):
-            # Behind the text, so that the ranges stay true; Swift takes imports anywhere.
+            # At the end, so that the ranges remain valid; Swift accepts imports anywhere.
             text += "\nimport Base\n"
         return text, ranges
 
     def rendered(self, start, end, edits, wanted):
-        """The text from start to end with the edits inside, marked with their mutants."""
+        """The text from start to end with its edits applied, and with marks around each mutant."""
         inside = [edit for edit in edits if start <= edit.start and edit.end <= end]
         pieces, at = [], start
         while inside:
@@ -304,7 +311,7 @@ class File:
         return " else ".join(orders)
 
 
-# What is what
+# Classifying tokens and statements
 
 
 def is_ternary(token):
@@ -320,7 +327,8 @@ def binds(clause):
 
 
 def first_word(statement):
-    """The word that says what the statement is, attributes and modifiers aside."""
+    """The word that determines the kind of the statement: the first one after attributes and
+    modifiers."""
     for token in statement:
         if token.text in MODIFIERS or token.text.startswith("@") or token.kind == "(":
             continue
@@ -329,7 +337,8 @@ def first_word(statement):
 
 
 def names(statement, path):
-    """The name that the statement gives to what is in its braces; none for a local value."""
+    """The name that the statement declares for the contents of its braces; none for a local
+    value."""
     word = first_word(statement)
     texts = [token.text for token in statement]
     if word in TYPES or word == "func":
@@ -366,8 +375,8 @@ def functions(text):
 
 
 def is_call_for_value(statement, known):
-    """Whether the function that the statement calls last is known to return a value, and that is
-    not thrown away."""
+    """Whether the last function that the statement calls is known to return a value, and the value
+    is not discarded."""
     if statement[0].text == "_":
         return False
     for token, group in zip(reversed(statement[:-1]), reversed(statement[1:])):
@@ -383,7 +392,8 @@ def is_call_for_value(statement, known):
 
 
 def is_part(some, all_of_them):
-    """Whether these are there, in this order; others may be between: parameters with defaults."""
+    """Whether these labels occur in this order. Others may be in between, because parameters with
+    defaults can be omitted."""
     rest = iter(all_of_them)
     return all(one in rest for one in some)
 
@@ -395,7 +405,7 @@ def is_assignment(statement):
 
 
 def may_be_left_out(statement):
-    """Whether it waits and is no more than that: its value, if any, is thrown away."""
+    """Whether the statement contains `await` and nothing depends on its value."""
     if swift_source.is_label(statement) or first_word(statement) in (
             DECLARING | LEAVING | CONTROL):
         return False
@@ -405,8 +415,8 @@ def may_be_left_out(statement):
 
 
 def is_waiting(statement):
-    """Whether it waits and may stand in a branch of its own: it declares nothing, and the flow goes
-    on after it."""
+    """Whether the statement waits and can be moved into a branch: it declares nothing that later
+    statements use, and control continues after it."""
     word = first_word(statement)
     if swift_source.is_label(statement) or word in DECLARING | LEAVING:
         return False
@@ -447,7 +457,7 @@ def next_index(statement, start, is_end):
 
 
 def unconditional(statement):
-    """What of a statement's own tokens is in no condition, in pieces."""
+    """The pieces of a statement that are not part of its conditions."""
     at, pieces = 0, []
     for index, condition in conditions(statement):
         pieces.append(statement[at:index])
@@ -456,7 +466,8 @@ def unconditional(statement):
 
 
 def split(tokens, marks):
-    """The tokens between marks. A `?:` binds weaker than any operator, so it is not split."""
+    """Splits the tokens at the marks. Tokens with a ternary are only split at commas, because `?:`
+    binds less tightly than any operator."""
     if any(is_ternary(token) for token in tokens) and "," not in marks:
         return [tokens]
     parts = [[]]
@@ -469,7 +480,7 @@ def split(tokens, marks):
 
 
 def operands(tokens):
-    """(tokens, what ends them) of what `&&`, `||` and `?:` may join, on one level."""
+    """(tokens, the token that ends them) of each operand of `&&`, `||` or `?:`, on one level."""
     part = []
     for index, token in enumerate(tokens):
         is_bound = token.text in BOUNDS and token.kind != "string" or is_ternary(token)
@@ -491,12 +502,13 @@ def operands(tokens):
 
 
 def escaped(text):
-    """A planted text as a format: its ON is the mutant's condition."""
+    """A planted text as a format string, in which ON becomes the test of whether the mutant is
+    active."""
     doubled = text.replace("{", "{{").replace("}", "}}")
     return re.sub(r"\bON\b", f"{IS_ON}({{0}})", doubled)
 
 
-# Marks in a text that is being written; they are from a plane of Unicode that nothing uses.
+# Marks in a text that is being rendered. They are private-use characters, which no source contains.
 MARK = re.compile("\U000F0000(-?[0-9]+)\U000F0001")
 
 
@@ -505,7 +517,7 @@ def mark(number):
 
 
 def unmarked(marked):
-    """The text without marks, and (start, end) in its bytes of each mutant's pieces."""
+    """(the text without marks, the ranges of each mutant in it, in bytes, by its number)"""
     pieces, ranges, begun, at, size = [], {}, {}, 0, 0
     for found in MARK.finditer(marked):
         piece = marked[at:found.start()]

@@ -1,4 +1,4 @@
-"""Faults that no rule of mutations.py makes, written by hand."""
+"""Hand-written faults that no rule of mutations.py produces."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ AGENT = "Agent/VolumeManager"
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What is written before and after a text that stands once in a file. ON is true where the
-    fault is on."""
+    """Text to insert before and after a text that occurs exactly once in a file. ON is true if the
+    fault is active."""
     name: str
     file: str
     text: str
@@ -21,7 +21,7 @@ def left_out(name, file, text):
 
 
 def instead(name, file, text, other):
-    """Another statement in the place of one."""
+    """Replaces one statement by another."""
     return Fault(name, file, text, f"if ON {{ {other} }} else {{ ", " }")
 
 

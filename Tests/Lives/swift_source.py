@@ -1,4 +1,5 @@
-"""Swift source as nested tokens and statements: as much of the grammar as mutating it needs."""
+"""Reads Swift source as nested tokens and statements: only as much of the grammar as mutations
+need."""
 
 import dataclasses
 import re
@@ -10,21 +11,23 @@ DOTS = re.compile(r"\.+<?")
 OPERATOR = re.compile(r"[/=\-+*%<>&|^~!?]+")
 BLANK = re.compile(r"[ \t\r\n]+|//[^\n]*")
 QUOTE = re.compile(r'(#*)("""|")')
-# What a statement goes on after, on the next line, and what goes on with the statement before.
+# After one of the first words, a statement continues on the next line; a line that begins with one
+# of the second words continues the previous statement.
 UNFINISHED = {"try", "await", "throw", "let", "var", "case", "where", "as", "is", "in", "else",
     "if", "guard", "while", "for", "switch"}
 CONTINUING = {"else", "catch", "where", "as", "is"}
 
 
 class Unreadable(Exception):
-    """What is no Swift that is understood here."""
+    """The text is not Swift that this module understands."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Token:
-    """A token, or all from a bracket to its counterpart, or a string with what it interpolates.
+    """A token; a group from a bracket to its counterpart; or a string with its interpolations.
 
-    `kind` is word, number, operator, mark, string, or the bracket that opens a group.
+    `kind` is word, number, operator, mark, string, or the opening bracket of a group. `inner` has
+    the tokens of a group, or a string's interpolations.
     """
     kind: str
     text: str
@@ -45,7 +48,7 @@ class Reader:
         self.text, self.at = text, 0
 
     def tokens(self, closing=None):
-        """The tokens up to the bracket that closes the group, which is taken too."""
+        """Reads the tokens up to the closing bracket of the group, and consumes that bracket."""
         found = []
         while True:
             before = self.at
@@ -88,7 +91,7 @@ class Reader:
             self.at += 1
             inner = self.tokens(OPEN[mark])
             return Token(mark, mark, start, self.at, has_blank, is_new, inner=inner)
-        # After an operand `?` and `!` stand alone: in `a?.b`, in `try?`.
+        # Directly after an operand, `?` and `!` are tokens of their own, as in `a?.b` and `try?`.
         is_postfix = mark in "?!" and before and not has_blank and before[-1].kind != "operator"
         for kind, form in (("word", WORD), ("number", NUMBER), ("operator", DOTS),
                            ("operator", OPERATOR)):
@@ -126,13 +129,13 @@ def read(text):
 
 
 def is_label(statement):
-    """Whether it is `case …:` or `default:` of a switch."""
+    """Whether the statement is a switch's `case …:` or `default:`."""
     return statement[0].text in ("case", "default", "@unknown") and statement[-1].text == ":"
 
 
 def statements(tokens):
-    """The statements of a block, labels of a switch as statements of their own. A closure's
-    parameters belong to none."""
+    """The statements of a block. Each label of a switch is a statement; a closure's parameters
+    belong to none."""
     found, current = [], []
     for token in tokens[header(tokens):]:
         if current and (token.text == ";" or token.on_new_line and not goes_on(current, token)):
@@ -148,7 +151,7 @@ def statements(tokens):
 
 
 def header(tokens):
-    """How many tokens name a closure's parameters, `in` included."""
+    """How many tokens declare a closure's parameters, including `in`."""
     for index, token in enumerate(tokens):
         if token.text == "in" and token.kind == "word":
             return 0 if any(other.text == "for" for other in tokens[:index]) else index + 1
@@ -158,7 +161,7 @@ def header(tokens):
 
 
 def goes_on(statement, token):
-    """Whether `token`, the first of its line, belongs to the statement before."""
+    """Whether `token`, the first one of a line, continues the statement."""
     last = statement[-1]
     if last.is_binary or last.text in (",", "=") or last.text in UNFINISHED:
         return True
@@ -170,7 +173,7 @@ def goes_on(statement, token):
 
 
 def contains(tokens, word, within="([{"):
-    """Whether the word is there, in groups of these kinds too."""
+    """Whether the tokens contain the word, also inside groups of these kinds."""
     return any(
         token.text == word and token.kind == "word"
         or (token.kind in within or token.kind == "string") and contains(

@@ -1,4 +1,4 @@
-"""The mutation of Swift sources, and the list of equivalent mutants."""
+"""Tests the mutation of Swift sources and the list of equivalent mutants."""
 
 import os
 import subprocess
@@ -199,7 +199,7 @@ def test_a_run_ends_by_itself_or_with_the_line_that_is_enough():
 def test_a_run_that_goes_on_for_ever_is_ended(monkeypatch):
     monkeypatch.setattr(mutants, "IDLE_SECONDS", 0.5)
     assert run("sleep 1000") == ("waits for ever", [])
-    # What uses the processor for longer than that does not wait.
+    # A program that uses CPU time for longer than that is not waiting.
     assert run("while :; do :; done") == ("runs in circles", [])
     monkeypatch.setattr(mutants, "CLOCK_SECONDS", 0.1)
     assert run("while :; do :; done") == ("waits for ever", [])
@@ -252,7 +252,7 @@ def test_each_entry_and_each_planted_fault_is_about_the_source_as_it_is():
     assert gone == []
     keys = {mutant.key for file in files for mutant in file.mutants}
     assert [key for key in mutants.listed() if key not in keys] == []
-    # The numbers of one build; two with one key would be one in the results.
+    # Two mutants of a build with the same key would share one result.
     assert len(keys) == sum(len(file.mutants) for file in files)
 
 

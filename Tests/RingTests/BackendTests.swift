@@ -6,10 +6,10 @@ import SystemPackage
 import TestSupport
 import Testing
 
-/// `Tests/Rig/barring.py` runs the suites of this module again where io_uring is barred.
+/// `Tests/Rig/barring.py` runs this module's suites a second time with io_uring blocked.
 private let isBarredOnPurpose = getenv("BARRED") != nil
 
-/// Why this machine gives no io_uring; nil where it does.
+/// Why io_uring is not available on this machine; nil if it is.
 private let reasonAgainst: String? = {
     var ring: OpaquePointer?
     let result = CUring_init(&ring, 4, 0)
@@ -26,7 +26,7 @@ private let reasonAgainst: String? = {
         #expect((refusal != nil) == isBarredOnPurpose, "\(refusal?.description ?? "no refusal")")
     }
 
-    /// What a machine is like, and what the operator has to read.
+    /// A machine's configuration, and the explanation that the operator must be given.
     private static let causes: [(errno: Errno, facts: UringRefusal.Facts, says: String)] = [
         (.notPermitted, facts(sysctl: "2"), "the sysctl kernel.io_uring_disabled is 2 (0 allows"),
         (.notPermitted, facts(sysctl: "1"), "leaves it to CAP_SYS_ADMIN and a group (0 allows it)"),

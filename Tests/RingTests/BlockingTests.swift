@@ -89,11 +89,12 @@ import Testing
                 let sick = hold(gate, count: count) { volume($0) }
                 let all = try await eventually { gate.held >= Limit.blockingThreadsMax }
                 #expect(all)
-                // The state does not wait until they are known to hang, and others get their turn.
+                // Work for the state runs at once: it does not wait until the busy workers are
+                // known to hang.
                 let before = gate.held
                 let served = try await isServed(.state) { #expect(gate.held == before) }
                 #expect(served)
-                // As soon as those that hang are known to, it has its turn.
+                // Once they are known to hang, work for another volume runs too.
                 #expect(try await isServed(volume(100)))
                 let haveTurns = try await eventually { gate.held == count }
                 #expect(haveTurns)
@@ -144,7 +145,7 @@ import Testing
     }
 }
 
-/// What work waits at until it is opened, as at a device that does not answer.
+/// Work waits here until the gate is opened, as it would wait for a device that does not respond.
 private final class Gate: Sendable {
     private let state = Mutex((isOpen: false, held: 0))
     nonisolated(unsafe) private let opened: UnsafeMutablePointer<sem_t>
@@ -159,7 +160,7 @@ private final class Gate: Sendable {
         opened.deallocate()
     }
 
-    /// How many wait.
+    /// How many threads are waiting.
     var held: Int { state.withLock { $0.held } }
 
     func pass() {
@@ -179,7 +180,7 @@ private final class Gate: Sendable {
     }
 }
 
-/// Starts so much work that waits at the gate.
+/// Starts the given number of tasks that wait at the gate.
 @RingActor
 private func hold(
     _ gate: Gate, count: Int, for owner: @escaping @Sendable (Int) -> BlockingOwner
@@ -191,7 +192,7 @@ private func hold(
     }
 }
 
-/// Whether work of that owner is done, though other work is not.
+/// Whether work for that owner completes while other work does not.
 @RingActor
 private func isServed(
     _ owner: BlockingOwner, _ work: @escaping @Sendable () -> Void = {}

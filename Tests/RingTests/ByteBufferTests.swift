@@ -15,7 +15,7 @@ import Testing
         }
     }
 
-    /// Against an array, over many mixed steps.
+    /// Compares the buffer with an array over many random steps.
     @Test func `bytes come out in the order they went in`() async throws {
         try await onRing {
             var random = SystemRandomNumberGenerator()

@@ -12,7 +12,7 @@ import Testing
         #expect(result.output == "out\nerr\n")
     }
 
-    /// SIGPIPE is ignored in this process; the child has its default again.
+    /// This process ignores SIGPIPE; in the child it must have its default action again.
     @Test func `a signal that ended the child is told`() async throws {
         #expect(try await shell("kill -PIPE $$").end == .signaled(SIGPIPE))
         #expect(try await shell("kill -KILL $$").end == .signaled(SIGKILL))
@@ -152,8 +152,9 @@ import Testing
     }
 }
 
-/// How many descriptors this process has of the kinds that a child takes: its output's pipe, and
-/// what tells its end, a pidfd or a pipe. Others, libdispatch say, open what they need meanwhile.
+/// How many descriptors this process has of the kinds that a child needs: pipes for its output, and
+/// a pidfd or a pipe that reports its end. Other kinds do not count, because libraries such as
+/// libdispatch may open descriptors at any time.
 private func childDescriptorCount() throws -> Int {
     let directory = try #require(opendir("/proc/self/fd"))
     defer { closedir(directory) }
@@ -168,7 +169,7 @@ private func childDescriptorCount() throws -> Int {
     return count
 }
 
-/// Whether a lock on the file can be had. It is given up again.
+/// Whether the file can be locked. Releases the lock again.
 private func locks(_ path: String) throws -> Bool {
     let file = Descriptor(owning: try check(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)))
     let succeeded = flock(file.rawValue, LOCK_EX | LOCK_NB) == 0

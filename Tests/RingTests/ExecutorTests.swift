@@ -42,7 +42,7 @@ import Testing
             let id = try #require(threads(named: "ring").first)
             let status = { contents("/proc/self/task/\(id)/schedstat") }
             try await onRing {}
-            // The thread has to have gone to sleep before its runs are counted.
+            // The thread must be asleep before its wake-ups are counted.
             while contents("/proc/self/task/\(id)/stat")?.contains(") S ") != true {
                 sched_yield()
             }

@@ -142,7 +142,7 @@ import Testing
         return status
     }
 
-    /// A socket file on which nothing listens any more.
+    /// A socket file whose listener no longer exists.
     private func leaveStaleSocket(_ path: String) throws {
         let descriptor = Descriptor(
             owning: try check(socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)))

@@ -57,19 +57,19 @@ import Testing
                     try await b.send(buffer("x"))
                     #expect(try await receiving.value == 1)
                     try await b.send(buffer("y"))
-                    // The loop has seen the byte that nothing waits for when it ends this.
+                    // After this sleep, the loop has seen the byte that no operation waits for.
                     try await RingActor.ring.sleep(until: RingActor.ring.now + .milliseconds(1))
                     #expect(try await a.receive(into: into) == 1)
                 }
                 #expect(text(into) == "xyxyxy")
-                // The next pair has the numbers of this one.
+                // The next pair gets the same descriptor numbers as this one.
                 a.close()
                 b.close()
             }
         }
     }
 
-    /// As a child process that is being started holds the file.
+    /// The copy keeps the file open, as a child process does until its exec.
     @Test func `what comes for a closed file ends no wait for the one that has its number`()
         async throws
     {
@@ -94,7 +94,7 @@ import Testing
             }
             await Task.yield()
             try check(Int32(write(old.rawValue, "x", 1)))
-            // Long enough for the loop to take what came.
+            // Gives the loop time to process the event.
             try await RingActor.ring.sleep(until: RingActor.ring.now + .milliseconds(1))
             again.cancel()
             await #expect(throws: Errno.canceled) { try await again.value }
@@ -129,8 +129,8 @@ import Testing
         }
     }
 
-    /// Whichever wins, the operation ends once, and a byte is either received or still in the
-    /// socket.
+    /// Whether the byte or the cancellation comes first, the operation ends exactly once, and the
+    /// byte is either received or still in the socket.
     @Test func `a byte that arrives while its receive is cancelled is not lost`() async throws {
         try await onRing {
             var received = 0

@@ -11,7 +11,8 @@ import Testing
                 let signals = try TerminationSignals()
                 let waiting = RingActor.spawn { try await signals.next() }
                 await Task.yield()
-                // To this thread, since a test process has others that do not block them.
+                // Sent to this thread, because other threads of a test process do not block
+                // signals.
                 pthread_kill(pthread_self(), SIGTERM)
                 #expect(try await waiting.value == .terminate)
                 pthread_kill(pthread_self(), SIGINT)

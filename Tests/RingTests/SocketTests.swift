@@ -56,7 +56,7 @@ import Testing
             #expect(try bytes.withUnsafeBytes { try a.sendNow($0) } == 0)
             #expect(b.hasInput)
             b.close()
-            // A child process that another test starts has the descriptor too, until its exec.
+            // A child process that another test is starting also has the descriptor until its exec.
             try await a.hangUp()
             #expect(throws: Errno.brokenPipe) { try bytes.withUnsafeBytes { try a.sendNow($0) } }
         }
@@ -66,7 +66,7 @@ import Testing
         try await onRing {
             let (a, b) = try socketPair()
             b.close()
-            // A child process that another test starts has the descriptor too, until its exec.
+            // A child process that another test is starting also has the descriptor until its exec.
             try await a.hangUp()
             await #expect(throws: Errno.brokenPipe) { try await a.send(buffer("x")) }
         }
@@ -107,7 +107,8 @@ import Testing
         }
     }
 
-    /// The SQE is queued, and the number it names would be free at once, if close did not wait.
+    /// The receive is queued with the socket's descriptor number. If close did not wait for it, the
+    /// number could be reused before the kernel sees the operation.
     @Test func `a receive whose socket is closed takes nothing from a later socket`() async throws {
         try await onRing {
             for _ in 0..<50 {
@@ -159,7 +160,7 @@ import Testing
                     try await a.hangUp()
                     hasHungUp = true
                 }
-                // As many turns of the loop as a wait that is over would take.
+                // If the wait were over, it would have ended within these turns of the loop.
                 for _ in 0..<20 { try await a.endOfPeerSending() }
                 #expect(!hasHungUp)
                 try await a.send(buffer("x"))
@@ -198,7 +199,7 @@ import Testing
             for _ in 0..<20 { try await server.endOfPeerSending() }
             try await server.send(buffer("x"))
             try await expect("x", from: client)
-            // The kernel resets a connection that is closed before all is read.
+            // The kernel resets a connection that is closed with unread data.
             try await server.send(buffer("y"))
             #expect(try await eventually { client.hasInput })
             client.close()
@@ -227,7 +228,7 @@ import Testing
         }
     }
 
-    /// Connections that nobody accepts fill the backlog; then the kernel lets connect wait.
+    /// When connections that nobody accepts have filled the backlog, the kernel makes connect wait.
     @Test func `a connect that waits can be cancelled`() async throws {
         try await onRing {
             let fd = try check(socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
@@ -246,7 +247,7 @@ import Testing
             let ring = RingActor.ring
             await #expect(throws: DeadlineExceeded.self) {
                 try await ring.withDeadline(ring.now + .milliseconds(50)) {
-                    // One more may fit into the backlog.
+                    // The backlog may have room for one more.
                     let others = [
                         try await Socket.connect(to: address),
                         try await Socket.connect(to: address),

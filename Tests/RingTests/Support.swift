@@ -34,7 +34,7 @@ func buffer(_ text: String = "", max: Int = 64 * 1024) throws -> ByteBuffer {
 @RingActor
 func text(_ buffer: ByteBuffer) -> String { String(decoding: buffer.readable, as: UTF8.self) }
 
-/// Receives until the buffer holds as many bytes as the expected text has.
+/// Receives until the buffer has as many bytes as the expected text.
 @RingActor
 func expect(_ expected: String, from socket: Socket) async throws {
     let into = try buffer()
@@ -44,7 +44,7 @@ func expect(_ expected: String, from socket: Socket) async throws {
     #expect(text(into) == expected)
 }
 
-/// Runs `body` with a new directory's path, and removes the directory with what is in it.
+/// Runs `body` with the path of a new directory, and then removes the directory and its contents.
 @RingActor
 func withDirectory(_ body: @RingActor (String) async throws -> Void) async throws {
     var template = Array("/tmp/ring-tests.XXXXXX".utf8CString)
@@ -64,7 +64,7 @@ func withDirectory(_ body: @RingActor (String) async throws -> Void) async throw
     try await body(path)
 }
 
-/// The ids of this process's threads that bear a name.
+/// The ids of this process's threads with the given name.
 func threads(named name: String) -> [String] {
     guard let directory = opendir("/proc/self/task") else { return [] }
     defer { closedir(directory) }
@@ -78,7 +78,7 @@ func threads(named name: String) -> [String] {
     return found
 }
 
-/// A small file's contents; nil when it cannot be read.
+/// The contents of a small file; nil if it cannot be read.
 func contents(_ path: String) -> String? {
     guard let file = fopen(path, "r") else { return nil }
     defer { fclose(file) }
@@ -87,8 +87,8 @@ func contents(_ path: String) -> String? {
     return String(decoding: bytes.prefix(count), as: UTF8.self)
 }
 
-/// Waits on the ring until a condition holds that nothing announces; false when it does not within
-/// two minutes.
+/// Polls on the ring until a condition holds that no event reports; false if it does not hold
+/// within two minutes.
 @RingActor
 func eventually(_ condition: @RingActor () -> Bool) async throws -> Bool {
     let ring = RingActor.ring

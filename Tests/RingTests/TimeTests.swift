@@ -21,7 +21,7 @@ import Testing
             let start = ring.now
             try await ring.sleep(until: Instant(nanoseconds: 0))
             try await ring.sleep(until: start)
-            // No pause of its own; so much only a machine under load takes.
+            // It does not pause at all; only a heavily loaded machine takes this long.
             #expect(ring.now - start < .seconds(10))
         }
     }
@@ -61,7 +61,8 @@ import Testing
         try await onRing {
             let ring = RingActor.ring
             let start = ring.now
-            // Further apart than it takes to start them all, on a machine under load too.
+            // Starting all of them takes less than the intervals between them, even on a loaded
+            // machine.
             let steps: [Duration] = [
                 .seconds(3), .milliseconds(1), .seconds(60), .milliseconds(300),
             ]

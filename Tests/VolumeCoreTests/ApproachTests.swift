@@ -116,7 +116,7 @@ import VolumeCore
         #expect(
             try taking.next(now: Self.start)
                 == .detach(from: Self.owner, force: false, sentBy: latest))
-        taking.noteDetach(force: false)
+        taking.noteDetach()
         #expect(try taking.next(now: Self.start) == .lookAgain(at: nil))
     }
 
@@ -216,7 +216,7 @@ import VolumeCore
                 == .detach(
                     from: Self.owner, force: true,
                     sentBy: Self.forced + Limit.ownerLookAgeMax))
-        approach.noteDetach(force: true)
+        approach.noteDetach()
         #expect(try approach.next(now: Self.forced) == .lookAgain(at: nil))
         try approach.note(
             volume(on: Self.owner, .busy), askedAt: Self.forced, now: Self.forced
@@ -241,6 +241,18 @@ import VolumeCore
         }
         approach.note(owner(.stopped, at: Self.forced, root: "/dev/sdf"))
         #expect(throws: OperationError.self) { try approach.next(now: Self.forced) }
+    }
+
+    @Test func `the time until a detachment is forced is that of the other instance's alone`()
+        throws
+    {
+        for (first, second) in [(Self.here, Self.owner), (Self.owner, Self.here)] {
+            var approach = try looked(at: volume(on: first, .detaching))
+            try approach.note(
+                volume(on: second, .busy), askedAt: Self.forced, now: Self.forced
+            ) { _ in false }
+            #expect(try approach.next(now: Self.forced) == .lookAgain(at: nil))
+        }
     }
 
     @Test func `with takeover never, and from this instance, nothing is forced`() throws {

@@ -28,6 +28,17 @@ import VolumeCore
         #expect(throws: Never.self) { try counts.add("0") }
     }
 
+    @Test func `an ID's count is bounded, also one that was read from a damaged file`() throws {
+        var counts = MountCounts(["a": .max, "b": .max, "c": Limit.mountsPerIDMax - 1])
+        #expect(counts.total == 3 * Limit.mountsPerIDMax - 1)
+        #expect(throws: OperationError.self) { try counts.add("a") }
+        try counts.add("c")
+        #expect(throws: OperationError.self) { try counts.add("c") }
+        let removed = counts.remove("c")
+        #expect(removed)
+        #expect(throws: Never.self) { try counts.add("c") }
+    }
+
     @Test func `names are known while anything is counted, and no longer`() throws {
         var counts = MountCounts()
         try counts.add("a", by: "data")

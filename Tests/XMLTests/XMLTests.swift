@@ -29,6 +29,11 @@ private func parse(_ text: String) throws(XMLError) -> XMLElement {
                     ]))
     }
 
+    @Test(arguments: ["a:", ":", "a::"])
+    func `a name that ends with a colon has no prefix`(name: String) throws {
+        #expect(try parse("<\(name)>x</\(name)>") == XMLElement(name, text: "x"))
+    }
+
     @Test func `the spaces of a value are kept`() throws {
         #expect(try parse("<a><b>  x\n y </b></a>").text(of: "b") == "  x\n y ")
     }

@@ -11,11 +11,12 @@ final class LifeCloud: @unchecked Sendable {
     final class Attachment {
         unowned let volume: Volume
         let host: Int
-        let name: String
+        var name: String
         let since: Instant
         /// Whether somebody else than the plugin made it.
         let isByHand: Bool
         var state = VolumeAttachment.State.attaching
+        var deleteOnTermination = false
         var leavingSince: Instant?
         /// Which host requested its end; nil if somebody did it by hand.
         var endedBy: Int?
@@ -56,9 +57,13 @@ final class LifeCloud: @unchecked Sendable {
         let id: VolumeID
         /// The mountpoint in each host's plugin.
         let mountpoint: String
-        let snapshotID: String?
-        /// Whether its contents are in a partition.
-        let isPartitioned: Bool
+        var snapshotID: String?
+        var zone = LifeCloud.zone
+        /// The key of an encrypted volume.
+        var kmsKeyID: String?
+        /// The partition with its contents, if it has one.
+        var partition: Int?
+        var isPartitioned: Bool { partition != nil }
         var isDeleted = false
         var type: String
         var isMultiAttach = false
@@ -66,6 +71,14 @@ final class LifeCloud: @unchecked Sendable {
         var multiAttachVersion = 0
         /// Whether its file system is smaller than the device.
         var isSmall: Bool
+        /// Whether its file system asks for a repair.
+        var isUnclean = false
+        /// Whether its journal must be replayed.
+        var isUnreplayed = false
+        /// Whether its device does not appear when it is attached.
+        var isWithoutDevice = false
+        /// Whether an instance releases it only by force.
+        var leavesOnlyByForce = false
         var attachments: [Attachment] = []
         /// The only one, except for a Multi-Attach volume.
         var attachment: Attachment? { attachments.first }
@@ -94,7 +107,7 @@ final class LifeCloud: @unchecked Sendable {
         ) {
             self.type = type
             self.isSmall = isSmall
-            self.isPartitioned = isPartitioned
+            partition = isPartitioned ? 1 : nil
             self.index = index
             self.id = id
             mountpoint = "/mnt/\(id)"
@@ -128,6 +141,11 @@ final class LifeCloud: @unchecked Sendable {
     private var instanceLooks: [[(at: Instant, told: Instant)]] = []
     /// Until when EC2 does not know an instance.
     var unknownUntil: [Int: Instant] = [:]
+    /// How many volumes an instance can have; nil: EC2 does not say, and sets no limit.
+    var limit: AttachmentLimit?
+    /// Of each instance.
+    var networkInterfaces = 1
+    var rootDeviceNames: [Int: String] = [:]
     /// The calls that each host made.
     private(set) var calls: [Int] = []
     var faultsAreOn = true
@@ -141,6 +159,9 @@ final class LifeCloud: @unchecked Sendable {
         scheduler = world.scheduler
         trace = world.trace
         plan = world.plan
+        limit = plan.attachmentsMax.map {
+            AttachmentLimit(instanceType: "m5.large", volumesMax: $0, isShared: false)
+        }
     }
 
     func isUnknown(_ host: Int) -> Bool {
@@ -150,55 +171,86 @@ final class LifeCloud: @unchecked Sendable {
     func addInstance(_ id: InstanceID) {
         instances.append(id)
         instanceLooks = Array(repeating: [], count: instances.count * instances.count)
-        for volume in volumes { volume.looks.append([]) }
+        for volume in everything { volume.looks.append([]) }
         states.append(.running)
         calls.append(0)
     }
 
+    @discardableResult
     func addVolume(
         _ id: VolumeID, type: String, snapshotID: String?, content: DeviceContent,
         isPartitioned: Bool, isSmall: Bool
-    ) {
+    ) -> Volume {
         let volume = Volume(
             index: volumes.count, id: id, type: type, snapshotID: snapshotID, content: content,
             isPartitioned: isPartitioned, isSmall: isSmall)
+        volume.looks = instances.map { _ in [] }
         volumes.append(volume)
         changed(volume)
+        return volume
     }
 
     /// A blank volume of somebody else's.
     func addStranger() -> Volume {
         guard let id = VolumeID("vol-1000000\(strangers.count)") else { preconditionFailure() }
+        return addStranger(id)
+    }
+
+    func addStranger(_ id: VolumeID) -> Volume {
         let volume = Volume(
-            index: volumes.count + strangers.count, id: id, type: "gp3", snapshotID: nil,
+            index: Self.firstStranger + strangers.count, id: id, type: "gp3", snapshotID: nil,
             content: .blank, isPartitioned: false, isSmall: false)
-        volume.looks = volumes[0].looks.map { _ in [] }
+        volume.looks = instances.map { _ in [] }
         strangers.append(volume)
         changed(volume)
         return volume
     }
 
+    /// The strangers' indices are above those of any volumes.
+    private static let firstStranger = 1000
+
+    /// The volume with that id. One that never existed is like one that was deleted.
     func volume(_ id: VolumeID) -> Volume {
-        guard let volume = everything.first(where: { $0.id == id }) else {
-            preconditionFailure("\(id) is in no life")
-        }
+        if let volume = find(id) { return volume }
+        let volume = addVolume(
+            id, type: "gp3", snapshotID: nil, content: .blank, isPartitioned: false, isSmall: false)
+        volume.isDeleted = true
         return volume
     }
+
+    func find(_ id: VolumeID) -> Volume? { everything.first { $0.id == id } }
 
     func host(of id: InstanceID) -> Int? { instances.firstIndex(of: id) }
 
     // MARK: What DescribeVolumes tells
 
-    private func describe(_ volume: Volume) -> VolumeDescription {
-        let attachments = volume.attachments.map {
-            VolumeAttachment(
-                volume: volume.id, instance: instances[$0.host], device: $0.name, state: $0.state)
-        }
+    func describe(_ volume: Volume) -> VolumeDescription {
+        let attachments = volume.attachments.map { answer(volume, $0) }
         return VolumeDescription(
             id: volume.id, state: attachments.isEmpty ? .available : .inUse,
-            availabilityZone: Self.zone, size: 1, snapshotID: volume.snapshotID,
+            availabilityZone: volume.zone, size: 1, snapshotID: volume.snapshotID,
             volumeType: volume.type, multiAttachEnabled: volume.isMultiAttach,
-            attachments: attachments, tags: volume.tags)
+            kmsKeyID: volume.kmsKeyID, attachments: attachments, tags: volume.tags)
+    }
+
+    /// Somebody makes of a volume what EC2 describes from now on. Its devices stay as they are.
+    func change(_ volume: Volume, to description: VolumeDescription) {
+        volume.zone = description.availabilityZone
+        volume.snapshotID = description.snapshotID
+        volume.type = description.volumeType
+        volume.isMultiAttach = description.multiAttachEnabled
+        volume.kmsKeyID = description.kmsKeyID
+        volume.attachments = description.attachments.compactMap { wanted in
+            guard let host = wanted.instance.flatMap(host) else { return nil }
+            let attachment =
+                volume.attachment(on: host)
+                ?? Attachment(of: volume, to: host, as: "", at: scheduler.now, byHand: true)
+            attachment.name = wanted.device ?? ""
+            attachment.state = wanted.state
+            attachment.deleteOnTermination = wanted.deleteOnTermination
+            return attachment
+        }
+        changeTagsByHand(of: volume) { $0 = description.tags }
     }
 
     private func changed(_ volume: Volume) {
@@ -372,7 +424,8 @@ final class LifeCloud: @unchecked Sendable {
         let fate = fate(of: kind)
         let isLate = isLate(kind, fate)
         let delay =
-            isLate ? scheduler.random.duration(500...5000) : scheduler.random.duration(5...60)
+            isLate
+            ? scheduler.random.duration(500...5000) : scheduler.random.duration(world.times.call)
         trace.note(kind, host: host, volume: volume, isLate ? 1 : 0, "\(fate)")
         let isLost = if case .lostLate = fate { true } else { false }
         let call = Call(sentAt: scheduler.now, isLate: isLate, isLost: isLost)
@@ -387,7 +440,7 @@ final class LifeCloud: @unchecked Sendable {
             }
             scheduler.after(delay) { [self] in
                 let (result, more) = Self.end(fate, kind) { apply(call) }
-                let back = scheduler.random.duration(5...40) + more
+                let back = scheduler.random.duration(world.times.response) + more
                 scheduler.after(back) { reply.end(result.mapError { $0 }) }
             }
         }
@@ -479,10 +532,10 @@ final class LifeCloud: @unchecked Sendable {
         guard states[host] == .running else {
             return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
         }
-        if let most = plan.attachmentsMax,
-            everything.count(where: { $0.attachment(on: host) != nil }) >= most
-        {
-            return .failure(Self.refusal("AttachmentLimitExceeded", "\(most) volumes are attached"))
+        let attached = everything.count { $0.attachment(on: host) != nil }
+        if let limit, attached >= limit.volumesMax - (limit.isShared ? networkInterfaces - 1 : 0) {
+            return .failure(
+                Self.refusal("AttachmentLimitExceeded", "\(attached) volumes are attached"))
         }
         let attachment = Attachment(
             of: volume, to: host, as: name, at: scheduler.now, byHand: byHand)
@@ -496,12 +549,12 @@ final class LifeCloud: @unchecked Sendable {
     private func answer(_ volume: Volume, _ attachment: Attachment) -> VolumeAttachment {
         VolumeAttachment(
             volume: volume.id, instance: instances[attachment.host], device: attachment.name,
-            state: attachment.state)
+            state: attachment.state, deleteOnTermination: attachment.deleteOnTermination)
     }
 
     private func comeUp(_ volume: Volume, _ attachment: Attachment) {
         let isFaulty = faultsAreOn && scheduler.random.chance(plan.cloudFaults / 2)
-        var device: Duration? = scheduler.random.duration(300...2500)
+        var device: Duration? = scheduler.random.duration(world.times.device)
         if isFaulty {
             switch scheduler.random.below(3) {
             case 0:
@@ -515,7 +568,7 @@ final class LifeCloud: @unchecked Sendable {
             device = scheduler.random.duration(5_000...20_000)
         }
         if !attachment.isStuck {
-            scheduler.after(scheduler.random.duration(300...2500)) { [self] in
+            scheduler.after(scheduler.random.duration(world.times.attached)) { [self] in
                 guard volume.has(attachment), !attachment.isLeaving else { return }
                 attachment.state = .attached
                 changed(volume)
@@ -523,7 +576,7 @@ final class LifeCloud: @unchecked Sendable {
         }
         guard let device else { return }
         scheduler.after(device) { [self] in
-            guard volume.has(attachment), !attachment.isLeaving,
+            guard volume.has(attachment), !attachment.isLeaving, !volume.isWithoutDevice,
                 states[attachment.host] == .running
             else { return }
             world.hosts[attachment.host].kernel.plug(volume)
@@ -546,7 +599,7 @@ final class LifeCloud: @unchecked Sendable {
             trace.note(.detaching, host: host, volume: volume.index, caller ?? -1)
             changed(volume)
             attachment.leavingVersion = volume.version
-            leave(volume, attachment, after: scheduler.random.duration(500...4000))
+            leave(volume, attachment, after: scheduler.random.duration(world.times.detach))
         } else if force {
             leave(volume, attachment, after: .seconds(1))
         }
@@ -560,7 +613,7 @@ final class LifeCloud: @unchecked Sendable {
             guard volume.has(attachment) else { return }
             let host = world.hosts[attachment.host]
             let isHeld = host.isXen && host.kernel.isHeld(volume)
-            if !attachment.force, isHeld || isStuck(attachment) {
+            if !attachment.force, isHeld || volume.leavesOnlyByForce || isStuck(attachment) {
                 if attachment.state != .busy {
                     attachment.state = .busy
                     trace.note(.busy, host: attachment.host, volume: volume.index)
@@ -569,7 +622,7 @@ final class LifeCloud: @unchecked Sendable {
                 leave(volume, attachment, after: .seconds(3))
             } else {
                 host.kernel.unplug(volume)
-                scheduler.after(scheduler.random.duration(100...1500)) { [self] in
+                scheduler.after(scheduler.random.duration(world.times.free)) { [self] in
                     free(volume, attachment)
                 }
             }

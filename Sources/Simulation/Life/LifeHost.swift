@@ -49,9 +49,9 @@ final class LifeHost: @unchecked Sendable {
     /// Volumes whose records were lost, until they are used again or EC2 reports them.
     private(set) var forgotten: Set<Int> = []
     /// Whether devices are identified by their names alone, as on Xen.
-    let isXen: Bool
+    var isXen: Bool
     /// Whether its role may not write tags.
-    let tagsForbidden: Bool
+    var tagsForbidden: Bool
     /// Calls that the end of the daemon interrupted, until its next start.
     private var lostCalls: [Call] = []
     /// Mounts whose answer did not go out. Their counts are taken back on the disk a moment later.
@@ -84,11 +84,11 @@ final class LifeHost: @unchecked Sendable {
     private(set) var bootedAt: Instant?
     private(set) var boots = 0
 
-    init(index: Int, world: LifeWorld) {
+    init(index: Int, world: LifeWorld, isXen: Bool, tagsForbidden: Bool) {
         self.index = index
         self.world = world
-        isXen = world.scheduler.random.chance(250)
-        tagsForbidden = world.plan.tagsForbidden || world.scheduler.random.chance(60)
+        self.isXen = isXen
+        self.tagsForbidden = tagsForbidden
         kernel = LifeKernel(host: index, world: world)
     }
 

@@ -24,6 +24,8 @@ final class LifeKernel: @unchecked Sendable {
         let device: Device
         /// The device's node, or that of its partition.
         let node: BlockDevice
+        /// `xfs`, `ext4`.
+        let type: String
         let readOnly: Bool
         /// How many writes it knows of: if the volume has another number, somebody else wrote to
         /// it.
@@ -34,8 +36,9 @@ final class LifeKernel: @unchecked Sendable {
         var shutDownSince: Instant?
         var isShutDown: Bool { shutDownSince != nil }
 
-        init(device: Device, node: BlockDevice, readOnly: Bool, at now: Instant) {
+        init(device: Device, node: BlockDevice, type: String, readOnly: Bool, at now: Instant) {
             since = now
+            self.type = type
             self.device = device
             self.node = node
             self.readOnly = readOnly
@@ -51,6 +54,8 @@ final class LifeKernel: @unchecked Sendable {
     private var superBlocks: [SuperBlock] = []
     /// Until when devices hang.
     private var hangs: [Int: Instant] = [:]
+    /// Volumes whose devices some other program has open.
+    var opened: Set<VolumeID> = []
     /// Those that somebody mounted by hand, in another mount namespace.
     private var byHand: [SuperBlock] = []
     private var watchers: [(volume: LifeCloud.Volume, reply: SimulatedProcess.Reply<Bool>)] = []
@@ -76,15 +81,15 @@ final class LifeKernel: @unchecked Sendable {
 
     /// The device with the name that a volume was attached under, on a host that uses these names.
     func device(attachedAs name: String) -> Device? {
-        devices.first { $0.node.path == name && $0.isPresent }
+        devices.first { $0.node.path == Self.xenNode(of: name) && $0.isPresent }
     }
 
     private static let diskMajor: UInt32 = 259
     private static let partitionMajor: UInt32 = 260
 
-    static func partition(of disk: BlockDevice) -> BlockDevice {
+    static func partition(_ number: Int, of disk: BlockDevice) -> BlockDevice {
         BlockDevice(
-            path: disk.path + "p1",
+            path: disk.path + "p\(number)",
             number: DeviceNumber(major: partitionMajor, minor: disk.number.minor))
     }
 
@@ -106,9 +111,15 @@ final class LifeKernel: @unchecked Sendable {
 
     /// On Nitro, the controller of a removed device that is still held also gets the next one.
     private func path(of volume: LifeCloud.Volume, _ minor: UInt32) -> String {
-        if world.hosts[host].isXen, let name = volume.attachment(on: host)?.name { return name }
+        if world.hosts[host].isXen, let name = volume.attachment(on: host)?.name {
+            return Self.xenNode(of: name)
+        }
         let dead = devices.first { $0.volume === volume }?.node.number.minor
         return dead.map { "/dev/nvme\($0)n2" } ?? "/dev/nvme\(minor)n1"
+    }
+
+    private static func xenNode(of name: String) -> String {
+        name.hasPrefix("/dev/sd") ? "/dev/xvd" + name.dropFirst(7) : name
     }
 
     func unplug(_ volume: LifeCloud.Volume) {
@@ -148,6 +159,7 @@ final class LifeKernel: @unchecked Sendable {
 
     func isHeld(_ volume: LifeCloud.Volume) -> Bool {
         superBlocks.contains { $0.device.volume === volume && $0.device.isPresent }
+            || opened.contains(volume.id)
     }
 
     /// Whether something has held it since before that.
@@ -166,7 +178,7 @@ final class LifeKernel: @unchecked Sendable {
     }
 
     func mount(
-        _ device: Device, by node: BlockDevice, at mountpoint: String, readOnly: Bool
+        _ device: Device, by node: BlockDevice, type: String, at mountpoint: String, readOnly: Bool
     ) -> Bool {
         guard mounts[mountpoint] == nil else { return false }
         let shared = superBlocks.first { $0.device === device }
@@ -174,7 +186,9 @@ final class LifeKernel: @unchecked Sendable {
         if let shared, shared.isShutDown || shared.readOnly != readOnly { return false }
         let superBlock =
             shared
-            ?? SuperBlock(device: device, node: node, readOnly: readOnly, at: world.scheduler.now)
+            ?? SuperBlock(
+                device: device, node: node, type: type, readOnly: readOnly,
+                at: world.scheduler.now)
         if shared == nil { superBlocks.append(superBlock) }
         mounts[mountpoint] = superBlock
         superBlock.references += 1
@@ -204,12 +218,13 @@ final class LifeKernel: @unchecked Sendable {
 
     /// Somebody mounts a volume where the plugin does not see it.
     func mountByHand(_ volume: LifeCloud.Volume) {
-        guard case .fileSystem = volume.content, let device = device(of: volume),
+        guard case .fileSystem(let type, _, _) = volume.content,
+            let device = device(of: volume),
             !superBlocks.contains(where: { $0.device === device })
         else { return }
-        let node = volume.isPartitioned ? Self.partition(of: device.node) : device.node
+        let node = volume.partition.map { Self.partition($0, of: device.node) } ?? device.node
         let superBlock = SuperBlock(
-            device: device, node: node, readOnly: false, at: world.scheduler.now)
+            device: device, node: node, type: type, readOnly: false, at: world.scheduler.now)
         superBlock.references = 1
         superBlocks.append(superBlock)
         byHand.append(superBlock)
@@ -227,7 +242,7 @@ final class LifeKernel: @unchecked Sendable {
         world.scheduler.random.pick(alive).map(shutDown)
     }
 
-    private func shutDown(_ superBlock: SuperBlock) {
+    func shutDown(_ superBlock: SuperBlock) {
         guard !superBlock.isShutDown else { return }
         superBlock.shutDownSince = world.scheduler.now
         world.trace.note(.shutDown, host: host, volume: superBlock.device.volume.index)

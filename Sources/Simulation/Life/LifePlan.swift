@@ -32,6 +32,25 @@ struct LifePlan {
     /// How many volumes an instance can have, in lives in which this is less than there are.
     var attachmentsMax: Int? { volumes > 1 && operations % 4 == 0 ? volumes - 1 : nil }
 
+    /// A life in which nothing fails and nobody acts unless a test makes it so.
+    init(detachAfter: Duration?, takeover: TakeoverPolicy) {
+        hosts = 0
+        volumes = 0
+        operations = 0
+        cloudFaults = 0
+        kernelFaults = 0
+        self.detachAfter = detachAfter
+        callTimeout = .seconds(120)
+        self.takeover = takeover
+        slowCalls = 0
+        rivals = 0
+        cuts = 0
+        tagsForbidden = false
+        namesAreScarce = false
+        lagMax = .zero
+        disasters = 0
+    }
+
     init(_ random: inout SeededRandom) {
         hosts = random.chance(900) ? 2 : 3
         volumes = 1 + random.below(3)

@@ -102,10 +102,10 @@ extension LifePorts: EC2Port {
             }
             return .success(
                 InstanceDescription(
-                    id: id, state: state,
-                    instanceType: world.plan.attachmentsMax == nil ? "" : "m5.large",
+                    id: id, state: state, instanceType: cloud.limit?.instanceType ?? "",
                     availabilityZone: LifeCloud.zone, mappings: own + others,
-                    isHibernated: isHibernated))
+                    networkInterfaces: cloud.networkInterfaces,
+                    rootDeviceName: cloud.rootDeviceNames[asked], isHibernated: isHibernated))
         }
     }
 
@@ -114,12 +114,7 @@ extension LifePorts: EC2Port {
     ) async throws -> AttachmentLimit? {
         try await cloud.call(
             .describe, of: host.index, on: -1, by: process, deadline: deadline
-        ) { [self] _ in
-            .success(
-                world.plan.attachmentsMax.map {
-                    AttachmentLimit(instanceType: instanceType, volumesMax: $0, isShared: false)
-                })
-        }
+        ) { [self] _ in .success(cloud.limit) }
     }
 
     func attach(
@@ -204,7 +199,7 @@ extension LifePorts: EC2Port {
 
 extension LifePorts: DevicePort {
     func find(_ volume: VolumeID, attachedAs deviceName: String?) async throws -> BlockDevice? {
-        try await step(1...2) { [self] in .success(present(volume, deviceName)) }
+        try await step(world.times.find) { [self] in .success(present(volume, deviceName)) }
     }
 
     private func present(_ id: VolumeID, _ name: String?) -> BlockDevice? {
@@ -224,7 +219,8 @@ extension LifePorts: DevicePort {
             if let device = present(volume, deviceName) { return device }
             guard scheduler.now < deadline || fault == .arrivalWithoutDeadline else {
                 throw OperationError(
-                    .deadline, doing: "wait for \(volume)", found: "its device did not come")
+                    .deadline, doing: "wait for \(volume) to come", found: "its device did not come"
+                )
             }
             let end =
                 fault == .arrivalWithoutDeadline ? scheduler.now + .seconds(3600) : deadline
@@ -248,7 +244,13 @@ extension LifePorts: DevicePort {
 
     func partition(
         _ number: Int, of device: BlockDevice, volume: VolumeID, by deadline: Instant
-    ) async throws -> BlockDevice { LifeKernel.partition(of: device) }
+    ) async throws -> BlockDevice {
+        guard cloud.volume(volume).partition == number else {
+            throw OperationError(
+                .device, doing: "find partition \(number) of \(volume)", found: "there is none")
+        }
+        return LifeKernel.partition(number, of: device)
+    }
 }
 
 // MARK: File systems
@@ -273,7 +275,7 @@ extension LifePorts: FileSystemPort {
 
     func probe(_ device: BlockDevice, of volume: VolumeID) async throws -> DeviceContent {
         let opened = kernel.device(device)
-        return try await step(2...20, at: volume) { [self] in
+        return try await step(world.times.probe, at: volume) { [self] in
             let isReadError = kernelFails()
             return proved(device, volume, opened).flatMap { found in
                 if isReadError {
@@ -304,7 +306,7 @@ extension LifePorts: FileSystemPort {
             found.volume.content = .unfinished(type: plan.type.rawValue)
         }
         world.checkChange("formats", cloud.volume(volume), on: host.index)
-        let _: Bool = try await step(200...3000, at: volume, ifCut: ifCut) { [self] in
+        let _: Bool = try await step(world.times.format, at: volume, ifCut: ifCut) { [self] in
             proved(device, volume, opened).map { found in
                 world.checkFormat(of: found.volume, for: volume, as: plan, on: host.index)
                 found.volume.content = .fileSystem(
@@ -319,14 +321,17 @@ extension LifePorts: FileSystemPort {
     func repair(
         _ device: BlockDevice, of volume: VolumeID, type: String, by deadline: Instant
     ) async throws -> String? {
-        world.checkChange("repairs", cloud.volume(volume), on: host.index)
-        return nil
+        let volume = cloud.volume(volume)
+        world.checkChange("repairs", volume, on: host.index)
+        guard volume.isUnclean, type.hasPrefix("ext") else { return nil }
+        volume.isUnclean = false
+        return "repaired"
     }
 
     func grow(
         _ device: BlockDevice, of volume: VolumeID, type: String, at mountpoint: String
     ) async throws -> Growth? {
-        try await step(1...20, at: volume) { [self] in
+        try await step(world.times.grow, at: volume) { [self] in
             guard let superBlock = kernel.mounts[mountpoint] else {
                 return .failure(
                     OperationError(.system, doing: "grow \(volume)", found: "it is not mounted"))
@@ -352,22 +357,25 @@ extension LifePorts: FileSystemPort {
     ) async throws -> MountOutcome {
         let isReadOnly = access != .writable
         let canGrow = cloud.volume(volume).isSmall
+        let isUnreplayed = cloud.volume(volume).isUnreplayed
         if fault == .mountAcknowledgedEarly {
             process.spawn { [self] in
-                try? await reallyMount(device, volume, mountpoint, isReadOnly)
+                try? await reallyMount(device, volume, type, mountpoint, isReadOnly)
             }
         } else {
-            try await reallyMount(device, volume, mountpoint, isReadOnly)
+            try await reallyMount(device, volume, type, mountpoint, isReadOnly)
         }
-        return MountOutcome(canGrow: canGrow)
+        return MountOutcome(
+            canGrow: canGrow, mayBeOutdated: isUnreplayed && access == .withoutReplay)
     }
 
     private func reallyMount(
-        _ device: BlockDevice, _ volume: VolumeID, _ mountpoint: String, _ readOnly: Bool
+        _ device: BlockDevice, _ volume: VolumeID, _ type: String, _ mountpoint: String,
+        _ readOnly: Bool
     ) async throws {
         let fails = kernelFails()
         let opened = kernel.device(device)
-        let _: Bool = try await step(fails ? 1000...8000 : 2...60, at: volume) {
+        let _: Bool = try await step(fails ? 1000...8000 : world.times.mount, at: volume) {
             [self] in
             proved(device, volume, opened).flatMap { found in
                 let isReadOnly = readOnly && fault != .readOnlyDropped
@@ -375,7 +383,8 @@ extension LifePorts: FileSystemPort {
                     of: found, by: device, for: volume, on: host.index, readOnly: isReadOnly)
                 let isMounted =
                     !fails
-                    && kernel.mount(found, by: device, at: mountpoint, readOnly: isReadOnly)
+                    && kernel.mount(
+                        found, by: device, type: type, at: mountpoint, readOnly: isReadOnly)
                 guard isMounted else {
                     return .failure(
                         OperationError(.system, doing: "mount \(mountpoint)", found: "EBUSY"))
@@ -392,7 +401,7 @@ extension LifePorts: FileSystemPort {
         // The failure may be caused by the loss of the device.
         if fails, scheduler.random.chance(200) { world.flap(cloud.volume(volume)) }
         do {
-            let _: Bool = try await step(2...60, at: volume) { [self] in
+            let _: Bool = try await step(world.times.unmount, at: volume) { [self] in
                 let index = cloud.volume(volume).index
                 guard !fails else {
                     world.trace.note(.busyUnmount, host: host.index, volume: index)
@@ -418,7 +427,7 @@ extension LifePorts: FileSystemPort {
 
     func isHeld(_ device: BlockDevice) async throws -> Bool {
         if fault == .neverHeld { return false }
-        return try await step(1...3) { [self] in
+        return try await step(world.times.open) { [self] in
             guard let found = kernel.device(device) else {
                 return .failure(
                     OperationError(.device, doing: "open \(device.path)", found: "ENXIO"))
@@ -429,12 +438,13 @@ extension LifePorts: FileSystemPort {
 
     func mounted() async throws -> [MountedFileSystem] {
         if fault == .mountsNotAdopted { return [] }
-        return try await step(1...2) { [self] in
+        return try await step(world.times.listMounts) { [self] in
             .success(
                 kernel.mounts.sorted { $0.key < $1.key }.map {
                     MountedFileSystem(
-                        mountpoint: $0.key, device: $0.value.node.number, type: "xfs",
-                        source: $0.value.node.path, readOnly: $0.value.readOnly)
+                        mountpoint: $0.key, device: $0.value.node.number,
+                        type: $0.value.type, source: $0.value.node.path, readOnly: $0.value.readOnly
+                    )
                 })
         }
     }
@@ -446,9 +456,9 @@ extension LifePorts: FileSystemPort {
 
 extension LifePorts: StatePort, HostPort {
     func load(inBoot boot: String) async throws -> SavedState {
-        try await step(1...3) { [self] in
+        try await step(world.times.load) { [self] in
             var records = fault == .nothingLoaded ? [] : host.disk
-            if host.countsBoot != boot {
+            if let counted = host.countsBoot ?? host.diskOwner?.boot, counted != boot {
                 for index in records.indices { records[index].mounts = MountCounts() }
             }
             return .success(SavedState(owner: host.diskOwner, records: records))
@@ -465,7 +475,7 @@ extension LifePorts: StatePort, HostPort {
     }
 
     private func reallySave(_ changes: [SavedChange], _ owner: StateOwner) async throws {
-        let _: Bool = try await step(1...30) { [self] in
+        let _: Bool = try await step(world.times.save) { [self] in
             host.disk.apply(changes)
             host.diskOwner = owner
             return .success(true)
@@ -484,7 +494,7 @@ extension LifePorts: StatePort, HostPort {
     private func reallySaveCounts(
         _ records: [VolumeRecord], _ owner: StateOwner
     ) async throws {
-        let _: Bool = try await step(1...2) { [self] in
+        let _: Bool = try await step(world.times.saveCounts) { [self] in
             host.disk.takeCounts(of: records)
             host.countsBoot = owner.boot
             return .success(true)

@@ -13,7 +13,8 @@ package final class LifeWorld: @unchecked Sendable {
     private(set) lazy var cloud = LifeCloud(world: self)
     private(set) var hosts: [LifeHost] = []
     /// Device names that other things use, on every host.
-    private(set) var otherNames: [String] = []
+    var otherNames: [String] = []
+    var times = LifeTimes()
     /// What Docker calls each volume, and the options that it is created with on every host.
     private(set) var names: [(name: String, options: [String: String])] = []
     /// Writes that containers were told are on disk, by volume.
@@ -42,12 +43,35 @@ package final class LifeWorld: @unchecked Sendable {
         names = cloud.volumes.map(name)
         for index in 0..<plan.hosts {
             guard let id = InstanceID("i-0000000\(index)") else { preconditionFailure() }
-            cloud.addInstance(id)
-            hosts.append(LifeHost(index: index, world: self))
+            let isXen = scheduler.random.chance(250)
+            let tagsForbidden = plan.tagsForbidden || scheduler.random.chance(60)
+            addHost(id, isXen: isXen, tagsForbidden: tagsForbidden)
             if isReadOnly { hosts[index].wantsReadOnly = [0] }
-            callTokens.append(Self.callsAtOnce)
-            callTokensAt.append(scheduler.now)
         }
+    }
+
+    /// A life that a test directs: it begins without hosts and volumes, and nothing happens by
+    /// chance.
+    init(detachAfter: Duration?, takeover: TakeoverPolicy) {
+        seed = 0
+        fault = nil
+        isTold = false
+        scheduler = Scheduler(seed: seed)
+        scheduler.isShuffled = false
+        plan = LifePlan(detachAfter: detachAfter, takeover: takeover)
+        trace = LifeTrace(scheduler: scheduler, isTold: isTold)
+        cloud.faultsAreOn = false
+    }
+
+    @discardableResult
+    func addHost(_ id: InstanceID, isXen: Bool = false, tagsForbidden: Bool = false) -> LifeHost {
+        cloud.addInstance(id)
+        let host = LifeHost(
+            index: hosts.count, world: self, isXen: isXen, tagsForbidden: tagsForbidden)
+        hosts.append(host)
+        callTokens.append(Self.callsAtOnce)
+        callTokensAt.append(scheduler.now)
+        return host
     }
 
     /// How many names are free if names are scarce: as many as there may be volumes, and some for
@@ -135,14 +159,46 @@ package final class LifeWorld: @unchecked Sendable {
             }
         }
         let broken = trace.broken
-        for process in processes { process.kill() }
-        // Daemons and timers hold the life, which holds them.
-        for host in hosts { host.dropDaemon() }
-        scheduler.dropTimers()
+        end()
         guard let broken else { return nil }
         return LifeFailure(
             seed: seed, invariant: broken.invariant, detail: broken.detail,
             events: trace.lines(last: 60))
+    }
+
+    /// Ends every process, and frees what holds the life and is held by it: daemons and timers.
+    func end() {
+        for process in processes { process.kill() }
+        for host in hosts { host.dropDaemon() }
+        scheduler.dropTimers()
+    }
+
+    /// Runs a directed life until `body` has returned on that process, and until nothing is left to
+    /// do at that instant. Traps if `body` waits for what never comes, or runs in circles.
+    func run<T: Sendable>(
+        on process: SimulatedProcess, _ body: @escaping @Sendable () async throws -> T
+    ) throws -> T {
+        let outcome = Outcome<T>()
+        process.spawn {
+            do { outcome.result = .success(try await body()) } catch {
+                outcome.result = .failure(error)
+            }
+        }
+        var steps = 0
+        while outcome.result == nil || scheduler.isBusy {
+            precondition(scheduler.step(), "the life waits for what never comes")
+            steps += 1
+            precondition(steps < Self.stepsMax, "the life runs in circles")
+        }
+        guard let result = outcome.result else { preconditionFailure() }
+        return try result.get()
+    }
+
+    /// More than a directed life needs for a week.
+    private static let stepsMax = 2_000_000
+
+    private final class Outcome<T>: @unchecked Sendable {
+        var result: Result<T, any Error>?
     }
 
     /// Everything that happened, in a replayed life.

@@ -16,6 +16,10 @@ final class Scheduler: @unchecked Sendable {
     /// Steps since the clock last advanced.
     private(set) var stepsOfInstant = 0
 
+    /// Whether the seed decides which of the jobs that are ready runs next; otherwise they run in
+    /// the order in which they became ready, as on the ring.
+    var isShuffled = true
+
     private var ready: [(process: SimulatedProcess, job: UnownedJob)] = []
     private var timers: [Timer] = []
     private var nextTimer: UInt64 = 0
@@ -66,7 +70,7 @@ final class Scheduler: @unchecked Sendable {
     func step() -> Bool {
         stepsOfInstant += 1
         if !ready.isEmpty {
-            run(at: random.below(ready.count))
+            run(at: isShuffled ? random.below(ready.count) : 0)
         } else if let timer = popTimer() {
             if timer.nanoseconds > now.nanoseconds {
                 now = Instant(nanoseconds: timer.nanoseconds)
@@ -83,6 +87,9 @@ final class Scheduler: @unchecked Sendable {
         return true
     }
 
+    /// Whether a job is ready to run at this instant.
+    var isBusy: Bool { !ready.isEmpty }
+
     /// Runs the jobs of a process that has ended, which find every port closed, until none is left.
     func drain(_ process: SimulatedProcess) {
         var left = 10_000
@@ -94,8 +101,8 @@ final class Scheduler: @unchecked Sendable {
     }
 
     private func run(at index: Int) {
-        ready.swapAt(index, ready.count - 1)
-        let (process, job) = ready.removeLast()
+        if isShuffled { ready.swapAt(index, ready.count - 1) }
+        let (process, job) = isShuffled ? ready.removeLast() : ready.remove(at: index)
         note(UInt64(truncatingIfNeeded: process.number) &+ 1)
         taskSwitches += 1
         process.run(job)

@@ -1,12 +1,11 @@
-import Base
-import HTTPWire
+package import HTTPWire
 
 /// A parser's result for some bytes, in a form that tests compare.
-enum Outcome: Equatable, CustomStringConvertible {
+package enum Outcome: Equatable, CustomStringConvertible {
     case requests([Received])
     case refused(Int, after: [Received])
 
-    var description: String {
+    package var description: String {
         switch self {
         case .requests(let requests): "\(requests)"
         case .refused(let status, let requests): "\(status) after \(requests)"
@@ -14,18 +13,26 @@ enum Outcome: Equatable, CustomStringConvertible {
     }
 }
 
-struct Received: Equatable {
-    var method: String
-    var target: String
-    var headers: [String]
-    var body: [UInt8]
-    var keepsAlive: Bool
+package struct Received: Equatable {
+    package var method: String
+    package var target: String
+    package var headers: [String]
+    package var body: [UInt8]
+    package var keepsAlive: Bool
+
+    package init(_ request: HTTPRequest, keepsAlive: Bool) {
+        method = request.method
+        target = request.target
+        headers = request.headers.map { "\($0.name): \($0.value)" }
+        body = request.body
+        self.keepsAlive = keepsAlive
+    }
 }
 
 /// Feeds `pieces` one after the other, as a server would, and returns the requests in order.
 ///
 /// `bufferedMax` is the maximum number of bytes that had to be kept for the parser.
-func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
+package func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
     var parser = RequestParser()
     var buffer: [UInt8] = []
     var received: [Received] = []
@@ -39,11 +46,7 @@ func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
             }
             buffer.removeFirst(step.consumed)
             guard let request = step.request else { break }
-            received.append(
-                Received(
-                    method: request.method, target: request.target,
-                    headers: request.headers.map { "\($0.name): \($0.value)" }, body: request.body,
-                    keepsAlive: parser.keepsAlive))
+            received.append(Received(request, keepsAlive: parser.keepsAlive))
             if !parser.keepsAlive || buffer.isEmpty { break }
         }
         if let last = received.last, !last.keepsAlive { break }
@@ -51,20 +54,20 @@ func parse(_ pieces: [ArraySlice<UInt8>], bufferedMax: inout Int) -> Outcome {
     return .requests(received)
 }
 
-func parse(_ text: String) -> Outcome { parse(Array(text.utf8)) }
+package func parse(_ text: String) -> Outcome { parse(Array(text.utf8)) }
 
-func parse(_ bytes: [UInt8]) -> Outcome {
+package func parse(_ bytes: [UInt8]) -> Outcome {
     var bufferedMax = 0
     return parse([bytes[...]], bufferedMax: &bufferedMax)
 }
 
 /// The status with which `text` is rejected; nil if it is accepted.
-func refusal(_ text: String) -> Int? {
+package func refusal(_ text: String) -> Int? {
     if case .refused(let status, _) = parse(text) { status } else { nil }
 }
 
 /// `bytes`, split at the ascending positions `cuts`.
-func pieces(_ bytes: [UInt8], cutAt cuts: [Int]) -> [ArraySlice<UInt8>] {
+package func pieces(_ bytes: [UInt8], cutAt cuts: [Int]) -> [ArraySlice<UInt8>] {
     let bounds = [0] + cuts + [bytes.count]
     return zip(bounds, bounds.dropFirst()).map { bytes[$0..<$1] }
 }
