@@ -237,35 +237,9 @@ extension VolumeManager {
         for _ in DeviceNames.all {
             guard let name = asked ?? takeDeviceName() else { break }
             asked = nil
-            let wasOurs = volume.state.isOurs
-            do {
-                if let disk = await otherDisk(at: name, than: volume) {
-                    setAside(name, of: volume, for: disk)
-                    continue
-                }
-                await noteAttaching(volume, as: name)
-                let attachment = try await ports.ec2.attach(
-                    volume.id, to: host.instance, as: name, by: deadline)
-                volume.state.attachAccepted(attachment, as: name, at: ports.time.now)
-                claim(name, for: volume)
-                return .accepted(name)
-            } catch let failure as EC2Failure {
-                let recovery = AttachRecovery(
-                    after: failure, isAskedAgain: name == own,
-                    isSlotComing: slots.isOneComing(at: ports.time.now))
-                if case .unanswered(_, mayHaveApplied: true) = failure {
-                    volume.state.attachUnanswered(as: name, at: ports.time.now)
-                } else if recovery != .lookForAttachment {
-                    volume.state.attachRefused(wasOurs: wasOurs)
-                }
-                try await recover(volume.id, failure, recovery, name, host, by: deadline)
-                if recovery == .tryAnotherName { continue }
-                return .lookAgain(failure.description)
-            } catch {
-                slots.names.release(name)
-                volume.state.attachRefused(wasOurs: wasOurs)
-                throw error
-            }
+            let outcome = try await attach(
+                volume, to: host, as: name, isAskedAgain: name == own, by: deadline)
+            if let outcome { return outcome }
         }
         if await freeSlot(on: host, by: deadline) {
             return .lookAgain("all device names were in use")
@@ -274,6 +248,37 @@ extension VolumeManager {
             .limitReached, doing: "attach \(volume.id) to \(host.instance)",
             found: "all \(DeviceNames.all.count) device names are taken or refused",
             advice: "place the task on another instance")
+    }
+
+    /// One AttachVolume with that name; nil if only the name is at fault, which is set aside.
+    private func attach(
+        _ volume: Volume, to host: Host, as name: String, isAskedAgain: Bool, by deadline: Instant
+    ) async throws -> AttachOutcome? {
+        let wasOurs = volume.state.isOurs
+        do {
+            if let disk = await otherDisk(at: name, than: volume) {
+                setAside(name, of: volume, for: disk)
+                return nil
+            }
+            await noteAttaching(volume, as: name)
+            let attachment = try await ports.ec2.attach(
+                volume.id, to: host.instance, as: name, by: deadline)
+            volume.state.attachAccepted(attachment, as: name, at: ports.time.now)
+            claim(name, for: volume)
+            return .accepted(name)
+        } catch let failure as EC2Failure {
+            let recovery = AttachRecovery(
+                after: failure, isAskedAgain: isAskedAgain,
+                isSlotComing: slots.isOneComing(at: ports.time.now))
+            volume.state.attachFailed(
+                failure, recovery, as: name, wasOurs: wasOurs, at: ports.time.now)
+            try await recover(volume.id, failure, recovery, name, host, by: deadline)
+            return recovery == .tryAnotherName ? nil : .lookAgain(failure.description)
+        } catch {
+            slots.names.release(name)
+            volume.state.attachRefused(wasOurs: wasOurs)
+            throw error
+        }
     }
 
     /// The name under which the volume may already be attached, to be requested again; nil if there
@@ -433,8 +438,15 @@ extension VolumeManager {
     }
 
     func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
+        try await ports.describe(id, by: deadline)
+    }
+}
+
+extension VolumeManager.Ports {
+    /// EC2's description of a volume that has to exist.
+    func describe(_ id: VolumeID, by deadline: Instant) async throws -> VolumeDescription {
         let description: VolumeDescription?
-        do { description = try await ports.ec2.describeVolume(id, by: deadline) } catch {
+        do { description = try await ec2.describeVolume(id, by: deadline) } catch {
             throw error.told(doing: "look up \(id)", on: .describeVolumes)
         }
         guard let description else {

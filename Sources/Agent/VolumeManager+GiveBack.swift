@@ -33,35 +33,38 @@ extension VolumeManager {
     /// Takes the steps one after the other, each when it is due, and again after a pause if one
     /// fails or has no effect.
     private func giveBack(_ id: VolumeID, lastUsed: Instant) async {
-        var earliest = lastUsed
-        var backoff = Backoff(
-            from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
+        var pace = GiveBackPace(since: lastUsed)
         while let volume = volumes[id] {
             // The operation in progress decides which step is next.
             if let operation = volume.operation { _ = try? await operation.value }
             guard let (step, delay) = nextStep(for: volume, linger: settings.detachAfter) else {
                 break
             }
-            guard await sleep(until: max(earliest, lastUsed + delay), by: volume) else { return }
+            guard await sleep(until: pace.due(after: delay), by: volume) else { return }
             guard !volume.isUsed, !Task.isCancelled else { return }
-            let deadline = ports.time.now + Limit.unmountTimeMax
-            do {
-                try await take(step, for: volume, by: deadline)
-                if nextStep(for: volume, linger: settings.detachAfter)?.step == step {
-                    earliest = ports.time.now + backoff.pause
-                }
-            } catch {
-                // A Mount has cancelled it.
-                guard !Task.isCancelled else { return }
-                log.warning(
-                    "the unused volume is not released yet",
-                    metadata: ["volume": "\(id)", "step": "\(step)", "error": "\(error)"])
-                earliest = ports.time.now + backoff.next()
-            }
+            await take(step, for: volume, &pace)
         }
         guard !Task.isCancelled, let volume = volumes[id] else { return }
         volume.givingBack = nil
         forgetIfDone(volume)
+    }
+
+    /// Takes a step that is due, and notes at which pace to go on.
+    private func take(
+        _ step: GiveBackStep, for volume: Volume, _ pace: inout GiveBackPace
+    ) async {
+        do {
+            try await take(step, for: volume, by: ports.time.now + Limit.unmountTimeMax)
+            let next = nextStep(for: volume, linger: settings.detachAfter)?.step
+            pace.ended(step, next: next, at: ports.time.now)
+        } catch {
+            // A Mount has cancelled it.
+            guard !Task.isCancelled else { return }
+            log.warning(
+                "the unused volume is not released yet",
+                metadata: ["volume": "\(volume.id)", "step": "\(step)", "error": "\(error)"])
+            pace.failed(at: ports.time.now)
+        }
     }
 
     /// False if the volume must not be released now. If the loop has no room for another timer, the
@@ -122,9 +125,23 @@ extension VolumeManager {
         }
         switch step {
         case .unmount: try await becomeUnmounted(volume)
-        case .dropLease: try await dropLease(of: volume, by: deadline)
+        case .dropLease:
+            let id = volume.id
+            try await leases.drop(id, by: deadline) {
+                try await self.isReleasable(id, by: deadline)
+            }
         case .detach: try await becomeDetached(volume, by: deadline)
         }
+    }
+
+    /// Whether the volume's lease may go. Throws if something holds its device.
+    private func isReleasable(_ id: VolumeID, by deadline: Instant) async throws -> Bool {
+        guard let volume = volumes[id] else { return false }
+        if let device = try await deviceHere(of: volume, by: deadline) {
+            try await refuseHeld(device, doing: "drop the lease of \(id)")
+        }
+        // A Mount that has arrived in the meantime relies on the lease.
+        return !volume.isUsed
     }
 
     private func becomeDetached(_ volume: Volume, by deadline: Instant) async throws {
@@ -241,29 +258,8 @@ extension VolumeManager {
         saveInBackground()
     }
 
-    /// Removes the mark of an attachment that ends. If this fails, the volume is released
-    /// nevertheless, and the mark is removed with the lease at the next release.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
-        let isRemoved = await removeMark(of: id, host, by: deadline)
-        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
-    }
-
-    /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.
-    /// False if the mark may still exist and another attempt is worthwhile.
-    func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
-        guard !refusedLeases.contains(id) else { return true }
-        do {
-            try await ports.ec2.removeTag(
-                AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
-                from: id,
-                sentBy: deadline, by: deadline)
-            return true
-        } catch {
-            log.notice(
-                "the mark of an attachment could not be removed",
-                metadata: ["volume": "\(id)", "tag": "\(AttachmentMark.tag)", "error": "\(error)"])
-            return isTagRemovalVain(after: error)
-        }
+        await leases.dropMark(of: id, host, by: deadline)
     }
 
     /// The volume's device, if it is here. On Xen only the name identifies it, and EC2 knows its

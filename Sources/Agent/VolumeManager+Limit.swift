@@ -17,30 +17,32 @@ extension VolumeManager {
     private func askLimit(of type: String) async {
         var backoff = Backoff(from: Limit.startRetryMin, to: Limit.startRetryMax, .twofold)
         for attempt in 1... {
-            do {
-                let deadline = ports.time.now + Limit.createTimeMax
-                let limit = try await ports.ec2.attachmentLimit(of: type, by: deadline)
-                slots.limitTold(limit)
-                log.info(
-                    "the attachment limit of this instance",
-                    metadata: [
-                        "type": "\(type)",
-                        "volumes": "\(limit.map { "\($0.volumesMax)" } ?? "not told")",
-                    ])
-                return
-            } catch {
-                let isForbidden = error.ec2Failure?.code == "UnauthorizedOperation"
-                if isForbidden || attempt >= Limit.attachmentLimitTriesMax {
-                    log.warning(
-                        "the attachment limit of this instance is unknown: only EC2 enforces it",
-                        metadata: ["error": "\(error)", "allow": "ec2:DescribeInstanceTypes"])
-                    return
-                }
-            }
+            if await isLimitSettled(of: type, attempt) { return }
             do { try await ports.time.sleep(until: ports.time.now + backoff.next()) } catch {
                 return
             }
         }
+    }
+
+    /// Asks EC2 for the limit; false if it is to be asked again.
+    private func isLimitSettled(of type: String, _ attempt: Int) async -> Bool {
+        let deadline = ports.time.now + Limit.createTimeMax
+        do {
+            let limit = try await ports.ec2.attachmentLimit(of: type, by: deadline)
+            slots.limitTold(limit)
+            log.info(
+                "the attachment limit of this instance",
+                metadata: [
+                    "type": "\(type)",
+                    "volumes": "\(limit.map { "\($0.volumesMax)" } ?? "not told")",
+                ])
+        } catch {
+            guard isLimitUnknowable(after: error, attempt: attempt) else { return false }
+            log.warning(
+                "the attachment limit of this instance is unknown: only EC2 enforces it",
+                metadata: ["error": "\(error)", "allow": "ec2:DescribeInstanceTypes"])
+        }
+        return true
     }
 
     /// Makes sure that the instance has room for the volume, and reserves its slot until
@@ -52,22 +54,17 @@ extension VolumeManager {
     func reserveSlot(
         for volume: Volume, on host: Host, by deadline: Instant
     ) async throws {
-        var hasLooked = false
-        var tried: Set<VolumeID> = []
-        var kept: [(volume: VolumeID, reason: String)] = []
-        while let use = attachmentUse(besides: volume.id) {
-            let step = SlotStep(use, hasLooked: hasLooked)
-            if step == .attach { break }
+        var search = SlotSearch()
+        while let use = attachmentUse(besides: volume.id), case let step = search.next(use),
+            step != .attach
+        {
             if step == .lookAtInstance {
-                hasLooked = true
-                guard await lookAtInstance(host, by: deadline) else { break }
-            } else if let unused = await longestUnused(besides: tried, by: deadline) {
-                tried.insert(unused.id)
-                do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
-                    kept.append((unused.id, "\(error)"))
-                }
+                search.looked(isAnswered: await lookAtInstance(host, by: deadline))
+            } else if let unused = await longestUnused(besides: search.tried, by: deadline) {
+                search.tried(
+                    unused.id, failure: await giveBackEarly(unused, on: host, by: deadline))
             } else {
-                throw use.refusal(of: volume.id, kept: kept)
+                throw search.refusal(of: volume.id, use)
             }
         }
         slots.reserve(volume.id)
@@ -79,13 +76,11 @@ extension VolumeManager {
     func freeSlot(on host: Host, by deadline: Instant) async -> Bool {
         _ = await lookAtInstance(host, by: deadline)
         guard let unused = await longestUnused(besides: [], by: deadline) else { return false }
-        do { try await giveBackEarly(unused, on: host, by: deadline) } catch {
-            log.warning(
-                "the unused volume is not released yet",
-                metadata: ["volume": "\(unused.id)", "error": "\(error)"])
-            return false
-        }
-        return true
+        guard let error = await giveBackEarly(unused, on: host, by: deadline) else { return true }
+        log.warning(
+            "the unused volume is not released yet",
+            metadata: ["volume": "\(unused.id)", "error": "\(error)"])
+        return false
     }
 
     /// Nil if the limit is unknown.
@@ -150,13 +145,18 @@ extension VolumeManager {
         ).flatMap { volumes[$0] }
     }
 
+    /// Releases the volume, and waits for its slot. Returns why that has failed; nil if it has not.
     private func giveBackEarly(
         _ volume: Volume, on host: Host, by deadline: Instant
-    ) async throws {
+    ) async -> (any Error)? {
         log.notice(
             "the instance is full: releasing the volume that has been unused for longest",
             metadata: ["volume": "\(volume.id)"])
-        let id = volume.id
+        do { try await free(slotOf: volume.id, on: host, by: deadline) } catch { return error }
+        return nil
+    }
+
+    private func free(slotOf id: VolumeID, on host: Host, by deadline: Instant) async throws {
         slots.releaseBegan(of: id)
         defer { slots.releaseEnded(of: id) }
         let soon = min(deadline, ports.time.now + Limit.unmountTimeMax)

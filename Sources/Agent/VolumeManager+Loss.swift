@@ -27,9 +27,30 @@ extension VolumeManager {
             ?? Task(executorPreference: executor) { await self.keepLease(of: id) }
     }
 
+    private func keepLease(of id: VolumeID) async {
+        do {
+            try await leases.watch(id) { await self.noteAttachment(of: id, $0, on: $1) }
+        } catch {
+            // Cancelled if it is no longer mounted.
+            guard !Task.isCancelled else { return }
+            volumes[id]?.leaseWatch = nil
+            noteStalledWatch(of: id, error)
+        }
+    }
+
+    /// Notes who made the attachment of a mounted volume while the mark says so: it may be gone
+    /// when the volume is released.
+    private func noteAttachment(of id: VolumeID, _ seen: VolumeDescription, on host: Host) {
+        guard let volume = volumes[id], !volume.state.isOurs,
+            case .here(let name?)? = try? Situation(of: seen, seenFrom: host, readOnly: true)
+        else { return }
+        noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        claim(name, for: volume)
+    }
+
     /// Makes the next watch that begins resume those of the volume: a lack of timers or descriptors
     /// must not end a watch for good.
-    func noteStalledWatch(of id: VolumeID, _ error: any Error) {
+    private func noteStalledWatch(of id: VolumeID, _ error: any Error) {
         log.error(
             "a mounted volume is not watched for now: the wait failed",
             metadata: ["volume": "\(id)", "error": "\(error)"])

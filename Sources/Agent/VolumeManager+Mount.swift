@@ -265,6 +265,28 @@ extension VolumeManager {
         return nil
     }
 
+    /// Secures the lease of a volume whose device is here; false if it is not attached here.
+    /// Without the first look, the lease of a host that has already taken the volume would be
+    /// overwritten.
+    private func secureLeaseOfPresent(
+        _ id: VolumeID, by deadline: Instant
+    ) async throws -> Bool {
+        let host = try await ports.host.host(by: deadline)
+        let lookedAt = ports.time.now
+        guard try await lookWhetherHere(id, on: host, by: deadline) != nil else { return false }
+        return try await secureLease(of: id, seenAt: lookedAt, on: host, by: deadline)
+    }
+
+    /// Secures the lease of a volume that was seen attached here at `seenAt`; false if it is no
+    /// longer attached here.
+    func secureLease(
+        of id: VolumeID, seenAt: Instant, on host: Host, by deadline: Instant
+    ) async throws -> Bool {
+        try await leases.secure(id, seenAt: seenAt, on: host, by: deadline) {
+            try await self.lookWhetherHere(id, on: host, by: deadline)
+        }
+    }
+
     private func unmountAgain(_ volume: Volume, _ device: BlockDevice) async throws {
         do {
             try await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)

@@ -10,9 +10,7 @@ extension VolumeManager {
     /// by force or replaced. A container that keeps running holds the device, which is not released
     /// before the container ends. A mount without a count lingers and is released.
     package func start() async throws {
-        let saved = try await ports.state.load(inBoot: origin.owner.boot)
-        origin.take(saved.owner)
-        volumes.take(saved)
+        volumes.take(try await ports.state.load(inBoot: origin.owner.boot))
         try await adoptMounts()
         try await dropCountsWithoutMount()
         // State of another boot or another instance is not used until its owner is known.
@@ -43,22 +41,30 @@ extension VolumeManager {
         // Such a mount need not have a lease, so the next Mount starts again.
         if volume.record.mounts.isEmpty { volume.state.mountOutlived() }
         let isPresent = if volume.state.device == nil { await isPresent(volume) } else { true }
-        if let name = volume.state.deviceName {
-            if isPresent { slots.names.claim(name) } else { slots.names.presume(name) }
-        }
+        noteTakenUp(volume, isPresent: isPresent)
+        await removeFolder(of: volume)
+        presumeLease(of: volume)
+        if !volume.isUsed { giveBackWhenUnused(volume) }
+    }
+
+    private func noteTakenUp(_ volume: Volume, isPresent: Bool) {
+        if let name = volume.state.deviceName { slots.names.recall(name, isPresent: isPresent) }
         volume.state.takenUp(isPresent: isPresent)
         tellWhatIsKnown(of: volume)
         if !isPresent { volume.record.isOwnershipDue = false }
-        if volume.state.device == nil {
-            // Its folder may still exist.
-            try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
-        }
-        // The previous run may have written a lease and ended before recording it.
-        if volume.state.isOurs || volume.state.device != nil {
-            volume.state.leasePresumed()
-            saveInBackground()
-        }
-        if !volume.isUsed { giveBackWhenUnused(volume) }
+    }
+
+    /// Removes the folder that an earlier run may have left of an unmounted volume.
+    private func removeFolder(of volume: Volume) async {
+        guard volume.state.device == nil else { return }
+        try? await ports.fileSystems.unmount(mountpoint(of: volume.id), of: volume.id)
+    }
+
+    /// The previous run may have written a lease and ended before recording it.
+    private func presumeLease(of volume: Volume) {
+        guard volume.state.isOurs || volume.state.device != nil else { return }
+        volume.state.leasePresumed()
+        saveInBackground()
     }
 
     private func tellWhatIsKnown(of volume: Volume) {
@@ -144,30 +150,31 @@ extension VolumeManager {
                     "EC2 knows an instance shortly after its start; otherwise check the settings "
                     + "INSTANCE_ID and REGION")
         }
-        let mappings = instance.mappings
-        slots.names.claim(mappings.map(\.deviceName))
+        slots.names.claim(instance.mappings.map(\.deviceName))
         var unknown: [VolumeID] = []
-        for mapping in mappings where DeviceNames.isGiven(mapping.deviceName) {
-            guard let id = mapping.volume else { continue }
+        for (name, id) in DeviceNames.given(on: instance) {
             if volumes[id]?.state.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
-            guard let volume = volumes[id], volume.state.isOurs, volume.state.deviceName == nil
-            else { continue }
-            // An operation in progress is newer than EC2's response: looked at again when it may
-            // have ended.
-            guard volume.operation == nil else {
-                unknown.append(id)
-                continue
-            }
-            claim(mapping.deviceName, for: volume)
-            volume.state.leasePresumed()
-            if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
+            if !noteListed(id, as: name) { unknown.append(id) }
         }
-        let listed = Set(mappings.compactMap(\.volume))
+        let listed = Set(instance.mappings.compactMap(\.volume))
         unknown += await dropEndedAttachments(besides: listed, lookedAt: lookedAt)
         learnLimit(of: instance)
         return unknown
+    }
+
+    /// Takes the name of a volume whose attachment an earlier run could not record. False if an
+    /// operation in progress is newer than EC2's response: it is looked at again when that may have
+    /// ended.
+    private func noteListed(_ id: VolumeID, as name: String) -> Bool {
+        guard let volume = volumes[id], volume.state.isOurs, volume.state.deviceName == nil
+        else { return true }
+        guard volume.operation == nil else { return false }
+        claim(name, for: volume)
+        volume.state.leasePresumed()
+        if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
+        return true
     }
 
     func isSurelyGone(_ volume: Volume) async -> Bool {
@@ -186,25 +193,25 @@ extension VolumeManager {
         var doubtful: [VolumeID] = []
         for volume in volumes.values where volume.state.isHere {
             // This waits, and a Mount may begin meanwhile: so all else is looked at afterwards.
-            let isGone = listed.contains(volume.id) ? false : await isSurelyGone(volume)
-            guard !listed.contains(volume.id), volume.state.attachedAt == nil,
-                volume.state.mount == .unmounted
-            else {
-                volume.state.listed()
-                continue
-            }
-            guard volume.state.isSurelyUnlisted(at: lookedAt), isGone else {
+            let isListed = listed.contains(volume.id)
+            let isGone = isListed ? false : await isSurelyGone(volume)
+            switch volume.state.listing(isListed: isListed, isGone: isGone, askedAt: lookedAt) {
+            case .current: volume.state.listed()
+            case .doubtful:
                 volume.state.unlisted(at: lookedAt)
                 doubtful.append(volume.id)
-                continue
+            case .ended: noteEnded(volume)
             }
-            noteDetached(volume)
-            log.notice(
-                "a volume that an earlier run attached is no longer attached here",
-                metadata: ["volume": "\(volume.id)"])
-            forgetIfDone(volume)
         }
         return doubtful
+    }
+
+    private func noteEnded(_ volume: Volume) {
+        noteDetached(volume)
+        log.notice(
+            "a volume that an earlier run attached is no longer attached here",
+            metadata: ["volume": "\(volume.id)"])
+        forgetIfDone(volume)
     }
 
     /// Records that this plugin may detach a volume, if its mark says so, and adds it to the table

@@ -84,19 +84,17 @@ package actor VolumeManager {
     let settings: Settings
     let log: Logger
     nonisolated let executor: Executor
-    let volumes = VolumeTable()
+    let volumes: VolumeTable
+    let saver: StateSaver
+    let leases: LeaseKeeper
     /// The Creates and Removes in progress, by their names and by their volumes' ids.
     var definitions: [String: Task<Void, any Error>] = [:]
-    var origin: StateOrigin
     var slots = Slots()
-    /// Volumes whose lease EC2 has rejected.
-    var refusedLeases: Set<VolumeID> = []
     /// Volumes whose release failed to wait, until another release begins.
     var stalledReleases: Set<VolumeID> = []
     /// Mounted volumes whose device or lease is not watched because a wait failed, until the
     /// watches of another volume begin.
     var stalledWatches: Set<VolumeID> = []
-    var saves = Saves()
     /// How many calls about a volume were answered before their work had ended.
     var overdueCalls: [VolumeID: Int] = [:]
 
@@ -110,7 +108,17 @@ package actor VolumeManager {
         self.settings = settings
         self.executor = executor
         self.log = log
-        origin = StateOrigin(boot: ports.host.boot)
+        volumes = VolumeTable(origin: StateOrigin(boot: ports.host.boot))
+        saver = StateSaver(
+            of: volumes, to: ports.state, time: ports.time, executor: executor, log: log)
+        leases = LeaseKeeper(
+            of: volumes, ports: ports, saver: saver, executor: executor, log: log)
+    }
+
+    /// Whose state the table is.
+    var origin: StateOrigin {
+        get { volumes.origin }
+        set { volumes.origin = newValue }
     }
 
     func mountpoint(of id: VolumeID) -> String { "\(settings.mountRoot)/\(id)" }

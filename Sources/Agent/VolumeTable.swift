@@ -5,7 +5,12 @@ import VolumeCore
 ///
 /// Most of them only have a name that Docker may ask for. These rest: they are kept as the text
 /// that they were saved as until somebody uses them, and iterating over the table skips them.
-final class VolumeTable {
+///
+/// The manager, `StateSaver` and `LeaseKeeper` share it. These actors have one executor, and
+/// nothing else uses the table: hence `@unchecked`.
+final class VolumeTable: @unchecked Sendable {
+    /// Whose state this is.
+    var origin: StateOrigin
     private var awake: [VolumeID: Volume] = [:]
     private var resting: [VolumeID: RestingRecord] = [:]
     private var idsByName: [String: VolumeID] = [:]
@@ -14,8 +19,11 @@ final class VolumeTable {
     /// Volumes whose saved form may differ.
     private var unsaved: Set<VolumeID> = []
 
-    /// Loads the state of an earlier run. None of it is unsaved.
+    init(origin: StateOrigin) { self.origin = origin }
+
+    /// Loads the state of an earlier run. None of it is unsaved, except perhaps its owner.
     func take(_ saved: SavedState) {
+        origin.take(saved.owner)
         for record in saved.records { self[record.id] = Volume(record) }
         resting.reserveCapacity(saved.resting.count)
         idsByName.reserveCapacity(saved.resting.count)
@@ -103,7 +111,7 @@ final class VolumeTable {
 
     // MARK: What is to be saved
 
-    var isSaved: Bool { unsaved.isEmpty }
+    var isSaved: Bool { unsaved.isEmpty && origin.isSaved }
 
     func noteUnsaved(_ ids: some Sequence<VolumeID>) { unsaved.formUnion(ids) }
 

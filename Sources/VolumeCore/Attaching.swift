@@ -34,6 +34,22 @@ package enum AttachRecovery: Sendable, Equatable {
     }
 }
 
+extension VolumeState {
+    /// AttachVolume by that name has failed. What may have been applied counts as done.
+    ///
+    /// - Parameter wasOurs: whether an attachment of this plugin's was known before the call.
+    package mutating func attachFailed(
+        _ failure: EC2Failure, _ recovery: AttachRecovery, as name: String, wasOurs: Bool,
+        at now: Instant
+    ) {
+        if case .unanswered(_, mayHaveApplied: true) = failure {
+            attachUnanswered(as: name, at: now)
+        } else if recovery != .lookForAttachment {
+            attachRefused(wasOurs: wasOurs)
+        }
+    }
+}
+
 /// What to do where EC2 has the volume attached here, and its device has not come.
 package enum MissingDevice: Sendable, Equatable {
     /// The attachment is stuck in `attaching`: detach it. By another name it helps where the kernel

@@ -1,3 +1,5 @@
+package import Base
+
 /// The device names under which this instance can attach volumes, and which of them are taken.
 ///
 /// EC2 requires a name for each attachment; on Nitro instances it does not determine the node. The
@@ -59,6 +61,21 @@ package struct DeviceNames: Sendable {
         let name = Self.spelling(of: name)
         guard let index = free.firstIndex(of: name) else { return }
         presumed.insert(free.remove(at: index))
+    }
+
+    /// Takes the name that the record of an earlier run gives to a volume.
+    ///
+    /// - Parameter isPresent: whether a device shows that the volume is still here.
+    package mutating func recall(_ name: String, isPresent: Bool) {
+        if isPresent { claim(name) } else { presume(name) }
+    }
+
+    /// The volumes that are attached to an instance under names of this plugin.
+    package static func given(
+        on instance: InstanceDescription
+    ) -> [(name: String, volume: VolumeID)] {
+        instance.mappings.filter { isGiven($0.deviceName) }
+            .compactMap { mapping in mapping.volume.map { (mapping.deviceName, $0) } }
     }
 
     /// Gives a name back.

@@ -1,4 +1,4 @@
-import Base
+package import Base
 
 /// The remaining steps until an unused volume is released, and when they are due.
 package enum GiveBackStep: Sendable, Equatable {
@@ -21,5 +21,30 @@ package enum GiveBackStep: Sendable, Equatable {
         if hasLease { return (.dropLease, leaseDrop) }
         if isHere, let linger { return (.detach, linger) }
         return nil
+    }
+}
+
+/// When the steps of one release are taken: each when it is due, and after a pause if one has
+/// failed or had no effect.
+package struct GiveBackPace: Sendable {
+    private let lastUse: Instant
+    private var earliest: Instant
+    private var backoff = Backoff(
+        from: Limit.leaseDropDelay, to: Limit.detachRetryInterval, .twofold)
+
+    package init(since lastUse: Instant) {
+        self.lastUse = lastUse
+        earliest = lastUse
+    }
+
+    /// When to take a step that is due so long after the last use.
+    package func due(after delay: Duration) -> Instant { max(earliest, lastUse + delay) }
+
+    /// A step has failed.
+    package mutating func failed(at now: Instant) { earliest = now + backoff.next() }
+
+    /// A step has ended without an error. If it is the next one again, it had no effect.
+    package mutating func ended(_ step: GiveBackStep, next: GiveBackStep?, at now: Instant) {
+        if next == step { earliest = now + backoff.pause }
     }
 }

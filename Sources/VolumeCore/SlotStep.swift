@@ -22,6 +22,11 @@ package enum SlotStep: Sendable, Equatable {
     }
 }
 
+/// Whether to stop asking EC2 for the attachment limit, after `attempt` attempts have failed.
+package func isLimitUnknowable(after error: any Error, attempt: Int) -> Bool {
+    error.ec2Failure?.code == "UnauthorizedOperation" || attempt >= Limit.attachmentLimitTriesMax
+}
+
 /// A volume that nobody uses, attached here for the next Mount alone.
 package struct LingeringVolume: Sendable {
     package var id: VolumeID
@@ -46,5 +51,40 @@ package struct LingeringVolume: Sendable {
         let canJoin = time >= Limit.unmountTimeMax
         return volumes.filter { (canJoin || !$0.isBeingDetached) && !barred.contains($0.id) }
             .min { ($0.unusedSince, $0.id.description) < ($1.unusedSince, $1.id.description) }?.id
+    }
+}
+
+/// One Mount's search for a free slot: what it has tried so far, and what follows from that.
+package struct SlotSearch: Sendable {
+    private enum Look { case due, answered, failed }
+
+    private var look = Look.due
+    /// The volumes that it has tried to release.
+    package private(set) var tried: Set<VolumeID> = []
+    private var kept: [(volume: VolumeID, reason: String)] = []
+
+    package init() {}
+
+    /// - Parameter use: nil if the limit is unknown.
+    package func next(_ use: AttachmentUse?) -> SlotStep {
+        // If EC2 cannot be asked, it decides when it is asked for the attachment.
+        if look == .failed { return .attach }
+        return SlotStep(use, hasLooked: look == .answered)
+    }
+
+    /// EC2 was asked what the instance has attached.
+    package mutating func looked(isAnswered: Bool) { look = isAnswered ? .answered : .failed }
+
+    /// A volume was to be released.
+    ///
+    /// - Parameter failure: why it was not; nil if it was.
+    package mutating func tried(_ id: VolumeID, failure: (any Error)?) {
+        tried.insert(id)
+        if let failure { kept.append((id, "\(failure)")) }
+    }
+
+    /// The error of a Mount that finds no volume to release.
+    package func refusal(of volume: VolumeID, _ use: AttachmentUse) -> OperationError {
+        use.refusal(of: volume, kept: kept)
     }
 }

@@ -216,6 +216,24 @@ extension VolumeState {
         unlistedSince.map { askedAt >= $0 + Limit.tagLagMax } ?? false
     }
 
+    /// What a look at this instance says of a volume that should be attached to it.
+    package enum Listing: Sendable, Equatable {
+        /// It is attached, or is no matter while something is done to it.
+        case current
+        /// Only a later look can tell.
+        case doubtful
+        /// Two looks that are apart do not list it, and its device has gone.
+        case ended
+    }
+
+    /// - Parameters:
+    ///   - isGone: whether its device was looked for here and not found.
+    ///   - askedAt: when the look was asked for.
+    package func listing(isListed: Bool, isGone: Bool, askedAt: Instant) -> Listing {
+        if isListed || attachedAt != nil || mount != .unmounted { return .current }
+        return isGone && isSurelyUnlisted(at: askedAt) ? .ended : .doubtful
+    }
+
     /// The invariant that does not hold; nil where all do.
     package var fault: String? {
         if lease == .certain && !isHere { return "a certain lease of a volume that is not here" }

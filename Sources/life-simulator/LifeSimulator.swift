@@ -34,9 +34,15 @@ import Simulation
         print("seeds \(seed) to \(seed + runs - 1)")
         let start = ContinuousClock.now
         var failures: [String: (count: Int, first: UInt64)] = [:]
+        var taskSwitches = 0
+        var digest: UInt64 = 0
         let seeds = also + Array(seed..<seed + runs)
         for seed in seeds {
-            guard let failure = LifeWorld(seed: seed, fault: fault).play() else { continue }
+            let life = LifeWorld(seed: seed, fault: fault)
+            let failure = life.play()
+            taskSwitches += life.taskSwitches
+            digest = (digest << 1 | digest >> 63) ^ life.digest
+            guard let failure else { continue }
             failures[failure.invariant, default: (0, seed)].count += 1
             if count {
                 print("seed \(seed) broke: \(failure.invariant): \(failure.detail)")
@@ -52,6 +58,10 @@ import Simulation
         let perCPUSecond = Int(lives / (cpuTime() / .seconds(1)))
         print(
             "\(seeds.count) lives, \(perSecond) a second, \(perCPUSecond) a second of CPU time")
+        // A change of the source that leaves the digest alone has changed no step of any life.
+        print(
+            "\(taskSwitches / seeds.count) task switches a life, digest of all steps "
+                + String(digest, radix: 16))
         for (invariant, found) in failures.sorted(by: { $0.value.count > $1.value.count }) {
             print("\(found.count) broke, first seed \(found.first): \(invariant)")
         }

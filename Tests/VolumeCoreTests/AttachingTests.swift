@@ -122,6 +122,37 @@ import VolumeCore
         #expect(Looks().outcome(.free, after: lag) == .missing)
         #expect(Looks().outcome(.free, after: lag - .milliseconds(1)) != .missing)
     }
+
+    @Test(
+        arguments: [
+            (unanswered(true), .lookForAttachment, .attached(as: "/dev/sdf", isPresumed: false)),
+            // An earlier call of that name may have been applied.
+            (refused, .lookForAttachment, .attaching(as: "/dev/sdf", expectsDeparture: false)),
+            (refused, .lookAgain, .away(expectsDeparture: false)),
+            (refused, .tryAnotherName, .away(expectsDeparture: false)),
+            (unanswered(false), .giveUp, .away(expectsDeparture: false)),
+        ] as [(EC2Failure, AttachRecovery, VolumeState.Attachment)])
+    func `a failed AttachVolume leaves what it may have done`(
+        failure: EC2Failure, recovery: AttachRecovery, attachment: VolumeState.Attachment
+    ) {
+        for wasOurs in [true, false] {
+            var state = VolumeState(
+                of: VolumeRecord(id: VolumeID(literal: "vol-0123456789abcdef0"), createdAt: 0))
+            state.attachBegan(as: "/dev/sdf")
+            state.attachFailed(failure, recovery, as: "/dev/sdf", wasOurs: wasOurs, at: now)
+            #expect(state.attachment == attachment)
+            let isAway = attachment == .away(expectsDeparture: false)
+            #expect(state.isOurs == (isAway ? wasOurs : true))
+            #expect((state.unansweredName != nil) == (failure == Self.unanswered(true)))
+        }
+    }
+
+    private static let refused = EC2Failure.refused(
+        code: "VolumeInUse", message: "", requestID: "")
+
+    private static func unanswered(_ mayHaveApplied: Bool) -> EC2Failure {
+        .unanswered(reason: "", mayHaveApplied: mayHaveApplied)
+    }
 }
 
 private let now = Instant(nanoseconds: 100_000_000_000)

@@ -46,4 +46,34 @@ import VolumeCore
         #expect(after(false, true) == lease)
         #expect(after(false, false) == linger)
     }
+
+    private static let lastUse = Instant(nanoseconds: 100_000_000_000)
+
+    /// When a step would be taken that was due at the last use.
+    private func due(_ change: (inout GiveBackPace) -> Void) -> Instant {
+        var pace = GiveBackPace(since: Self.lastUse)
+        change(&pace)
+        return pace.due(after: .zero)
+    }
+
+    @Test func `a step waits until it is due, and longer after a failure`() {
+        let now = Self.lastUse + .seconds(60)
+        #expect(due { _ in } == Self.lastUse)
+        #expect(due { $0.failed(at: now) } == now + Limit.leaseDropDelay)
+        let twice = due {
+            $0.failed(at: now)
+            $0.failed(at: now)
+        }
+        #expect(twice == now + Limit.leaseDropDelay * 2)
+        var late = GiveBackPace(since: Self.lastUse)
+        late.failed(at: now)
+        #expect(late.due(after: .seconds(600)) == Self.lastUse + .seconds(600))
+    }
+
+    @Test func `only a step that had no effect makes the next one wait`() {
+        let now = Self.lastUse + .seconds(60)
+        #expect(due { $0.ended(.detach, next: .detach, at: now) } == now + Limit.leaseDropDelay)
+        #expect(due { $0.ended(.unmount, next: .dropLease, at: now) } == Self.lastUse)
+        #expect(due { $0.ended(.detach, next: nil, at: now) } == Self.lastUse)
+    }
 }

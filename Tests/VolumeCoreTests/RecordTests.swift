@@ -289,4 +289,27 @@ import VolumeCore
         while let name = names.take() { taken.append(name) }
         return taken
     }
+
+    @Test func `a recorded name is taken if the device is here, and presumed otherwise`() {
+        var names = DeviceNames()
+        names.recall("/dev/sdf", isPresent: true)
+        names.recall("/dev/sdg", isPresent: false)
+        let rest = (1..<DeviceNames.all.count).compactMap { _ in names.take() }
+        #expect(rest.count == DeviceNames.all.count - 1 && rest.last == "/dev/sdg")
+        #expect(!rest.contains("/dev/sdf"))
+    }
+
+    @Test func `an instance's volumes under other names are no concern of this plugin`() {
+        let id = VolumeID(literal: "vol-0123456789abcdef0")
+        let instance = InstanceDescription(
+            id: InstanceID(literal: "i-0123456789abcdef0"), state: .running,
+            mappings: [
+                BlockDeviceMapping(deviceName: "/dev/xvda", volume: id),
+                BlockDeviceMapping(deviceName: "/dev/sdb", volume: nil),
+                BlockDeviceMapping(deviceName: "/dev/xvdf", volume: id),
+                BlockDeviceMapping(deviceName: "/dev/sdg", volume: nil),
+            ])
+        let given = DeviceNames.given(on: instance)
+        #expect(given.map(\.name) == ["/dev/xvdf"] && given.map(\.volume) == [id])
+    }
 }

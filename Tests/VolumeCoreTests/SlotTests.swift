@@ -120,4 +120,42 @@ import VolumeCore
         #expect(slots.isOneComing(at: Self.now + (Limit.slotTimeMax - .milliseconds(1))))
         #expect(!slots.isOneComing(at: Self.now + Limit.slotTimeMax))
     }
+
+    // MARK: The search of a Mount
+
+    private func looked(isAnswered: Bool) -> SlotSearch {
+        var search = SlotSearch()
+        search.looked(isAnswered: isAnswered)
+        return search
+    }
+
+    @Test func `EC2 is asked once what is attached, and decides if it cannot be asked`() {
+        #expect(SlotSearch().next(use(of: 2)) == .lookAtInstance)
+        #expect(looked(isAnswered: true).next(use(of: 2)) == .release)
+        #expect(looked(isAnswered: false).next(use(of: 2)) == .attach)
+        for search in [SlotSearch(), looked(isAnswered: true), looked(isAnswered: false)] {
+            #expect(search.next(use(of: 1)) == .attach && search.next(nil) == .attach)
+        }
+    }
+
+    @Test func `a volume is released once, and the refusal names those that could not be`() {
+        var search = looked(isAnswered: true)
+        search.tried(Self.ids[0], failure: nil)
+        search.tried(Self.ids[1], failure: CancellationError())
+        #expect(search.tried == Set(Self.ids.prefix(2)))
+        let advice = search.refusal(of: Self.ids[2], use(of: 2)).advice ?? ""
+        #expect(advice.contains("\(Self.ids[1]), which nobody uses"))
+        #expect(!advice.contains("\(Self.ids[0])"))
+    }
+
+    @Test func `the limit is asked for a few times, unless that is forbidden`() {
+        func isUnknowable(_ code: String, _ attempt: Int) -> Bool {
+            isLimitUnknowable(
+                after: EC2Failure.refused(code: code, message: "", requestID: ""),
+                attempt: attempt)
+        }
+        #expect(isUnknowable("UnauthorizedOperation", 1))
+        #expect(!isUnknowable("InternalError", Limit.attachmentLimitTriesMax - 1))
+        #expect(isUnknowable("InternalError", Limit.attachmentLimitTriesMax))
+    }
 }

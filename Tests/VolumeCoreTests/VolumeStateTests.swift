@@ -346,4 +346,29 @@ import VolumeCore
         #expect(VolumeState(of: record).attachment == .recorded(as: "/dev/sdg"))
         #expect(VolumeState(of: record).lease == .uncertain)
     }
+
+    @Test func `an attachment has ended if two looks do not list it and its device has gone`() {
+        let later = Self.start + Limit.tagLagMax
+        let here = Self.made {
+            $0.attached(as: "/dev/sdf")
+            $0.unlisted(at: Self.start)
+        }
+        func listing(
+            _ state: VolumeState, isListed: Bool = false, isGone: Bool = true,
+            askedAt: Instant = later
+        ) -> VolumeState.Listing {
+            state.listing(isListed: isListed, isGone: isGone, askedAt: askedAt)
+        }
+        #expect(listing(here) == .ended)
+        #expect(listing(here, isListed: true) == .current)
+        #expect(listing(here, isGone: false) == .doubtful)
+        #expect(listing(here, askedAt: Self.start) == .doubtful)
+        #expect(listing(Self.made(here) { $0.listed() }) == .doubtful)
+        // EC2's answer may be older than what this run does.
+        let accepted = Self.made(here) {
+            $0.attachAccepted(Self.accepted, as: "/dev/sdf", at: Self.start)
+        }
+        #expect(listing(accepted) == .current)
+        #expect(listing(Self.made(here) { $0.mountingBegan() }) == .current)
+    }
 }

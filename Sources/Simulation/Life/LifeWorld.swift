@@ -206,6 +206,8 @@ package final class LifeWorld: @unchecked Sendable {
 
     package var digest: UInt64 { scheduler.digest }
 
+    package var taskSwitches: Int { scheduler.taskSwitches }
+
     private func disaster() {
         guard cloud.faultsAreOn, let host = scheduler.random.pick(hosts), host.isRunning,
             cloud.states[host.index] == .running

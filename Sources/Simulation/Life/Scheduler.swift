@@ -10,6 +10,9 @@ final class Scheduler: @unchecked Sendable {
     /// A digest of the executed steps: two runs of one seed have the same digest.
     private(set) var digest: UInt64 = 0xcbf2_9ce4_8422_2325
 
+    /// How often a task was run for a while, that is, the task switches of all processes.
+    private(set) var taskSwitches = 0
+
     /// Steps since the clock last advanced.
     private(set) var stepsOfInstant = 0
 
@@ -101,6 +104,7 @@ final class Scheduler: @unchecked Sendable {
         if isShuffled { ready.swapAt(index, ready.count - 1) }
         let (process, job) = isShuffled ? ready.removeLast() : ready.remove(at: index)
         note(UInt64(truncatingIfNeeded: process.number) &+ 1)
+        taskSwitches += 1
         process.run(job)
     }
 
