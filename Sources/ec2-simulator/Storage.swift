@@ -64,7 +64,7 @@ final class Storage {
     }
 
     /// How often a copy is repeated because its source was written meanwhile.
-    private static let copiesMax = 20
+    private static let copiesMax = 100
 
     /// Copies a sparse file as it was at one point in time, as EC2 does: again, if the source has
     /// been written meanwhile.
