@@ -19,8 +19,8 @@ LONG = 600_000  # ms; longer than any test
 
 
 def call(ec2, method, parameters, **further):
-    """Calls a method of the client with further query parameters, such as those, or the action, that
-    the installed botocore does not know yet."""
+    """Calls a method of the client with further query parameters: those, or the action, that the
+    installed botocore does not know yet."""
     def add(params, **_):
         params["body"].update(further)
 
