@@ -37,6 +37,16 @@ extension APIError {
         return APIError("InvalidVolume.NotFound", "The \(noun) '\(list)' \(verb) not exist.")
     }
 
+    static func snapshotNotFound(_ id: String) -> APIError {
+        APIError("InvalidSnapshot.NotFound", "The snapshot '\(id)' does not exist.")
+    }
+
+    static func unsupported(_ parameter: String, _ type: String) -> APIError {
+        APIError(
+            "InvalidParameterCombination",
+            "The parameter \(parameter) is not supported for \(type) volumes.")
+    }
+
     static func instancesNotFound(_ ids: [String]) -> APIError {
         let list = ids.joined(separator: ", ")
         return APIError(

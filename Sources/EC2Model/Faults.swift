@@ -33,16 +33,28 @@ package struct Fault: Sendable, Equatable {
         case deviceNumber(Int)
         /// The controller reports this serial number.
         case deviceSerial(String)
+        /// A new volume is gone when its creation is over. This happens with an encrypted volume
+        /// whose key EC2 may not use.
+        case vanishes
+        /// A snapshot or a modification ends in its failed state.
+        case fails
 
-        package var isDevice: Bool {
+        /// Whether it can happen to this action.
+        package func suits(_ action: String) -> Bool {
             switch self {
             case .deviceNever, .deviceLate, .deviceNumber, .deviceSerial, .deviceStays,
                 .attachmentEnds:
-                true
-            default: false
+                action == "Device"
+            case .vanishes: action == "Volume"
+            case .fails: action == "Snapshot" || action == "Modification"
+            default: !Fault.resources.contains(action)
             }
         }
     }
+
+    /// The actions that are not calls: what happens to a device, a new volume, a snapshot or a
+    /// modification.
+    static let resources: Set<String> = ["Device", "Volume", "Snapshot", "Modification"]
 
     package enum Frequency: Sendable, Equatable {
         /// The next occasions, this many of them.
@@ -51,11 +63,13 @@ package struct Fault: Sendable, Equatable {
         case share(Double)
     }
 
-    /// An EC2 action, `IMDS`, `Device`, or `*` for every EC2 action.
+    /// An EC2 action, `IMDS`, `Device`, `Volume`, `Snapshot`, `Modification`, or `*` for every EC2
+    /// action.
     package var action: String
     package var kind: Kind
     package var frequency: Frequency
-    /// For IMDS: only paths with this prefix. For Device: only this volume.
+    /// For IMDS: only paths with this prefix. For Device, Snapshot and Modification: only this
+    /// volume.
     package var subject: String?
 
     package init(action: String, kind: Kind, frequency: Frequency, subject: String? = nil) {
@@ -97,7 +111,7 @@ package struct Faults: Sendable {
     }
 
     private func applies(_ fault: Fault, _ action: String, _ subject: String) -> Bool {
-        let isEC2 = action != "IMDS" && action != "Device"
+        let isEC2 = action != "IMDS" && !Fault.resources.contains(action)
         guard fault.action == action || fault.action == "*" && isEC2 else { return false }
         return fault.subject.map { subject.hasPrefix($0) } ?? true
     }

@@ -17,6 +17,9 @@ struct Filters {
         }
     }
 
+    /// Whether one of them is by tag.
+    var useTags: Bool { conditions.contains { $0.name == "tag-key" || $0.name.hasPrefix("tag:") } }
+
     /// Whether something with these properties matches; `properties` returns the values for a
     /// filter, nil for a filter that the action does not support.
     func accept(

@@ -4,7 +4,7 @@ import Base
 ///
 /// Source of the member names: docs.aws.amazon.com/AWSEC2/latest/APIReference.
 
-private func tagSet(_ tags: [String: String]) -> XMLNode {
+func tagSet(_ tags: [String: String]) -> XMLNode {
     .list(
         "tagSet",
         tags.sorted { $0.key < $1.key }.map {
@@ -24,7 +24,11 @@ extension Attachment {
             XMLNode("device", deviceName), XMLNode("status", state.rawValue),
             XMLNode("attachTime", timestamp(attachedAt)),
             XMLNode("deleteOnTermination", deleteOnTermination ? "true" : "false"),
-        ]
+        ] + cardMembers
+    }
+
+    fileprivate var cardMembers: [XMLNode] {
+        ebsCard.map { [XMLNode("ebsCardIndex", "\($0)")] } ?? []
     }
 }
 
@@ -41,10 +45,22 @@ extension Volume {
             members.append(.list("attachmentSet", attachments.map { $0.members(of: id) }))
         }
         if !tags.isEmpty { members.append(tagSet(tags)) }
-        return members + [
+        members += [
             XMLNode("volumeType", type), XMLNode("encrypted", "\(kmsKeyID != nil)"),
             XMLNode("multiAttachEnabled", multiAttach ? "true" : "false"),
-        ] + (kmsKeyID.map { [XMLNode("kmsKeyId", $0)] } ?? [])
+        ]
+        let optional: [(String, String?)] = [
+            ("iops", reportedIOPS.map { "\($0)" }), ("throughput", throughput.map { "\($0)" }),
+            ("kmsKeyId", kmsKeyID), ("sourceVolumeId", sourceVolumeID?.description),
+            ("volumeInitializationRate", initializationRate.map { "\($0)" }),
+        ]
+        for case (let name, let value?) in optional { members.append(XMLNode(name, value)) }
+        return members
+    }
+
+    /// For gp2 its baseline: docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html.
+    private var reportedIOPS: Int? {
+        type == "gp2" ? min(max(3 * Int(gibibytes), 100), 16000) : iops
     }
 
     func filterValues(_ name: String) -> [String]? {
@@ -53,6 +69,7 @@ extension Volume {
         case "status": [state.rawValue]
         case "availability-zone": [zone]
         case "size": ["\(gibibytes)"]
+        case "create-time": [timestamp(createdAt)]
         case "snapshot-id": snapshotID.map { [$0] } ?? []
         case "volume-type": [type]
         case "encrypted": ["\(kmsKeyID != nil)"]
@@ -124,14 +141,16 @@ extension Region {
         let others = attachments(of: instance.id).map {
             (
                 $0.attachment.deviceName, "\($0.volume)", mappingStatus($0.attachment.state),
-                $0.attachment.attachedAt, $0.attachment.deleteOnTermination
+                $0.attachment.attachedAt, $0.attachment.deleteOnTermination,
+                $0.attachment.cardMembers
             )
         }
         let root = (
-            instance.rootDeviceName, instance.rootVolumeID, "attached", instance.launchedAt, true
+            instance.rootDeviceName, instance.rootVolumeID, "attached", instance.launchedAt, true,
+            [XMLNode]()
         )
         let all = hasRootVolume(instance) ? others : [root] + others
-        return all.map { name, volume, status, time, deleteOnTermination in
+        return all.map { name, volume, status, time, deleteOnTermination, card in
             [
                 XMLNode("deviceName", name),
                 XMLNode(
@@ -140,7 +159,7 @@ extension Region {
                         XMLNode("volumeId", volume), XMLNode("status", status),
                         XMLNode("attachTime", timestamp(time)),
                         XMLNode("deleteOnTermination", "\(deleteOnTermination)"),
-                    ]),
+                    ] + card),
             ]
         }
     }

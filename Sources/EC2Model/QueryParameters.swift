@@ -18,6 +18,11 @@ package struct QueryParameters: Sendable, Equatable {
 
     package subscript(_ name: String) -> String? { values[name] }
 
+    /// All but these.
+    func without(_ names: Set<String>) -> QueryParameters {
+        QueryParameters(values.filter { !names.contains($0.key) })
+    }
+
     /// The members `name.1`, `name.2`, … in the order of their numbers.
     package func list(_ name: String) -> [String] {
         indices(name).compactMap { values["\(name).\($0)"] }

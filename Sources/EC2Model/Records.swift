@@ -12,19 +12,31 @@ package struct Volume: Sendable, Equatable {
     /// The size of the backing file, in bytes.
     package var bytes: UInt64
     package var snapshotID: String?
+    /// The volume of which it is a copy, by CopyVolumes.
+    package var sourceVolumeID: VolumeID?
     package var type: String
+    /// As ordered, or the default of its type; nil for a type without provisioned IOPS.
+    package var iops: Int?
+    /// In MiB/s; only gp3 has one.
+    package var throughput: Int?
     package var multiAttach: Bool
+    /// In MiB/s, if it was ordered.
+    package var initializationRate: Int?
     /// The ARN of the key of an encrypted volume.
     package var kmsKeyID: String?
     package var createdAt: Int64
     package var attachments: [Attachment] = []
     package var tags: [String: String]
 
+    /// `iops` and `throughput` have the defaults of the type.
     package init(
         id: VolumeID, state: State = .available, zone: String, bytes: UInt64,
         snapshotID: String? = nil, type: String = "gp3", multiAttach: Bool = false,
         kmsKeyID: String? = nil, createdAt: Int64, tags: [String: String] = [:]
     ) {
+        let rules = VolumeTypeRules(type)
+        iops = rules?.defaultIOPS
+        throughput = rules?.defaultThroughput
         self.id = id
         self.state = state
         self.zone = zone
@@ -38,11 +50,108 @@ package struct Volume: Sendable, Equatable {
     }
 
     /// As EC2 reports it: whole GiB, rounded up.
-    package var gibibytes: UInt64 { (bytes + (1 << 30) - 1) >> 30 }
+    package var gibibytes: UInt64 { roundedGibibytes(bytes) }
 
     func index(of instance: InstanceID) -> Int? {
         attachments.firstIndex { $0.instance == instance }
     }
+}
+
+func roundedGibibytes(_ bytes: UInt64) -> UInt64 { (bytes + (1 << 30) - 1) >> 30 }
+
+/// A snapshot of a volume.
+package struct Snapshot: Sendable, Equatable {
+    package enum State: String, Sendable, CaseIterable { case pending, completed, error }
+
+    /// `snap-` and 8 or 17 hexadecimal digits.
+    package var id: String
+    package var state: State
+    package var volume: VolumeID
+    /// The size of the volume's backing file when it was taken.
+    package var bytes: UInt64
+    package var kmsKeyID: String?
+    package var description: String
+    package var startedAt: Int64
+    package var tags: [String: String]
+    /// From its start to its completion.
+    var span: Span
+    /// Whether it is deleted as soon as it is no longer pending.
+    var isDeletedWhenDone = false
+
+    package init(
+        id: String, state: State = .completed, volume: VolumeID, bytes: UInt64,
+        kmsKeyID: String? = nil, description: String = "", startedAt: Int64,
+        tags: [String: String] = [:]
+    ) {
+        self.id = id
+        self.state = state
+        self.volume = volume
+        self.bytes = bytes
+        self.kmsKeyID = kmsKeyID
+        self.description = description
+        self.startedAt = startedAt
+        self.tags = tags
+        span = Span(begin: Instant(nanoseconds: 0), end: Instant(nanoseconds: 0))
+    }
+
+    /// As EC2 reports it: whole GiB, rounded up.
+    package var gibibytes: UInt64 { roundedGibibytes(bytes) }
+
+    package static func isID(_ text: String) -> Bool {
+        let digits = text.dropFirst(5)
+        return text.hasPrefix("snap-") && (digits.count == 8 || digits.count == 17)
+            && digits.allSatisfy { $0.isHexDigit && !$0.isUppercase }
+    }
+}
+
+/// Something that progresses evenly.
+struct Span: Sendable, Equatable {
+    var begin: Instant
+    var end: Instant
+
+    /// From 0 to 99 before the end, then 100.
+    func percent(at now: Instant) -> Int {
+        guard now > begin else { return 0 }
+        guard now < end else { return 100 }
+        return Int(99 * (now - begin).nanoseconds / max(1, (end - begin).nanoseconds))
+    }
+}
+
+/// A modification of a volume.
+package struct Modification: Sendable, Equatable {
+    package enum State: String, Sendable, CaseIterable {
+        case modifying, optimizing, completed, failed
+    }
+
+    package var volume: VolumeID
+    package var state = State.modifying
+    package var original: Specification
+    package var target: Specification
+    package var startedAt: Int64
+    package var endedAt: Int64?
+    var span: Span
+
+    /// Whether another modification has to wait.
+    var isRunning: Bool { state == .modifying || state == .optimizing }
+}
+
+/// What can be ordered of a volume, and modified.
+package struct Specification: Sendable, Equatable {
+    package var type: String
+    package var gibibytes: Int
+    package var iops: Int?
+    package var throughput: Int?
+    package var multiAttach: Bool
+}
+
+/// The account's limits in the Region; nil means none. Each is for one volume type.
+package struct Quotas: Sendable, Equatable {
+    /// GiB of all volumes of the type.
+    package var storage: [String: Int] = [:]
+    /// Provisioned IOPS of all volumes of the type.
+    package var iops: [String: Int] = [:]
+
+    package init() {}
 }
 
 /// A volume's attachment to one instance.
@@ -71,6 +180,8 @@ package struct Attachment: Sendable, Equatable {
     package var attachedAt: Int64
     /// Whether the volume is deleted with its instance.
     package var deleteOnTermination = false
+    /// The EBS card that carries it; nil if the instance has only one.
+    package var ebsCard: Int?
     var force = false
     /// Distinguishes this attachment from a later one of the same volume and instance.
     var number: Int
@@ -111,6 +222,8 @@ package struct Instance: Sendable, Equatable {
     /// Nil: DescribeInstanceTypes reports neither this nor the limit, as before September 2025.
     package var limitType: LimitType? = .shared
     package var networkInterfaces = 1
+    /// How many EBS cards it has.
+    package var ebsCards = 1
     /// NVMe disks of the instance store; `attachmentsMax` already excludes them.
     package var instanceStoreDisks = 0
     /// Whether DetachVolume waits in the state `busy` until the guest has unmounted the volume, as
@@ -181,6 +294,24 @@ package struct DeviceOrder: Sendable, Equatable {
     package var attachment: Int
 }
 
+/// An order of the model to the code that keeps the contents of volumes and snapshots. Orders are
+/// executed one after another.
+package enum StorageOrder: Sendable, Equatable {
+    package enum Source: Sendable, Equatable {
+        case blank
+        case snapshot(String)
+        case volume(VolumeID)
+    }
+
+    /// Creates a volume's content, of this size.
+    case make(VolumeID, bytes: UInt64, from: Source)
+    case grow(VolumeID, bytes: UInt64)
+    case remove(VolumeID)
+    /// Keeps the present content of the volume as a snapshot.
+    case takeSnapshot(String, of: VolumeID)
+    case removeSnapshot(String)
+}
+
 /// How long things take.
 package struct Latency: Sendable, Equatable {
     /// An API call, from request to response; it is applied after half of this time.
@@ -194,6 +325,16 @@ package struct Latency: Sendable, Equatable {
     package var detach = Duration.zero
     /// Until an instance has started, stopped or terminated, and a volume is created or deleted.
     package var change = Duration.zero
+    /// From an accepted ModifyVolume until the state `optimizing`, in which the volume has its new
+    /// size.
+    package var modifying = Duration.zero
+    /// From then until the modification is completed.
+    package var optimizing = Duration.zero
+    /// From an accepted CreateSnapshot until the snapshot is completed.
+    package var snapshot = Duration.zero
+    /// The age of the index that filters by tag use: a new volume or tag is found by id before it
+    /// is found by tag.
+    package var tagFilters = Duration.zero
     /// The age of DescribeVolumes' responses: EC2 is only eventually consistent.
     package var consistency = Duration.zero
     /// The age of the tags in them, if that is longer.

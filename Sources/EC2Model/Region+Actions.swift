@@ -17,6 +17,7 @@ extension Region {
     }
 
     /// Executes a call. `newID` generates the id of what the call creates: 17 hex digits.
+    /// Then call `takeStorageOrders`.
     package mutating func perform(
         _ action: String, _ parameters: QueryParameters, at now: Moment, newID: () -> String
     ) throws(APIError) -> [XMLNode] {
@@ -29,8 +30,14 @@ extension Region {
         case "AttachVolume": return try attachVolume(parameters, at: now)
         case "DetachVolume": return try detachVolume(parameters, at: now)
         case "CreateVolume": return try createVolume(parameters, at: now, newID: newID)
+        case "CopyVolumes": return try copyVolumes(parameters, at: now, newID: newID)
         case "DeleteVolume": return try deleteVolume(parameters, at: now)
         case "ModifyVolume": return try modifyVolume(parameters, at: now)
+        case "DescribeVolumesModifications":
+            return try describeVolumesModifications(parameters, at: now)
+        case "CreateSnapshot": return try createSnapshot(parameters, at: now, newID: newID)
+        case "DescribeSnapshots": return try describeSnapshots(parameters, at: now)
+        case "DeleteSnapshot": return try deleteSnapshot(parameters, at: now)
         case "CreateTags": return try changeTags(parameters, at: now, create: true)
         case "DeleteTags": return try changeTags(parameters, at: now, create: false)
         case "StartInstances":

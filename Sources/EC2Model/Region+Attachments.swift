@@ -12,6 +12,12 @@ extension Region {
         } else if volume.state != .available {
             throw APIError("IncorrectState", "Volume '\(volume.id)' is not 'available'.")
         }
+        guard modifications[volume.id]?.last?.state != .modifying else {
+            // Message and code: github.com/hashicorp/terraform/issues/24610.
+            throw APIError(
+                "OperationNotPermitted",
+                "Cannot attach volume \(volume.id) when it is in modification state: MODIFYING")
+        }
         guard instance.zone == volume.zone else {
             throw APIError(
                 "InvalidVolume.ZoneMismatch",
@@ -241,7 +247,6 @@ extension Region {
         guard attachment.deleteOnTermination, instances[instance]?.state == .terminated else {
             return
         }
-        change(id, at: now) { (volume: inout Volume) in volume.state = .deleting }
-        schedule(.volumeGone(id), at: now.instant + latency.change)
+        beginDelete(id, at: now)
     }
 }

@@ -68,6 +68,8 @@ extension Region {
         return support + [
             XMLNode("maximumEbsAttachments", "\(instance.attachmentsMax)"),
             XMLNode("attachmentLimitType", type.rawValue),
+            XMLNode("maximumEbsCards", "\(instance.ebsCards)"),
+            .list("ebsCardSet", (0..<instance.ebsCards).map { [XMLNode("ebsCardIndex", "\($0)")] }),
         ]
     }
 }

@@ -19,11 +19,7 @@ extension Region {
         for resource in resources { try requireTaggable(resource) }
         let indices = parameters.indices("Tag")
         if create, indices.isEmpty { throw .missingParameter("tagSet") }
-        for index in indices where parameters["Tag.\(index).Key"]?.hasPrefix("aws:") ?? false {
-            throw APIError(
-                "InvalidParameterValue",
-                "Tag keys starting with 'aws:' are reserved for internal use")
-        }
+        for index in indices { try refuseReserved(parameters["Tag.\(index).Key"] ?? "") }
         if create {
             try requireRoom(for: indices.compactMap { parameters["Tag.\($0).Key"] }, resources)
         }
@@ -56,13 +52,43 @@ extension Region {
         for resource in resources {
             let tags =
                 VolumeID(resource).flatMap { volumes[$0]?.tags }
-                ?? InstanceID(resource).flatMap { instances[$0]?.tags } ?? [:]
-            guard Set(tags.keys).union(keys).count <= Self.tagsMax else {
-                throw APIError(
-                    "TagLimitExceeded",
-                    "The maximum number of Tags for a resource has been reached.")
-            }
+                ?? InstanceID(resource).flatMap { instances[$0]?.tags }
+                ?? snapshots[resource]?.tags ?? [:]
+            try requireTagCount(Set(tags.keys).union(keys).count)
         }
+    }
+
+    private func requireTagCount(_ count: Int) throws(APIError) {
+        guard count <= Self.tagsMax else {
+            throw APIError(
+                "TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
+        }
+    }
+
+    /// The tags that a call gives to what it creates, which is a `resource`: `volume`, `snapshot`.
+    func specifiedTags(
+        _ parameters: QueryParameters, _ resource: String
+    ) throws(APIError) -> [String: String] {
+        var tags: [String: String] = [:]
+        for index in parameters.indices("TagSpecification") {
+            let prefix = "TagSpecification.\(index)"
+            let type = try parameters.required(prefix + ".ResourceType")
+            guard type == resource else {
+                throw APIError(
+                    "InvalidParameterValue",
+                    "'\(type)' is not a valid taggable resource type for this operation.")
+            }
+            tags.merge(self.tags(parameters, prefix + ".Tag")) { $1 }
+        }
+        for key in tags.keys { try refuseReserved(key) }
+        try requireTagCount(tags.count)
+        return tags
+    }
+
+    private func refuseReserved(_ key: String) throws(APIError) {
+        guard key.hasPrefix("aws:") else { return }
+        throw APIError(
+            "InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use")
     }
 
     private func requireTaggable(_ resource: String) throws(APIError) {
@@ -70,6 +96,8 @@ extension Region {
             guard volumes[id] != nil else { throw .volumesNotFound([resource]) }
         } else if let id = InstanceID(resource) {
             guard instances[id] != nil else { throw .instancesNotFound([resource]) }
+        } else if Snapshot.isID(resource) {
+            guard snapshots[resource] != nil else { throw .snapshotNotFound(resource) }
         } else {
             throw APIError("InvalidID", "The ID '\(resource)' is not valid")
         }
@@ -83,6 +111,9 @@ extension Region {
         } else if let id = InstanceID(resource), var instance = instances[id] {
             body(&instance.tags)
             instances[id] = instance
+        } else if var snapshot = snapshots[resource] {
+            body(&snapshot.tags)
+            snapshots[resource] = snapshot
         }
     }
 
@@ -94,6 +125,9 @@ extension Region {
         }
         for instance in instances.values {
             rows += instance.tags.map { ("\(instance.id)", "instance", $0.key, $0.value) }
+        }
+        for snapshot in snapshots.values {
+            rows += snapshot.tags.map { (snapshot.id, "snapshot", $0.key, $0.value) }
         }
         rows.sort { ($0.resource, $0.key) < ($1.resource, $1.key) }
         var items: [[XMLNode]] = []

@@ -20,7 +20,9 @@ extension Region {
         }
         var found: [Volume] = []
         for volume in candidates {
-            if try filters.accept(tags: volume.tags, volume.filterValues) { found.append(volume) }
+            let tags = filters.useTags ? indexedTags(volume.id, at: now.instant) : volume.tags
+            guard let tags else { continue }
+            if try filters.accept(tags: tags, volume.filterValues) { found.append(volume) }
         }
         let page = try Page(found, parameters, max: 500)
         return [.list("volumeSet", page.elements.map { $0.members() })] + page.tokenMember
@@ -49,9 +51,33 @@ extension Region {
         let instance = try required(instanceID)
         try requireAttachable(volume, to: instance)
         let name = try freeDeviceName(deviceName, on: instance)
+        let card = try ebsCard(parameters, of: instance)
         try refuseDryRun(parameters)
         beginAttach(volume.id, to: instance.id, as: name, at: now)
+        if let card { setCard(card, of: volume.id, on: instance.id, at: now) }
         return attachmentMembers(volume.id, instance.id)
+    }
+
+    /// The card that the call asks for, or the default one; nil if the instance has only one.
+    private func ebsCard(
+        _ parameters: QueryParameters, of instance: Instance
+    ) throws(APIError) -> Int? {
+        let card = try parameters.integer("EbsCardIndex") ?? 0
+        guard (0..<instance.ebsCards).contains(card) else {
+            throw .invalidValue(
+                "\(card)", for: "ebsCardIndex",
+                "The instance type \(instance.type) has \(instance.ebsCards) EBS card(s).")
+        }
+        return instance.ebsCards > 1 ? card : nil
+    }
+
+    private mutating func setCard(
+        _ card: Int, of id: VolumeID, on instance: InstanceID, at now: Moment
+    ) {
+        change(id, at: now) { (volume: inout Volume) in
+            guard let index = volume.index(of: instance) else { return }
+            volume.attachments[index].ebsCard = card
+        }
     }
 
     mutating func detachVolume(
@@ -98,36 +124,6 @@ extension Region {
         return volume.attachments[index].members(of: id)
     }
 
-    mutating func createVolume(
-        _ parameters: QueryParameters, at now: Moment, newID: () -> String
-    ) throws(APIError) -> [XMLNode] {
-        let zone = try parameters.required("AvailabilityZone")
-        guard zone.hasPrefix(name), zone.count == name.count + 1 else {
-            throw APIError(
-                "InvalidZone.NotFound", "The zone '\(zone)' does not exist.")
-        }
-        guard let size = try parameters.integer("Size") else {
-            throw .missingParameter("size/snapshot")
-        }
-        guard (1...16384).contains(size) else {
-            throw .invalidValue("\(size)", for: "size", "Expecting 1 to 16384 GiB.")
-        }
-        try refuseDryRun(parameters)
-        guard let id = VolumeID("vol-" + newID()) else { preconditionFailure("newID") }
-        var tags: [String: String] = [:]
-        for index in parameters.indices("TagSpecification") {
-            tags.merge(self.tags(parameters, "TagSpecification.\(index).Tag")) { $1 }
-        }
-        let volume = Volume(
-            id: id, state: .creating, zone: zone, bytes: UInt64(size) << 30,
-            type: parameters["VolumeType"] ?? "gp2",
-            multiAttach: try parameters.flag("MultiAttachEnabled") ?? false,
-            createdAt: now.unixSeconds, tags: tags)
-        add(volume, at: now)
-        schedule(.volumeReady(id), at: now.instant + latency.change)
-        return volume.members(withAttachments: false)
-    }
-
     mutating func deleteVolume(
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {
@@ -136,69 +132,27 @@ extension Region {
             let holder = volume.attachments.first?.instance.description ?? ""
             throw APIError("VolumeInUse", "Volume \(volume.id) is currently attached to \(holder)")
         }
+        guard volume.state == .available else {
+            throw APIError(
+                "IncorrectState",
+                "Volume '\(volume.id)' is in the '\(volume.state.rawValue)' state.")
+        }
         try refuseDryRun(parameters)
-        change(volume.id, at: now) { (volume: inout Volume) in volume.state = .deleting }
-        schedule(.volumeGone(volume.id), at: now.instant + latency.change)
+        beginDelete(volume.id, at: now)
         return [XMLNode("return", "true")]
     }
 
-    /// Size, type and Multi-Attach. The edge adapts the device when it sees a new size.
-    mutating func modifyVolume(
-        _ parameters: QueryParameters, at now: Moment
-    ) throws(APIError) -> [XMLNode] {
-        let volume = try requiredVolume(parameters)
-        let size = UInt64(try parameters.integer("Size") ?? Int(volume.gibibytes))
-        guard size >= volume.gibibytes else {
-            throw APIError(
-                "InvalidParameterValue", "New size cannot be smaller than existing size")
-        }
-        let type = parameters["VolumeType"] ?? volume.type
-        let multiAttach = try parameters.flag("MultiAttachEnabled") ?? volume.multiAttach
-        try requireModifiable(volume, to: type, multiAttach: multiAttach)
-        try refuseDryRun(parameters)
-        change(volume.id, at: now) { (volume: inout Volume) in
-            if size > volume.gibibytes { volume.bytes = size << 30 }
-            volume.type = type
-            volume.multiAttach = multiAttach
-        }
-        let members = [
-            XMLNode("volumeId", "\(volume.id)"), XMLNode("modificationState", "completed"),
-            XMLNode("targetSize", "\(size)"), XMLNode("originalSize", "\(volume.gibibytes)"),
-            XMLNode("targetVolumeType", type), XMLNode("originalVolumeType", volume.type),
-            XMLNode("targetMultiAttachEnabled", "\(multiAttach)"),
-            XMLNode("originalMultiAttachEnabled", "\(volume.multiAttach)"),
-            XMLNode("progress", "100"),
-            XMLNode("startTime", timestamp(now.unixSeconds)),
-        ]
-        return [XMLNode("volumeModification", members)]
-    }
-
-    /// Multi-Attach is for io1 and io2, and can be changed only while the volume is not attached:
-    /// docs.aws.amazon.com/ebs/latest/userguide/working-with-multi-attach.html.
-    private func requireModifiable(
-        _ volume: Volume, to type: String, multiAttach: Bool
-    ) throws(APIError) {
-        if multiAttach, !type.hasPrefix("io") {
-            throw APIError(
-                "InvalidParameterCombination",
-                "Multi-Attach is not supported for volumes of type '\(type)'.")
-        }
-        if multiAttach != volume.multiAttach, !volume.attachments.isEmpty {
-            throw APIError(
-                "IncorrectState",
-                "Multi-Attach of volume '\(volume.id)' cannot be changed while it is attached.")
-        }
-    }
-
-    private func requiredVolume(_ parameters: QueryParameters) throws(APIError) -> Volume {
-        let text = try parameters.required("VolumeId")
+    func requiredVolume(
+        _ parameters: QueryParameters, _ name: String = "VolumeId"
+    ) throws(APIError) -> Volume {
+        let text = try parameters.required(name)
         guard let volume = volumes[try volumeID(text)], volume.state != .deleting else {
             throw .volumesNotFound([text])
         }
         return volume
     }
 
-    private func volumeID(_ text: String) throws(APIError) -> VolumeID {
+    func volumeID(_ text: String) throws(APIError) -> VolumeID {
         guard let id = VolumeID(text) else {
             throw .invalidValue(text, for: "volumeId", "Expected: 'vol-...'.")
         }

@@ -11,8 +11,13 @@ package struct Region: Sendable {
     package var latency = Latency()
     package var throttle = Throttle()
     package var faults = Faults()
+    package var quotas = Quotas()
     package internal(set) var volumes: [VolumeID: Volume] = [:]
     package internal(set) var instances: [InstanceID: Instance] = [:]
+    package internal(set) var snapshots: [String: Snapshot] = [:]
+    /// Each volume's modifications, the latest last.
+    package internal(set) var modifications: [VolumeID: [Modification]] = [:]
+    var tokens = ClientTokens()
     package private(set) var events: [Event] = []
 
     /// The interval between attempts to detach a device that is held.
@@ -26,10 +31,13 @@ package struct Region: Sendable {
         case attachmentEnds(VolumeID, attachment: Int)
         case unplug(VolumeID, attachment: Int)
         case instanceState(InstanceID, Instance.State)
+        case snapshotDone(String, Snapshot.State)
+        case modification(VolumeID, Modification.State)
     }
 
     private var timers: [(due: Instant, timer: Timer)] = []
     private var orders: [DeviceOrder] = []
+    private var storageOrders: [StorageOrder] = []
     /// What DescribeVolumes still shows if responses are old; nil: no such volume.
     private var history: [VolumeID: [(at: Instant, volume: Volume?)]] = [:]
     private var attachmentCount = 0
@@ -68,7 +76,7 @@ package struct Region: Sendable {
     private mutating func fire(_ timer: Timer, at now: Moment) {
         switch timer {
         case .volumeReady(let id): change(id, at: now) { $0.state = .available }
-        case .volumeGone(let id): change(id, at: now) { $0 = nil }
+        case .volumeGone(let id): remove(id, at: now)
         case .plug(let id, let number): orderPlug(id, number, at: now)
         case .attached(let id, let number):
             changeAttachment(id, number, at: now) {
@@ -79,7 +87,19 @@ package struct Region: Sendable {
             endAttachment(id, number, at: now)
         case .unplug(let id, let number): orderUnplug(id, number, at: now)
         case .instanceState(let id, let state): finish(id, state, at: now)
+        case .snapshotDone(let id, let state): finish(id, state, at: now)
+        case .modification(let id, let state): advanceModification(id, to: state, at: now)
         }
+    }
+
+    // MARK: Storage
+
+    mutating func order(_ order: StorageOrder) { storageOrders.append(order) }
+
+    /// The orders since the last call. Take them after each call of `perform` and `advance`.
+    package mutating func takeStorageOrders() -> [StorageOrder] {
+        defer { storageOrders = [] }
+        return storageOrders
     }
 
     // MARK: Volumes
@@ -98,6 +118,11 @@ package struct Region: Sendable {
             seen?.tags = older.tags
         }
         return seen
+    }
+
+    /// The tags by which filters find the volume at `now`; nil if they do not find it yet.
+    func indexedTags(_ id: VolumeID, at now: Instant) -> [String: String]? {
+        past(id, now + (.zero - latency.tagFilters))?.tags
     }
 
     private func past(_ id: VolumeID, _ horizon: Instant) -> Volume? {
@@ -124,7 +149,7 @@ package struct Region: Sendable {
     }
 
     private mutating func setVolume(_ id: VolumeID, to volume: Volume?, at now: Moment) {
-        let age = max(latency.consistency, latency.tagConsistency)
+        let age = max(latency.consistency, latency.tagConsistency, latency.tagFilters)
         if age > .zero {
             // The first entry is the state before the first remembered change.
             var past = history[id] ?? [(Instant(nanoseconds: 0), volumes[id])]
@@ -138,6 +163,19 @@ package struct Region: Sendable {
             history[id] = nil
         }
         volumes[id] = volume
+    }
+
+    /// Deletes a volume that is attached to nothing.
+    mutating func beginDelete(_ id: VolumeID, at now: Moment) {
+        change(id, at: now) { (volume: inout Volume) in volume.state = .deleting }
+        schedule(.volumeGone(id), at: now.instant + latency.change)
+    }
+
+    private mutating func remove(_ id: VolumeID, at now: Moment) {
+        change(id, at: now) { (volume: inout Volume?) in volume = nil }
+        modifications[id] = nil
+        note("volume-gone", id, at: now.instant)
+        order(.remove(id))
     }
 
     /// Changes an attachment if it still exists.

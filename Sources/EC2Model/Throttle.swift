@@ -23,6 +23,8 @@ package struct Throttle: Sendable {
         Name.mutating: Bucket(burst: 50, perSecond: 5),
         "CreateVolume": Bucket(burst: 100, perSecond: 5),
         "DeleteVolume": Bucket(burst: 100, perSecond: 5),
+        "CreateSnapshot": Bucket(burst: 100, perSecond: 5),
+        "DeleteSnapshot": Bucket(burst: 100, perSecond: 5),
         "CreateTags": Bucket(burst: 100, perSecond: 10),
         "DeleteTags": Bucket(burst: 100, perSecond: 10),
     ]

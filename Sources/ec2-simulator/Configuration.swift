@@ -17,7 +17,7 @@ import Ring
 ///         "mode": "nitro",          // or xen
 ///         "devPath": …, "sysPath": …, "imdsPort": 0, "state": "running", "attachmentLimit": 27,
 ///         "attachmentLimitType": "shared",      // or dedicated; none: EC2 tells no limit
-///         "networkInterfaces": 1, "instanceStoreDisks": 0,
+///         "networkInterfaces": 1, "instanceStoreDisks": 0, "ebsCards": 1,
 ///         "holdsDetachBack": false,             // true: a detachment waits for the unmount (Xen)
 ///         "canHibernate": false
 ///       }],
@@ -29,8 +29,15 @@ import Ring
 /// "attachedTo": {"instance": "i-…", "device": "/dev/sdf",  // the root's name: its root volume
 ///                        "deleteOnTermination": false}             // true for the root volume
 ///       }],
+///       "snapshots": [{
+///         "id": "snap-0123456789abcdef0", "sizeGiB": 1,     // or sizeMiB
+///         "volumeId": "vol-ffffffff", "state": "completed", "kmsKeyId": null, "tags": {},
+///         "description": "", "ageSeconds": 0, "content": "blank"
+///       }],
 ///       "latency": {"api": 0, "device": 0, "attached": 0, "detach": 0, "change": 0,
+///                   "modifying": 0, "optimizing": 0, "snapshot": 0, "tagFilters": 0,
 ///                   "consistency": 0, "tagConsistency": 0}, // ms, as Latency explains them
+///       "quotas": {"storageGiB": {"gp3": 51200}, "iops": {"io2": 100000}},  // none by default
 ///       "buckets": {"AttachVolume": {"burst": 50, "perSecond": 5}},   // false: no throttling
 ///       "faults": [{"action": "AttachVolume", "kind": "lostAfter", "count": 1}],
 ///       "credentials": {"static": [{"accessKeyId": …, "secretAccessKey": …}],
@@ -54,6 +61,11 @@ struct Configuration {
         var deleteOnTermination: Bool?
     }
 
+    struct SnapshotSetting {
+        var snapshot: Snapshot
+        var content: VolumeContent
+    }
+
     struct CredentialSetting {
         var fixed: [Credentials] = []
         var role = "ecsInstanceRole"
@@ -67,6 +79,7 @@ struct Configuration {
     var addresses: [String] = []
     var instances: [InstanceSetting] = []
     var volumes: [VolumeSetting] = []
+    var snapshots: [SnapshotSetting] = []
     var credentials = CredentialSetting()
     /// The empty Region with its latencies, buckets and faults.
     var region: Region
@@ -103,6 +116,11 @@ struct Configuration {
                 try VolumeSetting(
                     value, "volumes[\(index)]", region: region.name, unixSeconds: unixSeconds))
         }
+        for (index, value) in (try reader.array("snapshots") ?? []).enumerated() {
+            snapshots.append(
+                try SnapshotSetting(value, "snapshots[\(index)]", unixSeconds: unixSeconds))
+        }
+        if let value = reader.value("quotas") { try region.quotas.update(value) }
         if let value = reader.value("latency") { try region.latency.update(value) }
         if let value = reader.value("buckets") { try region.throttle.update(value) }
         for (index, value) in (try reader.array("faults") ?? []).enumerated() {
@@ -141,6 +159,7 @@ extension Configuration.InstanceSetting {
         }
         instance.networkInterfaces = try reader.integer("networkInterfaces", in: 1...64) ?? 1
         instance.instanceStoreDisks = try reader.integer("instanceStoreDisks", in: 0...24) ?? 0
+        instance.ebsCards = try reader.integer("ebsCards", in: 1...8) ?? 1
         instance.holdsDetachBack =
             try reader.bool("holdsDetachBack") ?? instance.holdsDetachBack
         instance.canHibernate = try reader.bool("canHibernate") ?? false
@@ -156,11 +175,9 @@ extension Configuration.VolumeSetting {
         guard let id = VolumeID(try reader.requiredString("id")) else {
             throw reader.wrong("id", "vol- and 8 or 17 hexadecimal digits")
         }
-        let gibibytes = try reader.integer("sizeGiB", in: 1...65536)
-        let mebibytes = try reader.integer("sizeMiB", in: 1...65536 * 1024)
         volume = Volume(
             id: id, zone: try reader.string("availabilityZone") ?? region + "a",
-            bytes: UInt64(mebibytes ?? (gibibytes ?? 1) * 1024) << 20,
+            bytes: try reader.bytes(),
             snapshotID: try reader.string("snapshotId"),
             type: try reader.string("volumeType") ?? "gp3",
             multiAttach: try reader.bool("multiAttachEnabled") ?? false,
@@ -176,6 +193,46 @@ extension Configuration.VolumeSetting {
             deleteOnTermination = try attachment.bool("deleteOnTermination")
             try attachment.finish()
         }
+        try reader.finish()
+    }
+}
+
+extension Configuration.SnapshotSetting {
+    init(_ value: JSONValue, _ name: String, unixSeconds: Int64) throws(InputError) {
+        var reader = try ObjectReader(value, name)
+        let id = try reader.requiredString("id")
+        guard Snapshot.isID(id) else {
+            throw reader.wrong("id", "snap- and 8 or 17 hexadecimal digits")
+        }
+        guard let volume = VolumeID(try reader.string("volumeId") ?? "vol-ffffffff") else {
+            throw reader.wrong("volumeId", "vol- and 8 or 17 hexadecimal digits")
+        }
+        let age = try reader.integer("ageSeconds", in: 0...1_000_000_000) ?? 0
+        snapshot = Snapshot(
+            id: id, state: try reader.choice("state", Snapshot.State.self) ?? .completed,
+            volume: volume, bytes: try reader.bytes(), kmsKeyID: try reader.string("kmsKeyId"),
+            description: try reader.string("description") ?? "",
+            startedAt: unixSeconds - Int64(age), tags: try reader.strings("tags"))
+        content = try reader.choice("content", VolumeContent.self) ?? .blank
+        try reader.finish()
+    }
+}
+
+extension ObjectReader {
+    /// The size that `sizeMiB` or `sizeGiB` tells, in bytes; 1 GiB by default.
+    fileprivate mutating func bytes() throws(InputError) -> UInt64 {
+        let gibibytes = try integer("sizeGiB", in: 1...65536)
+        let mebibytes = try integer("sizeMiB", in: 1...65536 * 1024)
+        return UInt64(mebibytes ?? (gibibytes ?? 1) * 1024) << 20
+    }
+}
+
+extension Quotas {
+    /// Replaces the members that are present.
+    mutating func update(_ value: JSONValue) throws(InputError) {
+        var reader = try ObjectReader(value, "quotas")
+        storage = try reader.integers("storageGiB") ?? storage
+        iops = try reader.integers("iops") ?? iops
         try reader.finish()
     }
 }
@@ -205,7 +262,9 @@ extension Latency {
         var reader = try ObjectReader(value, "latency")
         let members: [(String, WritableKeyPath<Latency, Duration>)] = [
             ("api", \.api), ("device", \.device), ("attached", \.attached), ("detach", \.detach),
-            ("change", \.change), ("consistency", \.consistency),
+            ("change", \.change), ("modifying", \.modifying), ("optimizing", \.optimizing),
+            ("snapshot", \.snapshot), ("tagFilters", \.tagFilters),
+            ("consistency", \.consistency),
             ("tagConsistency", \.tagConsistency),
         ]
         for (member, path) in members {

@@ -9,6 +9,8 @@ import Ring
 ///     GET    /state            volumes, attachments, instances, counters
 ///     GET    /events?since=N   the events after number N
 ///     POST   /volumes          adds a volume, as in the configuration
+///     POST   /snapshots        adds a snapshot, as in the configuration
+///     POST   /quotas           sets the account's limits that are there
 ///     POST   /instances        adds an instance, or sets state, networkInterfaces and
 ///                              holdsDetachBack of one that is there
 ///     POST   /latency          sets the members that are there
@@ -51,6 +53,8 @@ struct ControlEndpoint {
         case ("GET", "/state"): return state()
         case ("GET", "/events"): return events(request)
         case ("POST", "/volumes"): return try await addVolume(body)
+        case ("POST", "/snapshots"): return try await addSnapshot(body)
+        case ("POST", "/quotas"): try simulator.region.quotas.update(body)
         case ("POST", "/instances"): return try await setInstance(body)
         case ("POST", "/latency"): try simulator.region.latency.update(body)
         case ("POST", "/buckets"): try simulator.region.throttle.update(body)
@@ -71,6 +75,13 @@ struct ControlEndpoint {
         try await simulator.add(setting)
         guard let volume = simulator.region.volumes[setting.volume.id] else { return .null }
         return volume.json
+    }
+
+    private func addSnapshot(_ body: JSONValue) async throws -> JSONValue {
+        let setting = try Configuration.SnapshotSetting(
+            body, "snapshot", unixSeconds: simulator.now.unixSeconds)
+        try await simulator.add(setting)
+        return setting.snapshot.json
     }
 
     private func setInstance(_ body: JSONValue) async throws -> JSONValue {
@@ -120,10 +131,12 @@ struct ControlEndpoint {
         let instances = simulator.region.instances.values.sorted {
             $0.id.description < $1.id.description
         }
+        let snapshots = simulator.region.snapshots.values.sorted { $0.id < $1.id }
         return [
             "endpoint": .string(endpoint), "caFile": .string(authorityFile),
             "region": .string(simulator.region.name), "ns": .integer(nanoseconds(simulator.now)),
-            "volumes": .array(volumes.map(\.json)), "instances": .array(instances.map(json)),
+            "volumes": .array(volumes.map(\.json)),
+            "snapshots": .array(snapshots.map(\.json)), "instances": .array(instances.map(json)),
             "counters": simulator.counters.json,
         ]
     }
@@ -155,6 +168,10 @@ private func nanoseconds(_ moment: Moment) -> Int64 {
     Int64(clamping: moment.instant.nanoseconds)
 }
 
+private func optional(_ number: Int?) -> JSONValue {
+    number.map { .integer(Int64($0)) } ?? .null
+}
+
 private func optional(_ text: (some CustomStringConvertible)?) -> JSONValue {
     text.map { .string($0.description) } ?? .null
 }
@@ -164,9 +181,21 @@ extension Volume {
         [
             "id": .string(id.description), "state": .string(state.rawValue),
             "availabilityZone": .string(zone), "bytes": .integer(Int64(bytes)),
-            "snapshotId": optional(snapshotID), "volumeType": .string(type),
+            "snapshotId": optional(snapshotID), "sourceVolumeId": optional(sourceVolumeID),
+            "volumeType": .string(type), "iops": optional(iops), "throughput": optional(throughput),
+            "initializationRate": optional(initializationRate), "kmsKeyId": optional(kmsKeyID),
             "tags": .object(JSONObject(tags.mapValues { .string($0) })),
             "attachments": .array(attachments.map(\.json)),
+        ]
+    }
+}
+
+extension Snapshot {
+    fileprivate var json: JSONValue {
+        [
+            "id": .string(id), "state": .string(state.rawValue),
+            "volumeId": .string(volume.description), "bytes": .integer(Int64(bytes)),
+            "tags": .object(JSONObject(tags.mapValues { .string($0) })),
         ]
     }
 }

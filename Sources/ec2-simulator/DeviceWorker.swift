@@ -44,14 +44,16 @@ final class DeviceWorker {
     private var workers: [Key: Task<Void, Never>] = [:]
     private var isStopped = false
     private let backing: (VolumeID) -> String
+    private let storage: Storage
     private let report: (DeviceOrder, Outcome) -> Void
 
-    /// `backing` names a volume's file.
+    /// `backing` names a volume's file, which `storage` keeps.
     init(
-        backing: @escaping (VolumeID) -> String,
+        backing: @escaping (VolumeID) -> String, storage: Storage,
         report: @escaping (DeviceOrder, Outcome) -> Void
     ) {
         self.backing = backing
+        self.storage = storage
         self.report = report
     }
 
@@ -97,6 +99,7 @@ final class DeviceWorker {
     private func plug(_ plug: DeviceOrder.Plug, _ order: DeviceOrder) async throws -> Outcome {
         guard let tree = trees[order.instance] else { preconditionFailure("an unknown instance") }
         let file = backing(order.volume)
+        await storage.settle()
         let (made, appeared) = try await RingActor.ring.blocking { () throws(SystemError) in
             let loop = try LoopDevice(backing: file)
             var appeared = Instant(nanoseconds: 0)
@@ -134,7 +137,13 @@ final class DeviceWorker {
         }
         if isHeld {
             guard force else { return .held }
-            try await replaceBacking(of: order.volume, tornFrom: key)
+            await storage.inTurn {
+                do {
+                    try await self.replaceBacking(of: order.volume, tornFrom: key)
+                } catch {
+                    say("\(order.volume): \(error)")
+                }
+            }.value
             dead.append((order.instance, made))
             reaper = reaper ?? RingActor.spawn { await self.reap() }
         }

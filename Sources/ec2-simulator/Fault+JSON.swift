@@ -5,16 +5,17 @@ import JSON
 extension Fault {
     /// `{"action", "kind", "count" or "probability", …}`; once if neither is given.
     ///
-    /// `action` is an EC2 action, `*` for all of them, `IMDS` (optionally restricted by `path`), or
-    /// `Device` (optionally restricted by `volume`). Further members: `code`, `status` and
-    /// `message` of an error; `milliseconds` of slow, late, deviceLate and attachmentEnds; `stuck`,
-    /// `number` and `serial` of the other device faults.
+    /// `action` is an EC2 action, `*` for all of them, `IMDS` (optionally restricted by `path`),
+    /// `Volume` (a new one `vanishes`), or `Device`, `Snapshot` (`fails`) or `Modification`
+    /// (`fails`), these three optionally restricted by `volume`. Further members: `code`, `status`
+    /// and `message` of an error; `milliseconds` of slow, late, deviceLate and attachmentEnds;
+    /// `stuck`, `number` and `serial` of the other device faults.
     init(_ value: JSONValue, _ name: String) throws(InputError) {
         var reader = try ObjectReader(value, name)
         let action = try reader.requiredString("action")
         let kind = try Kind(&reader)
-        guard kind.isDevice == (action == "Device") else {
-            throw reader.wrong("kind", "a device's for the action Device, and only for it")
+        guard kind.suits(action) else {
+            throw reader.wrong("kind", "one that can happen to the action \(action)")
         }
         let count = try reader.integer("count", in: 1...1_000_000)
         let share = try reader.number("probability")
@@ -33,7 +34,7 @@ extension Fault {
 extension Fault.Kind {
     private static let names =
         "error, lostBefore, lostAfter, reset, truncated, slow, late, held, hang, deviceNever, "
-        + "deviceLate, deviceNumber, deviceSerial, deviceStays, attachmentEnds"
+        + "deviceLate, deviceNumber, deviceSerial, deviceStays, attachmentEnds, vanishes, fails"
 
     fileprivate init(_ reader: inout ObjectReader) throws(InputError) {
         switch try reader.requiredString("kind") {
@@ -53,6 +54,8 @@ extension Fault.Kind {
         case "held": self = .held
         case "hang": self = .hang
         case "deviceStays": self = .deviceStays
+        case "vanishes": self = .vanishes
+        case "fails": self = .fails
         case "attachmentEnds":
             self = .attachmentEnds(milliseconds: try Self.milliseconds(&reader))
         case "deviceNever": self = .deviceNever(stuck: try reader.bool("stuck") ?? true)

@@ -93,3 +93,43 @@ func size(of path: String) -> UInt64 {
     var status = stat()
     return stat(path, &status) == 0 ? UInt64(status.st_size) : 0
 }
+
+/// Replaces `target` by a copy of a file, with holes for its holes and for most of its zeros.
+func copySparse(_ source: String, to target: String) throws(SystemError) {
+    let from = open(source, O_RDONLY | O_CLOEXEC)
+    guard from >= 0 else { throw SystemError("open \(source)") }
+    defer { close(from) }
+    let to = open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+    guard to >= 0 else { throw SystemError("create \(target)") }
+    defer { close(to) }
+    guard ftruncate(to, off_t(size(of: source))) == 0 else { throw SystemError("extend \(target)") }
+    // SEEK_DATA and SEEK_HOLE of lseek(2), GNU extensions.
+    let (seekData, seekHole): (Int32, Int32) = (3, 4)
+    var position: off_t = 0
+    while true {
+        let begin = lseek(from, position, seekData)
+        if begin < 0, errno == ENXIO { return }
+        guard begin >= 0 else { throw SystemError("read \(source)") }
+        position = lseek(from, begin, seekHole)
+        guard position >= 0 else { throw SystemError("read \(source)") }
+        try copy(begin..<position, from, to, target)
+    }
+}
+
+private func copy(
+    _ range: Range<off_t>, _ from: Int32, _ to: Int32, _ target: String
+) throws(SystemError) {
+    let zeros = [UInt8](repeating: 0, count: 1 << 18)
+    var buffer = zeros
+    var position = range.lowerBound
+    while position < range.upperBound {
+        let wanted = min(buffer.count, Int(range.upperBound - position))
+        let count = pread(from, &buffer, wanted, position)
+        guard count > 0 else { throw SystemError("read what becomes \(target)") }
+        let isZero = memcmp(buffer, zeros, count) == 0
+        guard isZero || pwrite(to, buffer, count, position) == count else {
+            throw SystemError("write \(target)")
+        }
+        position += off_t(count)
+    }
+}

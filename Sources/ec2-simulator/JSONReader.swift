@@ -83,6 +83,16 @@ struct ObjectReader {
         return strings
     }
 
+    mutating func integers(_ member: String) throws(InputError) -> [String: Int]? {
+        guard let value = value(member) else { return nil }
+        var reader = try ObjectReader(value, "\(name).\(member)")
+        var integers: [String: Int] = [:]
+        for key in value.object?.names ?? [] {
+            integers[key] = try reader.integer(key, in: 0...Int.max)
+        }
+        return integers
+    }
+
     mutating func choice<T: RawRepresentable<String> & CaseIterable>(
         _ member: String, _ type: T.Type
     ) throws(InputError) -> T? {

@@ -25,6 +25,7 @@ final class Server {
         try await certificates.make()
         for setting in configuration.instances { _ = try serve(setting) }
         for setting in configuration.volumes { try await simulator.add(setting) }
+        for setting in configuration.snapshots { try await simulator.add(setting) }
         let port = try serveQueries(certificates)
         try serveControl(certificates, port: port)
     }

@@ -21,6 +21,7 @@ final class Simulator {
     var credentials: CredentialStore
     var counters = Counters()
     let stateDirectory: StateDirectory
+    private let storage: Storage
     private var worker: DeviceWorker?
     private var timer: Task<Void, Never>?
     private var isStopped = false
@@ -31,9 +32,11 @@ final class Simulator {
         region = configuration.region
         credentials = CredentialStore(configuration.credentials)
         self.stateDirectory = stateDirectory
-        worker = DeviceWorker(backing: stateDirectory.backing) { [weak self] in
+        storage = Storage(stateDirectory)
+        worker = DeviceWorker(backing: stateDirectory.backing, storage: storage) { [weak self] in
             self?.report($0, $1)
         }
+        storage.grown = { [weak self] in try await self?.worker?.resize($0) }
     }
 
     var now: Moment {
@@ -55,6 +58,8 @@ final class Simulator {
     func add(_ setting: Configuration.VolumeSetting) async throws {
         let id = setting.volume.id
         guard region.volumes[id] == nil else { throw InputError("\(id) exists") }
+        // A volume that had this id may still have to be removed.
+        await storage.settle()
         let path = stateDirectory.backing(id)
         // Whatever an earlier simulator of this state directory left does not belong to this run.
         stateDirectory.removeBacking(id)
@@ -76,34 +81,24 @@ final class Simulator {
 
     func tree(of instance: InstanceID) -> InstanceDevices? { worker?.tree(of: instance) }
 
+    func add(_ setting: Configuration.SnapshotSetting) async throws {
+        let snapshot = setting.snapshot
+        guard region.snapshots[snapshot.id] == nil else {
+            throw InputError("\(snapshot.id) exists")
+        }
+        stateDirectory.removeSnapshot(snapshot.id)
+        try await setting.content.make(
+            at: stateDirectory.snapshot(snapshot.id), bytes: snapshot.bytes)
+        region.add(snapshot)
+    }
+
     /// Executes an EC2 call; everything that it creates or changes on disk is done when it returns.
     func perform(
         _ action: String, _ parameters: QueryParameters
     ) async throws(APIError) -> [XMLNode] {
-        let before = region.volumes
         let members = try region.perform(action, parameters, at: now) { randomHex(17) }
-        await followVolumes(since: before)
-        advance()
+        if advance() { await storage.settle() }
         return members
-    }
-
-    /// Adapts the backing files to volumes that a call created, grew or deleted.
-    private func followVolumes(since before: [VolumeID: Volume]) async {
-        for (id, volume) in region.volumes where before[id] != volume {
-            do {
-                if before[id] == nil {
-                    try await VolumeContent.blank.make(
-                        at: stateDirectory.backing(id), bytes: volume.bytes)
-                } else if volume.state == .deleting {
-                    stateDirectory.removeBacking(id)
-                } else if before[id]?.bytes != volume.bytes {
-                    try stateDirectory.resizeBacking(id, bytes: volume.bytes)
-                    try await worker?.resize(id)
-                }
-            } catch {
-                say("\(id): \(error)")
-            }
-        }
     }
 
     // MARK: Faults
@@ -121,11 +116,20 @@ final class Simulator {
 
     // MARK: Time
 
-    /// Executes what is due, and wakes up again for the next timer.
-    func advance() {
-        guard !isStopped else { return }
+    /// Executes what is due, and wakes up again for the next timer; whether there were orders for
+    /// the storage.
+    @discardableResult
+    func advance() -> Bool {
+        guard !isStopped else { return false }
         let orders = region.advance(to: now)
+        let storageOrders = region.takeStorageOrders()
+        storage.enqueue(storageOrders)
         worker?.enqueue(orders)
+        wakeUp()
+        return !storageOrders.isEmpty
+    }
+
+    private func wakeUp() {
         timer?.cancel()
         timer = nil
         guard let next = region.nextTimer else { return }
@@ -160,5 +164,6 @@ final class Simulator {
         removeFaults()
         timer?.cancel()
         await worker?.stop()
+        await storage.settle()
     }
 }

@@ -1,7 +1,7 @@
 import Base
 import Glibc
 
-/// `stateDir`: the volumes' files, the certificates, the control socket, and the journal of what
+/// `stateDir`: the volumes' and snapshots' files, the certificates, the control socket, and the journal of what
 /// was created elsewhere. Only one process uses it at a time.
 final class StateDirectory: Sendable {
     let path: String
@@ -23,8 +23,10 @@ final class StateDirectory: Sendable {
             throw SystemError("lock \(path), which another simulator uses", code)
         }
         Footprint.removeLeftovers(journal: path + "/made")
-        guard mkdir(path + "/volumes", 0o700) == 0 || errno == EEXIST else {
-            throw SystemError("mkdir \(path)/volumes")
+        for name in ["volumes", "snapshots"] {
+            guard mkdir("\(path)/\(name)", 0o700) == 0 || errno == EEXIST else {
+                throw SystemError("mkdir \(path)/\(name)")
+            }
         }
         footprint = try Footprint(journal: path + "/made")
     }
@@ -32,6 +34,10 @@ final class StateDirectory: Sendable {
     deinit { close(lock) }
 
     func backing(_ id: VolumeID) -> String { "\(path)/volumes/\(id)" }
+
+    func snapshot(_ id: String) -> String { "\(path)/snapshots/\(id)" }
+
+    func removeSnapshot(_ id: String) { unlink(snapshot(id)) }
 
     func removeBacking(_ id: VolumeID) { unlink(backing(id)) }
 

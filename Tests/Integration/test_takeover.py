@@ -209,7 +209,7 @@ def test_if_released_leaves_what_somebody_attached_by_hand(
 
 def test_a_volume_that_became_a_multi_attach_one_is_mounted_writable_nowhere(
         simulator, hosts, new_volume):
-    volume = new_volume(content="xfs")
+    volume = new_volume(content="xfs", sizeMiB=4096)
     for daemon in hosts.values():
         daemon.create(volume)
     simulator.ec2().modify_volume(VolumeId=volume, VolumeType="io2", MultiAttachEnabled=True)

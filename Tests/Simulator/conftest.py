@@ -78,6 +78,23 @@ def ec2(simulator):
     return simulator.ec2()
 
 
+@pytest.fixture
+def mounted(tmp_path):
+    """Mounts, and unmounts at the end what is still mounted."""
+    places = []
+
+    def mount(node, *options):
+        place = tmp_path / f"mount{len(places)}"
+        place.mkdir()
+        subprocess.run(["mount", *options, node, place], check=True, capture_output=True)
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "-l", place], capture_output=True)
+
+
 def attach(simulator, id, to, device="/dev/sdf"):
     """Attaches, and returns the path of the node once it exists."""
     simulator.ec2().attach_volume(VolumeId=id, InstanceId=to, Device=device)

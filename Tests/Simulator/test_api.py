@@ -396,7 +396,9 @@ def test_an_encrypted_volume_names_its_key(start):
     assert (described["Encrypted"], described["KmsKeyId"]) == (True, key)
 
 
-def test_a_volume_becomes_a_multi_attach_one_while_it_is_detached(simulator, ec2):
+def test_a_volume_becomes_a_multi_attach_one_while_it_is_detached(start):
+    simulator = start(volumes=[volume(FREE, sizeMiB=4096)])
+    ec2 = simulator.ec2()
     assert refusal(ec2.modify_volume, VolumeId=FREE, VolumeType="gp3",
                    MultiAttachEnabled=True)[0] == "InvalidParameterCombination"
     attach(simulator, FREE, HERE)

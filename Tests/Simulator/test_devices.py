@@ -26,23 +26,6 @@ def number(path):
     return f"{os.major(device)}:{os.minor(device)}"
 
 
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts, and unmounts at the end what is still mounted."""
-    places = []
-
-    def mount(node, *options):
-        place = tmp_path / f"mount{len(places)}"
-        place.mkdir()
-        subprocess.run(["mount", *options, node, place], check=True, capture_output=True)
-        places.append(place)
-        return place
-
-    yield mount
-    for place in places:
-        subprocess.run(["umount", "-l", place], capture_output=True)
-
-
 def test_a_nitro_device_has_node_link_and_sysfs_entry(simulator):
     node = attach(simulator, FREE, HERE)
     described = simulator.instance(HERE)
