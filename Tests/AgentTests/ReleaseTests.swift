@@ -75,7 +75,7 @@ import VolumeCore
         }
     }
 
-    /// - Parameter mountsHostTime: with the shorter one the Mount has ended when the release goes on.
+    /// - Parameter mountsHostTime: with the shorter one the Mount ends before the release goes on.
     @Test(arguments: [Duration.seconds(2), .zero])
     func `a Mount that arrives while a release asks for its instance keeps the volume`(
         mountsHostTime: Duration
