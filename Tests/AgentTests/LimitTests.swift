@@ -148,6 +148,21 @@ import VolumeCore
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
     }
 
+    /// Both wait for a check of the lease.
+    @Test func `a release that makes room joins the removal of the lease that is due`() throws {
+        let fixture = fixture(takes: 1, detachAfter: .seconds(600))
+        try fixture.run { manager in
+            try await self.begin(fixture, manager)
+            _ = try await manager.mount(Self.names[0], id: "a")
+            fixture.cloud.sendDelays["DescribeVolumes"] = .seconds(6)
+            try await fixture.sleep(Limit.leaseCheckDelay + .seconds(1))
+            try await manager.unmount(Self.names[0], id: "a")
+            try await fixture.sleep(.seconds(3))
+            _ = try await manager.mount(Self.names[1], id: "a")
+        }
+        #expect(fixture.cloud.calls(of: "DeleteTags \(Self.names[0]) \(Lease.tag)").count == 1)
+    }
+
     @Test func `simultaneous mounts take no more slots than there are`() throws {
         let fixture = fixture(takes: 2)
         try fixture.run { manager in
