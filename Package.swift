@@ -143,7 +143,7 @@ let package = Package(
             judges: ["botocore_judge.py"]),
         tests("VolumeCoreTests", ["Base", "VolumeCore"]),
         tests("AgentTests", ["Base", "JSON", "VolumeCore", "Agent", "Simulation", log]),
-        tests("SimulationTests", ["Simulation"]),
+        tests("SimulationTests", ["Base", "EC2Model", "Simulation", "VolumeCore"]),
         tests("RingTests", ["Base", "Ring", "CUring", "TestSupport", system]),
         tests("TLSTests", ["TLS", "TestSupport"]),
         tests("LinuxTests", ["Base", "Ring", "Linux", "CLoop", "TestSupport", system]),

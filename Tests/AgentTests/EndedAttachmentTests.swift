@@ -178,7 +178,7 @@ import VolumeCore
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(6))
             try await detachByHand(fixture)
-            try await fixture.cloud.attachByHand(Fixture.id, as: "/dev/sdk")
+            try await fixture.cloud.attach(Fixture.id, as: "/dev/sdk", byHand: true)
             try await fixture.sleep(.seconds(2))
             fixture.host.held = [Fixture.id]
             try await fixture.sleep(.seconds(120))
@@ -318,7 +318,7 @@ import VolumeCore
         fixture.state.records = [record]
         fixture.cloud.latency.device = .seconds(10)
         try fixture.run { manager in
-            try await fixture.cloud.attachByHand(Fixture.id, as: "/dev/sdg")
+            try await fixture.cloud.attach(Fixture.id, as: "/dev/sdg", byHand: false)
             try await manager.start()
             fixture.cloud.staleDescriptions[Fixture.id] = free
             let call = fixture.start { try await $0.mount(Fixture.name, id: "a") }

@@ -104,9 +104,15 @@ final class Fixture: @unchecked Sendable {
         return try run { try await body(manager) }
     }
 
-    /// Runs on the daemon's thread, until nothing is left to do at that instant.
+    /// Runs on the daemon's thread, until nothing is left to do at that instant. The invariants of
+    /// lives hold here too.
     func run<T: Sendable>(_ body: @escaping @Sendable () async throws -> T) throws -> T {
-        try stage.life.run(on: stage.process, body)
+        defer {
+            if let broken = stage.life.trace.broken {
+                Issue.record("broken: \(broken.invariant): \(broken.detail)")
+            }
+        }
+        return try stage.life.run(on: stage.process, body)
     }
 
     func sleep(_ duration: Duration) async throws { try await stage.process.sleep(duration) }

@@ -129,12 +129,12 @@ final class FixtureCloud: @unchecked Sendable {
     /// The device of a volume that is attached to the host appears, again or late.
     func bringDevice(of id: VolumeID) { stage.host.kernel.plug(stage.cloud.volume(id)) }
 
-    /// Somebody attaches a volume to the host.
-    func attachByHand(_ id: VolumeID, as name: String) async throws {
+    /// Somebody, or an earlier run of the daemon, attaches a volume to the host.
+    func attach(_ id: VolumeID, as name: String, byHand: Bool) async throws {
         try await call("AttachVolume", "\(id) \(name)") {
             try await self.stage.process.sleep(self.latency.call)
             _ = try self.stage.cloud.attach(
-                self.stage.cloud.volume(id), to: self.stage.host.index, as: name, byHand: true
+                self.stage.cloud.volume(id), to: self.stage.host.index, as: name, byHand: byHand
             ).get()
         }
     }
@@ -191,7 +191,12 @@ final class FixtureCloud: @unchecked Sendable {
     /// The states of instances that do not run.
     var instanceStates: [InstanceID: InstanceDescription.State] = [:] {
         didSet {
-            for (id, state) in instanceStates { stage.cloud.states[stage.index(of: id)] = state }
+            for (id, state) in instanceStates {
+                let index = stage.index(of: id)
+                stage.cloud.states[index] = state
+                guard [.stopped, .terminated].contains(state) else { continue }
+                stage.life.hosts[index].stop(terminated: state == .terminated)
+            }
         }
     }
 

@@ -4,7 +4,6 @@ import VolumeCore
 // The invariants that are checked at each step. LifeScript has those of a settled life.
 
 extension LifeWorld {
-    static var callsAtOnce: Double { 80 }
     static var callsPerSecond: Double { 4 }
 
     /// A token bucket per host: more calls than that mean a runaway loop.

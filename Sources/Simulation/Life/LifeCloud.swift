@@ -233,7 +233,8 @@ final class LifeCloud: @unchecked Sendable {
             kmsKeyID: volume.kmsKeyID, attachments: attachments, tags: volume.tags)
     }
 
-    /// Somebody makes of a volume what EC2 describes from now on. Its devices stay as they are.
+    /// Makes a volume what EC2 describes from now on. Its devices stay as they are.
+    /// A new attachment does not count as made by hand.
     func change(_ volume: Volume, to description: VolumeDescription) {
         volume.zone = description.availabilityZone
         volume.snapshotID = description.snapshotID
@@ -244,7 +245,7 @@ final class LifeCloud: @unchecked Sendable {
             guard let host = wanted.instance.flatMap(host) else { return nil }
             let attachment =
                 volume.attachment(on: host)
-                ?? Attachment(of: volume, to: host, as: "", at: scheduler.now, byHand: true)
+                ?? Attachment(of: volume, to: host, as: "", at: scheduler.now, byHand: false)
             attachment.name = wanted.device ?? ""
             attachment.state = wanted.state
             attachment.deleteOnTermination = wanted.deleteOnTermination
@@ -530,7 +531,8 @@ final class LifeCloud: @unchecked Sendable {
             return .failure(Self.refusal("InvalidParameterValue", "\(name) is already in use"))
         }
         guard states[host] == .running else {
-            return .failure(Self.refusal("IncorrectInstanceState", "it is not running"))
+            return .failure(
+                Self.refusal("IncorrectState", "Instance '\(instances[host])' is not 'running'."))
         }
         let attached = everything.count { $0.attachment(on: host) != nil }
         if let limit, attached >= limit.volumesMax - (limit.isShared ? networkInterfaces - 1 : 0) {
@@ -589,7 +591,10 @@ final class LifeCloud: @unchecked Sendable {
         if volume.isDeleted { return .failure(Self.notFound(volume)) }
         guard let attachment = volume.attachment(on: host) else {
             return .failure(
-                Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state"))
+                volume.attachments.isEmpty
+                    ? Self.refusal("IncorrectState", "\(volume.id) is in the 'available' state")
+                    : Self.refusal(
+                        "InvalidAttachment.NotFound", "\(volume.id) is not attached there"))
         }
         if force { attachment.force = true }
         if !attachment.isLeaving {

@@ -22,6 +22,8 @@ package final class LifeWorld: @unchecked Sendable {
     private var processes: [SimulatedProcess] = []
     private var number = 0
     private let isTold: Bool
+    /// The burst of calls that a host may make.
+    private let callsAtOnce: Double
     private var callTokens: [Double] = []
     private var callTokensAt: [Instant] = []
 
@@ -29,6 +31,7 @@ package final class LifeWorld: @unchecked Sendable {
         self.seed = seed
         self.fault = fault
         self.isTold = isTold
+        callsAtOnce = 80
         scheduler = Scheduler(seed: seed)
         plan = LifePlan(&scheduler.random)
         trace = LifeTrace(scheduler: scheduler, isTold: isTold)
@@ -56,6 +59,8 @@ package final class LifeWorld: @unchecked Sendable {
         seed = 0
         fault = nil
         isTold = false
+        // A test may have a volume for each device name.
+        callsAtOnce = 300
         scheduler = Scheduler(seed: seed)
         scheduler.isShuffled = false
         plan = LifePlan(detachAfter: detachAfter, takeover: takeover)
@@ -69,7 +74,7 @@ package final class LifeWorld: @unchecked Sendable {
         let host = LifeHost(
             index: hosts.count, world: self, isXen: isXen, tagsForbidden: tagsForbidden)
         hosts.append(host)
-        callTokens.append(Self.callsAtOnce)
+        callTokens.append(callsAtOnce)
         callTokensAt.append(scheduler.now)
         return host
     }
@@ -132,7 +137,7 @@ package final class LifeWorld: @unchecked Sendable {
         callTokensAt[host] = scheduler.now
         callTokens[host] =
             min(
-                Self.callsAtOnce, callTokens[host] + elapsed * Self.callsPerSecond) - 1
+                callsAtOnce, callTokens[host] + elapsed * Self.callsPerSecond) - 1
         return callTokens[host] >= 0
     }
 
