@@ -74,8 +74,10 @@ package struct VolumeState: Sendable, Equatable {
     /// Whether EC2 has shown the attachment of `attachedAt` since.
     package private(set) var isSeenHere = false
     /// The names that were requested of AttachVolume in this run since the volume was last
-    /// detached: an attachment under one of them is this plugin's.
+    /// detached, and not refused: an attachment under one of them is this plugin's.
     package private(set) var askedNames: Set<String> = []
+    /// The last of them while EC2 has not answered, if it was not one of them before.
+    private var newlyAskedName: String?
     /// The name of an AttachVolume whose response was lost. A further AttachVolume requests the
     /// same name, which is in the record, so a later run recognises the attachment, whichever call
     /// made it.
@@ -303,7 +305,7 @@ extension VolumeState {
         case .detaching: attachment = .detaching(as: name, isPresumed: isPresumed)
         }
         isOurs = true
-        askedNames.insert(name)
+        newlyAskedName = askedNames.insert(name).inserted ? name : nil
         check()
     }
 
@@ -320,6 +322,7 @@ extension VolumeState {
     /// EC2's answer was lost: the volume may be attached.
     package mutating func attachUnanswered(as name: String, at now: Instant) {
         deviceFound()
+        newlyAskedName = nil
         unansweredName = name
         attachedAt = now
         isSeenHere = false
@@ -330,6 +333,9 @@ extension VolumeState {
     package mutating func attachRefused(wasOurs: Bool) {
         nameReleased()
         isOurs = wasOurs
+        // An earlier call with that name may have been applied.
+        if let name = newlyAskedName { askedNames.remove(name) }
+        newlyAskedName = nil
         check()
     }
 
@@ -338,6 +344,7 @@ extension VolumeState {
 
     /// EC2 says that it is attached, or being attached, here.
     package mutating func attached(as name: String) {
+        newlyAskedName = nil
         attachment = .attached(as: name, isPresumed: false)
         unansweredName = nil
         check()

@@ -98,6 +98,25 @@ import VolumeCore
         #expect(state(fixture) == .available)
     }
 
+    @Test func `a name that EC2 refused does not make an attachment by it the plugin's`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .refused(code: "UnauthorizedOperation", message: "no", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            attachByHand(fixture, as: "/dev/sdf")
+            _ = try await manager.mount(Fixture.name, id: "b")
+            try await manager.unmount(Fixture.name, id: "b")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
