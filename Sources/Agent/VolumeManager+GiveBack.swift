@@ -288,8 +288,7 @@ extension VolumeManager {
 
     /// Returns when EC2 has accepted the detachment or has nothing to detach; returns the device
     /// that disappears now, if there is one. Each request follows a proof that nothing holds the
-    /// device. A request whose response was lost is sent again, because applying it twice has the
-    /// same effect as once.
+    /// device, and each further one also a look that shows whose attachment it ends now.
     func detachHere(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws -> BlockDevice? {
