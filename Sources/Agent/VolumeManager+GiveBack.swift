@@ -201,9 +201,7 @@ extension VolumeManager {
                 // DetachVolume decides whether it has been deleted.
                 return true
             }
-            if let own = seen.attachments.first(where: {
-                $0.instance == host.instance && $0.state != .detached
-            }) {
+            if let own = seen.attachment(to: host.instance) {
                 return try judge(own, of: volume, seen, lookedAt: lookedAt, on: host)
             }
             guard
@@ -240,16 +238,22 @@ extension VolumeManager {
         }
         guard volume.state.isSurelyForeign(at: lookedAt) else {
             volume.state.foreignAttachmentSeen(at: lookedAt)
-            throw OperationError(
-                .cloud, doing: "detach \(volume.id) from \(host.instance)",
-                found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
-                advice: "nothing: the plugin looks again")
+            throw foreign(volume, attachedAs: name, host)
         }
         noteOrigin(of: volume, attachedAs: name, seen, on: host)
         log.notice(
             "somebody attached the volume here by hand: it stays attached",
             metadata: ["volume": "\(volume.id)", "name": "\(name)"])
         return false
+    }
+
+    private func foreign(
+        _ volume: Volume, attachedAs name: String, _ host: Host
+    ) -> OperationError {
+        OperationError(
+            .cloud, doing: "detach \(volume.id) from \(host.instance)",
+            found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
+            advice: "nothing: the plugin looks again")
     }
 
     func noteDetached(_ volume: Volume) {
@@ -316,24 +320,16 @@ extension VolumeManager {
         }
     }
 
-    /// Throws if a look shows that the volume is attached here by hand: after a DetachVolume whose
+    /// Throws if a look shows an attachment here that is not the plugin's: after a DetachVolume whose
     /// response was lost, the attachment may have ended and somebody may have attached the volume
     /// again.
     private func refuseForeign(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws {
-        let lookedAt = ports.time.now
         let seen = try await describe(volume.id, by: deadline)
-        guard
-            let own = seen.attachments.first(where: {
-                $0.instance == host.instance && $0.state != .detached
-            })
+        guard let name = seen.attachment(to: host.instance)?.device,
+            !volume.state.isPlugins(attachedAs: name, seen, on: host.instance)
         else { return }
-        guard try judge(own, of: volume, seen, lookedAt: lookedAt, on: host) else {
-            throw OperationError(
-                .cloud, doing: "detach \(volume.id) from \(host.instance)",
-                found: "somebody attached it here by hand in the meantime",
-                advice: "nothing: it stays attached")
-        }
+        throw foreign(volume, attachedAs: name, host)
     }
 }

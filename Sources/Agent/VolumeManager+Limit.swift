@@ -178,10 +178,7 @@ extension VolumeManager {
         var backoff = Backoff.looks
         while volumes[id]?.state.isHere != true {
             let description = try await ports.ec2.describeVolume(id, by: deadline)
-            let here = description?.attachments.contains {
-                $0.instance == host.instance && $0.state != .detached
-            }
-            guard here == true else { return }
+            guard description?.attachment(to: host.instance) != nil else { return }
             try await ports.time.sleep(until: ports.time.now + backoff.next())
         }
     }

@@ -81,6 +81,13 @@ extension Situation {
     }
 }
 
+extension VolumeDescription {
+    /// The volume's attachment to that instance, unless EC2 says that it has ended.
+    package func attachment(to instance: InstanceID) -> VolumeAttachment? {
+        attachments.first { $0.instance == instance && $0.state != .detached }
+    }
+}
+
 extension Situation: CustomStringConvertible {
     package var description: String {
         switch self {

@@ -117,6 +117,26 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    @Test func `a volume that another host takes after a lost detachment is released in silence`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let lines = LogLines()
+        let manager = fixture.observed(lines)
+        fixture.cloud.latency.detach = .zero
+        fixture.cloud.lostAnswers = ["DetachVolume"]
+        try fixture.run {
+            try await fixture.use(manager)
+            while state(fixture) == .inUse { try await fixture.sleep(.milliseconds(10)) }
+            fixture.cloud.add(
+                Fixture.id, Fixture.xfs, attachedTo: Fixture.other, as: "/dev/sdz")
+            try await fixture.sleep(.seconds(120))
+            #expect(try await manager.get(Fixture.name).phase == "detached")
+        }
+        #expect(lines.with("not released yet").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in

@@ -138,6 +138,26 @@ import VolumeCore
         #expect(detachments(fixture) == 1)
     }
 
+    /// The mark is all that tells: a daemon with records would look at the name instead.
+    @Test func `without records, the volume of a lost device is released too`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            _ = try await manager.mount(Fixture.name, id: "a")
+            fixture.cloud.loseDevice(of: Fixture.id)
+            fixture.cloud.bringDevice(of: Fixture.id)
+        }
+        fixture.state.records = []
+        fixture.restart()
+        try fixture.run { manager in
+            try await manager.start()
+            try await fixture.sleep(.seconds(1))
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(detachments(fixture) == 1)
+    }
+
     /// Only the record says that the plugin attached it.
     @Test func `without tags, a removed volume is released by the next daemon`() throws {
         let fixture = Fixture(Fixture.xfs, detachAfter: nil)

@@ -271,4 +271,19 @@ private func situation(
             #expect(!situation.isOn(here))
         }
     }
+
+    @Test func `an attachment that has ended, or to another instance, is none`() {
+        let here = InstanceID(literal: "i-1a2b3c4d")
+        let other = InstanceID(literal: "i-00000000")
+        var volume = VolumeDescription(
+            id: VolumeID(literal: "vol-1a2b3c4d"), state: .inUse,
+            availabilityZone: "eu-west-1a", size: 1)
+        for (instance, state) in [(here, VolumeAttachment.State.detached), (other, .attached)] {
+            volume.attachments.append(
+                VolumeAttachment(
+                    volume: volume.id, instance: instance, device: "/dev/sdf", state: state))
+        }
+        #expect(volume.attachment(to: here) == nil)
+        #expect(volume.attachment(to: other)?.state == .attached)
+    }
 }
