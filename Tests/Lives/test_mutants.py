@@ -197,7 +197,7 @@ def test_a_run_ends_by_itself_or_with_the_line_that_is_enough():
 
 
 def test_a_run_that_goes_on_for_ever_is_ended(monkeypatch):
-    monkeypatch.setattr(mutants, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(mutants, "IDLE_SECONDS", 3)
     assert run("sleep 1000") == ("waits for ever", [])
     # A program that uses CPU time for longer than that is not waiting.
     assert run("while :; do :; done") == ("runs in circles", [])
