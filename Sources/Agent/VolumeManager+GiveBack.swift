@@ -320,9 +320,9 @@ extension VolumeManager {
         }
     }
 
-    /// Throws if a look shows an attachment here that is not the plugin's: after a DetachVolume whose
-    /// response was lost, the attachment may have ended and somebody may have attached the volume
-    /// again.
+    /// Throws if a look shows an attachment here that is not the plugin's: after a DetachVolume
+    /// whose response was lost, the attachment may have ended and somebody may have attached the
+    /// volume again.
     private func refuseForeign(
         _ volume: Volume, _ host: Host, by deadline: Instant
     ) async throws {
