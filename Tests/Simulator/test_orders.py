@@ -16,6 +16,7 @@ SNAPSHOT = "snap-0aaaaaaaaaaaaaaa1"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 GIB = 1 << 30
 LONG = 600_000  # ms; longer than any test
+SOON = 3_000  # ms; longer than a few calls take on a busy machine
 
 
 def call(ec2, method, parameters, **further):
@@ -218,7 +219,7 @@ def test_a_lost_answer_is_made_up_for_with_the_token(simulator):
 
 def test_a_volume_whose_key_is_inaccessible_vanishes(simulator, ec2):
     simulator.fault("Volume", "vanishes")
-    simulator.latency(change=300)
+    simulator.latency(change=SOON)
     made = create(ec2, Size=1, Encrypted=True, KmsKeyId=KEY, ClientToken="t")["VolumeId"]
     assert describe(ec2, made)["State"] == "creating"
     simulator.wait_until(lambda s: len(s.state()["volumes"]) == 1)
@@ -367,7 +368,7 @@ def test_a_volume_in_creation_is_not_copied(simulator, ec2):
 
 
 def test_a_volume_that_is_being_deleted_is_described_until_it_is_gone(simulator, ec2):
-    simulator.latency(change=300)
+    simulator.latency(change=SOON)
     ec2.create_tags(Resources=[FREE], Tags=[{"Key": "name", "Value": "n"}])
     ec2.delete_volume(VolumeId=FREE)
     assert describe(ec2, FREE)["State"] == "deleting"
@@ -398,7 +399,7 @@ def test_a_modification_goes_through_its_states(start):
     simulator = start(volumes=[volume(FREE, sizeMiB=1024)])
     ec2 = simulator.ec2()
     node = attach(simulator, FREE, HERE)
-    simulator.latency(modifying=300, optimizing=300)
+    simulator.latency(modifying=SOON, optimizing=SOON)
     answer = ec2.modify_volume(VolumeId=FREE, Size=20, Iops=6000, Throughput=250)
     begun = answer["VolumeModification"]
     assert (begun["ModificationState"], begun["Progress"]) == ("modifying", 0)
@@ -543,7 +544,7 @@ def wait_for_snapshot(simulator, id, state="completed"):
 
 
 def test_a_snapshot_is_pending_and_then_completed(simulator, ec2):
-    simulator.latency(snapshot=300)
+    simulator.latency(snapshot=SOON)
     made = ec2.create_snapshot(VolumeId=FREE, Description="d",
                                TagSpecifications=tagged("snapshot", name="n"))
     assert (made["State"], made["VolumeId"], made["VolumeSize"]) == ("pending", FREE, 1)
@@ -668,7 +669,7 @@ def test_a_snapshot_is_deleted_and_its_volumes_stay(start):
 
 
 def test_a_pending_snapshot_is_deleted_when_it_is_completed(simulator, ec2):
-    simulator.latency(snapshot=300)
+    simulator.latency(snapshot=SOON)
     made = ec2.create_snapshot(VolumeId=FREE)["SnapshotId"]
     ec2.delete_snapshot(SnapshotId=made)
     assert snapshot_of(ec2, made)["State"] == "pending"
