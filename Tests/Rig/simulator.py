@@ -217,8 +217,9 @@ class Simulator:
     def latency(self, **milliseconds):
         self.control("POST", "/latency", milliseconds)
 
-    def wait_until(self, condition, timeout=60, what="condition"):
-        """Polls `condition` (a function of this simulator) until it returns something true."""
+    def wait_until(self, condition, timeout=60, what="condition", pause=0.01):
+        """Polls `condition` (a function of this simulator) until it returns something true. With
+        calls to EC2 in it, `pause` keeps them below EC2's request rate."""
         deadline = time.monotonic() + timeout
         while True:
             result = condition(self)
@@ -226,7 +227,7 @@ class Simulator:
                 return result
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what} did not come true in {timeout} s: {self.state()}")
-            time.sleep(0.01)
+            time.sleep(pause)
 
     def wait_for_volume(self, id, state, timeout=60):
         return self.wait_until(lambda s: s.volume(id)["state"] == state, timeout, f"{id} {state}")

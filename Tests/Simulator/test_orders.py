@@ -416,7 +416,7 @@ def test_a_modification_goes_through_its_states(start):
         seen.append((described["ModificationState"], described["Progress"]))
         return described["ModificationState"] == "completed"
 
-    simulator.wait_until(is_completed)
+    simulator.wait_until(is_completed, pause=0.2)
     states = list(dict.fromkeys(state for state, _ in seen))
     assert states == ["modifying", "optimizing", "completed"]
     progress = [percent for _, percent in seen]
@@ -561,7 +561,7 @@ def test_a_snapshot_is_pending_and_then_completed(simulator, ec2):
         seen.append(int(described["Progress"].removesuffix("%")))
         return described["State"] == "completed"
 
-    simulator.wait_until(is_completed)
+    simulator.wait_until(is_completed, pause=0.2)
     assert seen == sorted(seen) and seen[-1] == 100
     assert tags_of(snapshot_of(ec2, id)) == {"name": "n"}
     assert abs(time.time() - made["StartTime"].timestamp()) < 60
