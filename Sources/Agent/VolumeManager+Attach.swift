@@ -82,8 +82,11 @@ extension VolumeManager {
     /// An attachment here, according to EC2.
     private struct Attachment {
         let name: String
-        /// Whether EC2 has just accepted it. Otherwise it was looked up, and may have ended since.
-        let isAccepted: Bool
+        /// When EC2 was asked for it, if it has just accepted it. Otherwise it was looked up, and
+        /// may have ended since.
+        let askedAt: Instant?
+
+        var isAccepted: Bool { askedAt != nil }
     }
 
     /// Waits for the device. If the attachment was just accepted, writes the lease in the meantime
@@ -92,10 +95,10 @@ extension VolumeManager {
         of volume: Volume, _ attachment: Attachment, on host: Host, by deadline: Instant
     ) async throws -> Arrival? {
         let id = volume.id
-        let acceptedAt = ports.time.now
         let leasing = Task(executorPreference: executor) {
-            guard attachment.isAccepted else { return true }
-            return try await self.secureLease(of: id, seenAt: acceptedAt, on: host, by: deadline)
+            // EC2's answer may have been long on its way, and another host have taken the volume.
+            guard let askedAt = attachment.askedAt else { return true }
+            return try await self.secureLease(of: id, seenAt: askedAt, on: host, by: deadline)
         }
         let device: BlockDevice
         do {
@@ -155,10 +158,11 @@ extension VolumeManager {
                 try await ports.time.sleep(until: end)
             case .use(let name):
                 use(volume, attachedAs: name, on: host)
-                return Attachment(name: name, isAccepted: false)
+                return Attachment(name: name, askedAt: nil)
             case .attach:
                 switch try await attachOnce(volume, to: host, by: deadline) {
-                case .accepted(let name): return Attachment(name: name, isAccepted: true)
+                case .accepted(let name, let askedAt):
+                    return Attachment(name: name, askedAt: askedAt)
                 case .lookAgain(let reason): approach.noteNotAttached(reason)
                 }
             case .askOwner(let owner): approach.note(try await look(at: owner, by: deadline))
@@ -221,7 +225,7 @@ extension VolumeManager {
 
     private enum AttachOutcome {
         /// Under this device name.
-        case accepted(String)
+        case accepted(String, askedAt: Instant)
         /// The volume is in another state than assumed, or EC2's response was lost.
         case lookAgain(String)
     }
@@ -256,16 +260,18 @@ extension VolumeManager {
     ) async throws -> AttachOutcome? {
         let wasOurs = volume.state.isOurs
         do {
-            if let disk = await otherDisk(at: name, than: volume) {
+            // A disk by the name of an earlier call may be the volume itself.
+            if !isAskedAgain, let disk = await otherDisk(at: name, than: volume) {
                 setAside(name, of: volume, for: disk)
                 return nil
             }
             await noteAttaching(volume, as: name)
+            let askedAt = ports.time.now
             let attachment = try await ports.ec2.attach(
                 volume.id, to: host.instance, as: name, by: deadline)
             volume.state.attachAccepted(attachment, as: name, at: ports.time.now)
             claim(name, for: volume)
-            return .accepted(name)
+            return .accepted(name, askedAt: askedAt)
         } catch let failure as EC2Failure {
             let recovery = AttachRecovery(
                 after: failure, isAskedAgain: isAskedAgain,

@@ -347,4 +347,24 @@ import VolumeCore
             fixture.log.lines(with: "the lease could not be removed").count == (isForbidden ? 1 : 0)
         )
     }
+
+    /// Meanwhile another host may have taken the volume.
+    @Test func `an answer to AttachVolume that comes late is not enough to write the lease`() throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.latency.call = Limit.leaseFactsAgeMax + .milliseconds(100)
+            let before = fixture.cloud.calls.count
+            let mount = fixture.start { _ = try await $0.mount(Fixture.name, id: "a") }
+            while fixture.cloud.calls.count == before {
+                try await fixture.sleep(.milliseconds(10))
+            }
+            fixture.cloud.latency.call = .milliseconds(20)
+            try await mount.value
+            let actions = fixture.cloud.calls.dropFirst(before).map { $0.prefix { $0 != " " } }
+            #expect(
+                actions == ["AttachVolume", "DescribeVolumes", "CreateTags", "DescribeVolumes"])
+        }
+    }
 }

@@ -82,4 +82,24 @@ import VolumeCore
         }
         #expect(saves[0] == saves[1])
     }
+
+    /// The disk that has the name by then is the volume.
+    @Test func `a lost answer to AttachVolume leads to the volume, not to another name`() throws {
+        let fixture = fixture()
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let free = fixture.cloud.volumes[Fixture.id]
+            fixture.cloud.lostAnswers = ["AttachVolume"]
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let mount = fixture.start { _ = try await $0.mount(Fixture.name, id: "a") }
+            while fixture.cloud.calls(of: "AttachVolume").count < 2 {
+                try await fixture.sleep(.milliseconds(10))
+            }
+            fixture.cloud.staleDescriptions = [:]
+            try await mount.value
+            #expect(fixture.host.mounts[Fixture.mountpoint]?.source == "/dev/xvdf")
+        }
+        let names = fixture.cloud.calls(of: "AttachVolume").map { $0.suffix(8) }
+        #expect(Set(names) == ["/dev/sdf"])
+    }
 }
