@@ -131,21 +131,26 @@ import VolumeCore
         }
     }
 
-    @Test func `a volume that is used again while it makes room stays`() throws {
+    /// While its lease is removed, and, later, while the instance is looked up before DetachVolume.
+    @Test(arguments: [Duration.zero, .seconds(3)])
+    func `a volume that is used again while it makes room stays`(pause: Duration) throws {
         let fixture = fixture(takes: 1)
         try fixture.run { manager in
             try await self.begin(fixture, manager)
             try await self.use(1, fixture, manager)
+            try await fixture.sleep(pause)
             fixture.cloud.sendDelays["DeleteTags"] = .seconds(1)
             let other = fixture.start { _ = try await $0.mount(Self.names[1], id: "b") }
-            while fixture.host.mounts["/mnt/\(Self.names[0])"] != nil {
-                try await fixture.sleep(.milliseconds(10))
-            }
+            try await fixture.sleep(.milliseconds(10))
+            fixture.cloud.hostTime = .seconds(2)
+            try await fixture.sleep(.milliseconds(490))
+            fixture.cloud.hostTime = .zero
             _ = try await manager.mount(Self.names[0], id: "a")
             await #expect(throws: OperationError.self) { try await other.value }
             #expect(fixture.host.mounts["/mnt/\(Self.names[0])"] != nil)
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(fixture.log.lines(with: "releasing the volume").count == 1)
     }
 
     /// Both wait for a check of the lease.

@@ -90,6 +90,13 @@ import VolumeCore
             try await manager.create(Fixture.name, options: [:])
             let free = fixture.cloud.volumes[Fixture.id]
             fixture.cloud.lostAnswers = ["AttachVolume"]
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .unanswered(reason: "reset", mayHaveApplied: false)
+            ]
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "a")
+            }
+            try await fixture.sleep(.seconds(2))
             fixture.cloud.staleDescriptions[Fixture.id] = free
             let mount = fixture.start { _ = try await $0.mount(Fixture.name, id: "a") }
             while fixture.cloud.calls(of: "AttachVolume").count < 2 {
