@@ -53,6 +53,8 @@ import VolumeCore
         try fixture.run { manager in
             try await fixture.use(manager)
             while state(fixture) == .inUse { try await fixture.sleep(.milliseconds(10)) }
+            // During the pause before the next call.
+            try await fixture.sleep(.milliseconds(100))
             attachByHand(fixture)
             try await fixture.sleep(.seconds(120))
         }
