@@ -85,6 +85,9 @@ package struct VolumeState: Sendable, Equatable {
     /// Whether the mark is of an attachment that has ended or may have ended, and was not removed:
     /// it says nothing about another attachment.
     package private(set) var isMarkStale = false
+    /// Whether an attachment that this plugin is known to have made has ended since the mark was
+    /// written: a look that shows the mark is old, or nobody could remove it.
+    private var isMarkOutdated = false
     /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
     /// When the first look at this instance was requested that did not list it, although it should
@@ -203,7 +206,7 @@ extension VolumeState {
 
     /// Whether a mark says that this plugin attached the volume here.
     package func isMarked(_ seen: VolumeDescription, on instance: InstanceID) -> Bool {
-        !isMarkStale && AttachmentMark.isBorne(by: seen, for: instance)
+        !isMarkStale && !isMarkOutdated && AttachmentMark.isBorne(by: seen, for: instance)
     }
 
     /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown
@@ -253,6 +256,7 @@ extension VolumeState {
     /// The volume is not here any more: it is written here alone what that means. What is mounted
     /// is here until it is unmounted, whatever is said of it.
     private mutating func leave(expectsDeparture: Bool) {
+        if isOurs { isMarkOutdated = true }
         isOurs = false
         if mounted != nil {
             nameReleased()
@@ -462,7 +466,11 @@ extension VolumeState {
     package mutating func leaseWritingEnded() { if lease == .writing { lease = .uncertain } }
 
     /// With the lease its mark has been written.
-    package mutating func markWritten() { if isOurs { isMarkStale = false } }
+    package mutating func markWritten() {
+        guard isOurs else { return }
+        isMarkStale = false
+        isMarkOutdated = false
+    }
 
     package mutating func leaseRefused() { lease = .none }
 
@@ -486,6 +494,7 @@ extension VolumeState {
     /// together with the lease.
     package mutating func markRemovalEnded(isRemoved: Bool) {
         isMarkStale = !isRemoved
+        isMarkOutdated = true
         if !isRemoved { leasePresumed() }
     }
 

@@ -139,6 +139,45 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    /// The look that the Mount relies on is older than the removal of the mark.
+    @Test func `a mark that this plugin has removed says nothing when a look still shows it`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            let tags = tags(fixture)
+            #expect(tags?[AttachmentMark.tag] != nil)
+            try await fixture.sleep(.seconds(30))
+            #expect(state(fixture) == .available)
+            attachByHand(fixture, keeping: tags)
+            try await fixture.use(manager, as: "b")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+        #expect(state(fixture) == .inUse)
+    }
+
+    /// The other host's role may not write tags, so the mark is still there.
+    @Test func `a mark says nothing once another host was seen to have the volume`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            let tags = tags(fixture)
+            try await fixture.sleep(Limit.attachmentLagMax + .seconds(1))
+            fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.other)
+            fixture.cloud.volumes[Fixture.id]?.tags = [Lease.tag: "\(Fixture.other)"]
+            await #expect(throws: OperationError.self) {
+                try await manager.mount(Fixture.name, id: "b")
+            }
+            attachByHand(fixture, keeping: tags)
+            try await fixture.use(manager, as: "c")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
+
     @Test func `a look that EC2 refuses does not say whose the attachment is`() throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
