@@ -193,7 +193,7 @@ extension VolumeManager {
         // If another instance has it, the attachment here has ended, and nothing is left to
         // release.
         releaseDeviceName(of: volume)
-        volume.state.seenElsewhere()
+        volume.state.seenElsewhere(isTaken: situation != .free)
     }
 
     /// Takes the attachment that EC2 tells of.

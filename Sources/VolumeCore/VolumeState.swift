@@ -256,7 +256,6 @@ extension VolumeState {
     /// The volume is not here any more: it is written here alone what that means. What is mounted
     /// is here until it is unmounted, whatever is said of it.
     private mutating func leave(expectsDeparture: Bool) {
-        if isOurs { isMarkOutdated = true }
         isOurs = false
         if mounted != nil {
             nameReleased()
@@ -364,7 +363,11 @@ extension VolumeState {
     package mutating func originTold(isOurs: Bool) { self.isOurs = isOurs }
 
     /// EC2 says that it is not attached here, and has not accepted an attachment a moment before.
-    package mutating func seenElsewhere() {
+    ///
+    /// - Parameter isTaken: whether the look shows it on another instance. A look that shows it
+    ///   free may be older than an attachment that an earlier run made.
+    package mutating func seenElsewhere(isTaken: Bool = false) {
+        if isTaken, isOurs { isMarkOutdated = true }
         leave(expectsDeparture: expectsDeparture)
         check()
     }
