@@ -56,6 +56,17 @@ package struct QueryParameters: Sendable, Equatable {
         return number
     }
 
+    /// The volumes that a Describe action is to describe, all on one page; empty for a search.
+    func namedVolumes() throws(APIError) -> [String] {
+        let named = list("VolumeId")
+        guard named.isEmpty || values["MaxResults"] == nil else {
+            throw APIError(
+                "InvalidParameterCombination",
+                "The parameter volumeSet cannot be used with the parameter maxResults")
+        }
+        return named
+    }
+
     func required(_ name: String) throws(APIError) -> String {
         guard let value = values[name], !value.isEmpty else {
             throw .missingParameter(name.prefix(1).lowercased() + name.dropFirst())

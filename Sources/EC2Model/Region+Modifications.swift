@@ -121,12 +121,7 @@ extension Region {
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {
         let filters = try Filters(parameters)
-        let named = parameters.list("VolumeId")
-        if !named.isEmpty, parameters["MaxResults"] != nil {
-            throw APIError(
-                "InvalidParameterCombination",
-                "The parameter volumeSet cannot be used with the parameter maxResults")
-        }
+        let named = try parameters.namedVolumes()
         var ids = modifications.keys.sorted { $0.description < $1.description }
         if !named.isEmpty {
             ids = []

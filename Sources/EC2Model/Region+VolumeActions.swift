@@ -6,12 +6,7 @@ extension Region {
         _ parameters: QueryParameters, at now: Moment
     ) throws(APIError) -> [XMLNode] {
         let filters = try Filters(parameters)
-        let named = parameters.list("VolumeId")
-        if !named.isEmpty, parameters["MaxResults"] != nil {
-            throw APIError(
-                "InvalidParameterCombination",
-                "The parameter volumeSet cannot be used with the parameter maxResults")
-        }
+        let named = try parameters.namedVolumes()
         var candidates: [Volume] = []
         if named.isEmpty {
             candidates = visibleVolumes(at: now.instant)
