@@ -89,8 +89,8 @@ actor LeaseKeeper {
         }
         if let leaseDrop = volume.leaseDrop { _ = try? await leaseDrop.value }
         var tags = [Lease.tag: host.instance.description]
-        if volume.state.isOurs {
-            tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance)
+        if volume.state.isOurs, let name = volume.state.deviceName {
+            tags[AttachmentMark.tag] = AttachmentMark.value(of: id, on: host.instance, as: name)
         }
         // If the response is lost, the lease may exist nevertheless.
         volume.state.leaseWritingBegan()
@@ -189,16 +189,18 @@ extension LeaseKeeper {
                 "the lease could not be removed",
                 metadata: ["volume": "\(id)", "error": "\(error)"])
         }
-        if volume.state.isMarkStale { try await removeStaleMark(of: volume, host, by: deadline) }
+        if let name = volume.state.staleMarkName {
+            try await removeStaleMark(of: volume, as: name, host, by: deadline)
+        }
         volumes[id]?.state.leaseRemoved()
         saveInBackground()
     }
 
     /// Removes the mark of an ended attachment if that failed before.
     private func removeStaleMark(
-        of volume: Volume, _ host: Host, by deadline: Instant
+        of volume: Volume, as name: String, _ host: Host, by deadline: Instant
     ) async throws {
-        guard await removeMark(of: volume.id, host, by: deadline) else {
+        guard await removeMark(of: volume.id, as: name, host, by: deadline) else {
             throw OperationError(
                 .cloud, doing: "remove the mark of an attachment of \(volume.id) that has ended",
                 found: "EC2 did not accept the call",
@@ -210,19 +212,22 @@ extension LeaseKeeper {
     /// Removes the mark of an attachment that ends. If this fails, the volume is released
     /// nevertheless, and the mark is removed with the lease at the next release.
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
-        let isRemoved = await removeMark(of: id, host, by: deadline)
-        volumes[id]?.state.markRemovalEnded(isRemoved: isRemoved)
+        guard let name = volumes[id]?.state.deviceName else { return }
+        let isRemoved = await removeMark(of: id, as: name, host, by: deadline)
+        volumes[id]?.state.markRemovalEnded(as: name, isRemoved: isRemoved)
     }
 
     /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.
     /// False if the mark may still exist and another attempt is worthwhile.
-    private func removeMark(of id: VolumeID, _ host: Host, by deadline: Instant) async -> Bool {
+    private func removeMark(
+        of id: VolumeID, as name: String, _ host: Host, by deadline: Instant
+    ) async -> Bool {
         guard !refused.contains(id) else { return true }
         do {
             try await ports.ec2.removeTag(
-                AttachmentMark.tag, value: AttachmentMark.value(of: id, on: host.instance),
-                from: id,
-                sentBy: deadline, by: deadline)
+                AttachmentMark.tag,
+                value: AttachmentMark.value(of: id, on: host.instance, as: name),
+                from: id, sentBy: deadline, by: deadline)
             return true
         } catch {
             log.notice(

@@ -234,6 +234,8 @@ extension VolumeManager {
             !volume.state.isPlugins(attachedAs: name, seen, on: host.instance)
         else {
             volume.state.ownAttachmentSeen()
+            // The record may have the name of an earlier attempt.
+            if let name = own.device, name != volume.state.deviceName { claim(name, for: volume) }
             return true
         }
         guard volume.state.isSurelyForeign(at: lookedAt) else {

@@ -34,17 +34,20 @@ package enum Lease {
     }
 }
 
-/// The mark of an attachment that this plugin made: a tag that names the instance and the volume.
-/// The volume's own id is part of it because tags are copied, for example with a backup.
+/// The mark of an attachment that this plugin made: a tag that names the instance, the volume and
+/// the device name. The volume's own id is part of it because tags are copied, for example with a
+/// backup; the device name, because the mark of an attachment that has ended may have stayed.
 package enum AttachmentMark {
     package static let tag = "polarity-ecs-ebs-plugin:attached-by"
 
-    package static func value(of volume: VolumeID, on instance: InstanceID) -> String {
-        "\(instance) \(volume)"
-    }
+    package static func value(
+        of volume: VolumeID, on instance: InstanceID, as name: String
+    ) -> String { "\(instance) \(volume) \(name)" }
 
+    /// Whether the volume is attached to the instance, and has the mark of that attachment.
     package static func isBorne(by volume: VolumeDescription, for instance: InstanceID) -> Bool {
-        volume.tags[tag] == value(of: volume.id, on: instance)
+        guard let name = volume.attachment(to: instance)?.device else { return false }
+        return volume.tags[tag] == value(of: volume.id, on: instance, as: name)
     }
 }
 

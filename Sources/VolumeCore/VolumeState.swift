@@ -34,6 +34,18 @@ package struct VolumeState: Sendable, Equatable {
         case removing
     }
 
+    /// The mark of this plugin's attachment.
+    private enum Mark: Sendable, Equatable {
+        /// The attachment is this plugin's.
+        case current
+        /// Nothing: the attachment for which it was written has ended, and the look is old or
+        /// nobody could remove it.
+        case outdated
+        /// Nothing: that attachment, which had this name, has ended or may have ended, and the
+        /// mark is still to be removed.
+        case stale(as: String)
+    }
+
     /// What is mounted, and how.
     package struct Mounted: Sendable, Equatable {
         package enum Condition: Sendable, Equatable {
@@ -82,12 +94,8 @@ package struct VolumeState: Sendable, Equatable {
     /// same name, which is in the record, so a later run recognises the attachment, whichever call
     /// made it.
     package private(set) var unansweredName: String?
-    /// Whether the mark is of an attachment that has ended or may have ended, and was not removed:
-    /// it says nothing about another attachment.
-    package private(set) var isMarkStale = false
-    /// Whether an attachment that this plugin is known to have made has ended since the mark was
-    /// written: a look that shows the mark is old, or nobody could remove it.
-    private var isMarkOutdated = false
+    /// What a look that shows the mark says of an attachment here.
+    private var mark = Mark.current
     /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
     /// When the first look at this instance was requested that did not list it, although it should
@@ -204,9 +212,13 @@ extension VolumeState {
         isMarked(seen, on: instance) || askedNames.contains(name) || isOurs && deviceName == name
     }
 
+    /// The name in the mark of an attachment that has ended or may have ended, if that mark is
+    /// still to be removed.
+    package var staleMarkName: String? { if case .stale(let name) = mark { name } else { nil } }
+
     /// Whether a mark says that this plugin attached the volume here.
     package func isMarked(_ seen: VolumeDescription, on instance: InstanceID) -> Bool {
-        !isMarkStale && !isMarkOutdated && AttachmentMark.isBorne(by: seen, for: instance)
+        mark == .current && AttachmentMark.isBorne(by: seen, for: instance)
     }
 
     /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown
@@ -367,7 +379,7 @@ extension VolumeState {
     /// - Parameter isTaken: whether the look shows it on another instance. A look that shows it
     ///   free may be older than an attachment that an earlier run made.
     package mutating func seenElsewhere(isTaken: Bool = false) {
-        if isTaken, isOurs { isMarkOutdated = true }
+        if isTaken, isOurs, mark == .current { mark = .outdated }
         leave(expectsDeparture: expectsDeparture)
         check()
     }
@@ -470,9 +482,7 @@ extension VolumeState {
 
     /// With the lease its mark has been written.
     package mutating func markWritten() {
-        guard isOurs else { return }
-        isMarkStale = false
-        isMarkOutdated = false
+        if isOurs { mark = .current }
     }
 
     package mutating func leaseRefused() { lease = .none }
@@ -495,13 +505,14 @@ extension VolumeState {
 
     /// The mark of an attachment that ends was removed, or could not be. What stays is removed
     /// together with the lease.
-    package mutating func markRemovalEnded(isRemoved: Bool) {
-        isMarkStale = !isRemoved
-        isMarkOutdated = true
+    ///
+    /// - Parameter name: the name in the mark.
+    package mutating func markRemovalEnded(as name: String, isRemoved: Bool) {
+        mark = isRemoved ? .outdated : .stale(as: name)
         if !isRemoved { leasePresumed() }
     }
 
-    package mutating func staleMarkRemoved() { isMarkStale = false }
+    package mutating func staleMarkRemoved() { if staleMarkName != nil { mark = .outdated } }
 }
 
 // MARK: Events of the mount
@@ -551,7 +562,7 @@ extension VolumeState {
     package mutating func deviceLost() {
         go(.deviceLost)
         // Without a record the mark is all that tells.
-        if isOurs { isMarkStale = true }
+        if isOurs, let deviceName { mark = .stale(as: deviceName) }
         description = nil
         attachedAt = nil
         isSeenHere = false

@@ -85,7 +85,7 @@ import VolumeCore
         let fixture = Fixture(Fixture.xfs)
         attachByHand(fixture, as: "/dev/sdk")
         let unmarked = fixture.cloud.volumes[Fixture.id]
-        fixture.mark()
+        fixture.mark(as: "/dev/sdk")
         var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
         record.isOurs = true
         fixture.state.records = [record]
@@ -98,6 +98,7 @@ import VolumeCore
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
         #expect(state(fixture) == .available)
+        #expect(tags(fixture)?.isEmpty == true)
     }
 
     @Test func `a name that EC2 refused does not make an attachment by it the plugin's`() throws {
@@ -370,6 +371,21 @@ import VolumeCore
     }
 
     // MARK: Lost records
+
+    @Test func `a mark that has stayed makes no attachment with another name the plugin's`()
+        throws
+    {
+        let fixture = Fixture()
+        fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here, as: "/dev/sdk")
+        fixture.mark(as: "/dev/sdf")
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(fixture.cloud.calls(of: "DetachVolume").isEmpty)
+        #expect(state(fixture) == .inUse)
+    }
 
     @Test func `the lease of a run whose records are lost is dropped with the volume`() throws {
         let fixture = Fixture()

@@ -53,10 +53,10 @@ final class Fixture: @unchecked Sendable {
     func hang() -> Hang { Hang(stage) }
 
     /// The tags that this plugin sets on a volume that it has mounted here.
-    func mark() {
+    func mark(as name: String = "/dev/sdf") {
         cloud.volumes[Self.id]?.tags = [
             Lease.tag: "\(Self.here)",
-            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.here),
+            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.here, as: name),
         ]
     }
 

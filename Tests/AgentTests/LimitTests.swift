@@ -475,7 +475,7 @@ import VolumeCore
             let earlier = try #require(VolumeID(Self.names[0]))
             fixture.cloud.add(earlier, Fixture.xfs, attachedTo: Fixture.here)
             fixture.cloud.volumes[earlier]?.tags[AttachmentMark.tag] = AttachmentMark.value(
-                of: earlier, on: Fixture.here)
+                of: earlier, on: Fixture.here, as: "/dev/sdf")
             try await manager.create(Self.names[0], options: [:])
             let (error, time) = await fixture.failure {
                 _ = try await $0.mount(Self.names[1], id: "a")

@@ -18,8 +18,8 @@ import VolumeCore
         #expect(
             fixture.cloud.calls == [
                 "DescribeVolumes \(Fixture.id)", "AttachVolume \(Fixture.id) /dev/sdf",
-                "CreateTags \(Fixture.id) \(AttachmentMark.tag)=\(Fixture.here) \(Fixture.id),"
-                    + "\(Lease.tag)=\(Fixture.here)",
+                "CreateTags \(Fixture.id) \(AttachmentMark.tag)="
+                    + "\(Fixture.here) \(Fixture.id) /dev/sdf,\(Lease.tag)=\(Fixture.here)",
                 "DescribeVolumes \(Fixture.id)",
             ])
     }

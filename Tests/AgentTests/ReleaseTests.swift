@@ -6,7 +6,9 @@ import VolumeCore
 /// How an unused volume is released: which calls are made to EC2, when, and what is logged.
 @Suite struct ReleaseTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
-    private static let mark = AttachmentMark.value(of: Fixture.id, on: Fixture.here)
+    private static func mark(as name: String) -> String {
+        AttachmentMark.value(of: Fixture.id, on: Fixture.here, as: name)
+    }
     private static let throttled = EC2Failure.refused(
         code: "RequestLimitExceeded", message: "slow down", requestID: "r")
     private static let forbidden = EC2Failure.refused(
@@ -166,7 +168,8 @@ import VolumeCore
             try await fixture.sleep(.seconds(30))
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").count == (isHeld ? 0 : 1))
-        #expect(fixture.cloud.volumes[Fixture.id]?.tags[AttachmentMark.tag] == Self.mark)
+        let mark = Self.mark(as: isHeld ? "/dev/sdf" : "/dev/sdg")
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags[AttachmentMark.tag] == mark)
     }
 
     @Test func `the mark's removal delays no detachment`() throws {

@@ -373,7 +373,7 @@ import VolumeCore
         fixture.cloud.add(Fixture.id, Fixture.xfs, attachedTo: Fixture.here)
         fixture.cloud.volumes[Fixture.id]?.tags = [
             Lease.tag: "\(Fixture.here)",
-            AttachmentMark.tag: "\(Fixture.here) vol-0aaaaaaaaaaaaaaaa",
+            AttachmentMark.tag: "\(Fixture.here) vol-0aaaaaaaaaaaaaaaa /dev/sdf",
         ]
         try fixture.run { manager in
             try await manager.start()

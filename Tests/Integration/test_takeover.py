@@ -57,6 +57,12 @@ def tags(simulator, volume):
     return simulator.volume(volume)["tags"]
 
 
+def mark(simulator, volume, instance):
+    """What the plugin's tag of its attachment has to say."""
+    [attachment] = simulator.volume(volume)["attachments"]
+    return f"{instance} {volume} {attachment['device']}"
+
+
 def owners(simulator, volume):
     return [(a["instance"], a["state"]) for a in simulator.volume(volume)["attachments"]]
 
@@ -181,23 +187,23 @@ def test_if_released_takes_what_the_plugin_has_attached_and_released(
     hosts[HERE].create(volume, takeover="if-released")
     hosts[THERE].create(volume)
     hosts[THERE].mount(volume)
-    assert tags(simulator, volume)[ATTACHED_BY] == f"{THERE} {volume}"
+    assert tags(simulator, volume)[ATTACHED_BY] == mark(simulator, volume, THERE)
     with pytest.raises(PluginError, match=f"mounted on {THERE}"):
         hosts[HERE].mount(volume)
     hosts[THERE].unmount(volume)
     simulator.wait_until(lambda s: LEASE not in tags(s, volume), what="the end of the lease")
     write_and_sync(hosts[HERE].mount(volume))
     assert owners(simulator, volume) == [(HERE, "attached")]
-    assert tags(simulator, volume)[ATTACHED_BY] == f"{HERE} {volume}"
+    assert tags(simulator, volume)[ATTACHED_BY] == mark(simulator, volume, HERE)
 
 
-@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("source", [None, "vol-0123456789abcdef0"])
 def test_if_released_leaves_what_somebody_attached_by_hand(
-        simulator, hosts, new_volume, copied):
+        simulator, hosts, new_volume, source):
     volume = new_volume(
         content="xfs", attachedTo={"instance": THERE, "device": "/dev/sdp"},
         # A restored backup has the tags of its source.
-        tags={ATTACHED_BY: f"{THERE} vol-0123456789abcdef0"} if copied else {})
+        tags={ATTACHED_BY: f"{THERE} {source} /dev/sdp"} if source else {})
     hosts[HERE].create(volume, takeover="if-released")
     with pytest.raises(PluginError, match=f"attached to {THERE}.*if-released"):
         hosts[HERE].mount(volume)
@@ -270,10 +276,11 @@ def test_a_copied_lease_releases_nothing(simulator, start, new_volume):
     source = "vol-0123456789abcdef0"
     copy = new_volume(
         content="xfs", attachedTo={"instance": HERE, "device": "/dev/sdo"},
-        tags={LEASE: HERE, ATTACHED_BY: f"{HERE} {source}"})
+        tags={LEASE: HERE, ATTACHED_BY: f"{HERE} {source} /dev/sdo"})
     own = new_volume(content="xfs", attachedTo={"instance": HERE, "device": "/dev/sdp"})
     simulator.ec2().create_tags(Resources=[own], Tags=[
-        {"Key": LEASE, "Value": HERE}, {"Key": ATTACHED_BY, "Value": f"{HERE} {own}"}])
+        {"Key": LEASE, "Value": HERE},
+        {"Key": ATTACHED_BY, "Value": f"{HERE} {own} /dev/sdp"}])
     daemon = start(HERE)
     # A volume that an earlier run of this plugin attached is released; its record was lost.
     simulator.wait_for_volume(own, "available")

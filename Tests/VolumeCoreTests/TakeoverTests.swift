@@ -137,10 +137,11 @@ import VolumeCore
     }
 
     @Test func `if-released takes only what this plugin attached there`() throws {
-        let mark = AttachmentMark.value(of: Self.id, on: Self.owner)
+        let mark = AttachmentMark.value(of: Self.id, on: Self.owner, as: "/dev/sdf")
         #expect(try step(facts(.ifReleased, tags: [AttachmentMark.tag: mark])) == Self.soon)
-        let copied = "\(Self.owner) vol-0aaaaaaaaaaaaaaaa"
-        for tags in [[:], [AttachmentMark.tag: copied]] {
+        let copied = "\(Self.owner) vol-0aaaaaaaaaaaaaaaa /dev/sdf"
+        let ended = AttachmentMark.value(of: Self.id, on: Self.owner, as: "/dev/sdg")
+        for tags in [[:], [AttachmentMark.tag: copied], [AttachmentMark.tag: ended]] {
             #expect(refusal(of: facts(.ifReleased, tags: tags)).contains("no tag says"))
         }
     }

@@ -122,7 +122,7 @@ import VolumeCore
             ("leaseRemovalBegan", { $0.leaseRemovalBegan() }),
             ("leaseRemovalFailed", { $0.leaseRemovalFailed() }),
             ("leaseRemoved", { $0.leaseRemoved() }),
-            ("mark stays", { $0.markRemovalEnded(isRemoved: false) }),
+            ("mark stays", { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }),
             ("seenElsewhere", { $0.seenElsewhere() }), ("detached", { $0.detached() }),
             ("detachedStuck", { $0.detachedStuck() }), ("disowned", { $0.disowned() }),
         ]
@@ -312,10 +312,10 @@ import VolumeCore
         #expect(isPlugins(VolumeState(of: record)))
         #expect(!isPlugins(VolumeState(of: record), "/dev/sdf"))
         seen.tags = [
-            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.instance)
+            AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.instance, as: "/dev/sdg")
         ]
         #expect(isPlugins(Self.fresh()))
-        #expect(!isPlugins(Self.made { $0.markRemovalEnded(isRemoved: false) }))
+        #expect(!isPlugins(Self.made { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }))
     }
 
     @Test func `two looks that are apart tell what one alone does not`() {

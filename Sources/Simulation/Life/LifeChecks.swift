@@ -91,7 +91,7 @@ extension LifeWorld {
     /// A host detaches its own volume.
     private func checkGivingBack(_ volume: LifeCloud.Volume, by host: Int) {
         if let attachment = volume.attachment(on: host), attachment.isByHand,
-            !isConfusing(volume, to: host)
+            !isConfusing(attachment, of: volume)
         {
             trace.broke(
                 "what somebody attached by hand stays", "host \(host), volume \(volume.index)")
@@ -110,10 +110,20 @@ extension LifeWorld {
         }
     }
 
-    /// Whether somebody ended the plugin's own attachment and made another one instead.
-    private func isConfusing(_ volume: LifeCloud.Volume, to host: Int) -> Bool {
-        guard let last = volume.lastAttachment else { return false }
-        return last.host == host && !last.isByHand && last.endedBy != host
+    /// Whether somebody ended the plugin's own attachment and made another one instead, or made one
+    /// with the name of the last one, whose detachment the daemon could not record because it was
+    /// killed.
+    private func isConfusing(
+        _ attachment: LifeCloud.Attachment, of volume: LifeCloud.Volume
+    ) -> Bool {
+        guard let last = volume.lastAttachment, last.host == attachment.host, !last.isByHand else {
+            return false
+        }
+        if last.endedBy != attachment.host { return true }
+        guard last.name == attachment.name, let asked = last.leavingSince,
+            let since = hosts[attachment.host].daemon?.upSince
+        else { return false }
+        return asked < since
     }
 
     /// A host detaches a volume from another one that is running.
@@ -152,7 +162,7 @@ extension LifeWorld {
         }
         if plan.takeover.rawValue == "if-released", !isNew, !isDisturbed(volume),
             let look = cloud.looks(at: volume, by: caller, until: call.sentAt).last, !look.isWild,
-            look.mark != "\(cloud.instances[owner]) \(volume.id)"
+            look.mark != "\(cloud.instances[owner]) \(volume.id) \(look.name ?? "")"
         {
             trace.broke("if-released takes what the plugin has released", what)
         }

@@ -5,7 +5,7 @@ import VolumeCore
 final class LifeCloud: @unchecked Sendable {
     static let zone = "eu-west-1a"
     static let lease = "polarity-ecs-ebs-plugin:mounted-on"
-    /// The tag of the plugin's attachment: instance and volume.
+    /// The tag of the plugin's attachment: instance, volume and device name.
     static let mark = "polarity-ecs-ebs-plugin:attached-by"
 
     final class Attachment {
@@ -45,9 +45,10 @@ final class LifeCloud: @unchecked Sendable {
         /// The version that it returned, and the newest version at that time.
         let told: Int
         let newest: Int
-        /// The host whose lease it showed, and the tag of the attachment.
+        /// The host whose lease it showed, the tag of the attachment, and the attachment's name.
         let lease: String?
         let mark: String?
+        let name: String?
         /// Whether it was older than looks normally are.
         let isWild: Bool
     }
@@ -233,6 +234,12 @@ final class LifeCloud: @unchecked Sendable {
             kmsKeyID: volume.kmsKeyID, attachments: attachments, tags: volume.tags)
     }
 
+    /// Whether the tag of the plugin's attachment says that it made the host's present one.
+    func isMarked(_ volume: Volume, on host: Int) -> Bool {
+        guard let attachment = volume.attachment(on: host) else { return false }
+        return volume.tags[Self.mark] == "\(instances[host]) \(volume.id) \(attachment.name)"
+    }
+
     /// Makes a volume what EC2 describes from now on. Its devices stay as they are.
     /// A new attachment does not count as made by hand.
     func change(_ volume: Volume, to description: VolumeDescription) {
@@ -282,7 +289,7 @@ final class LifeCloud: @unchecked Sendable {
             Look(
                 at: scheduler.now, told: version, newest: volume.version,
                 lease: description.tags[Self.lease], mark: description.tags[Self.mark],
-                isWild: isWild))
+                name: description.attachments.first?.device, isWild: isWild))
         if world.fault == .staleDescribe {
             if volume.first == nil { volume.first = description }
             description = volume.first ?? description

@@ -271,8 +271,9 @@ final class LifeHost: @unchecked Sendable {
 
     /// Without a record or a tag, an attachment is no longer the plugin's.
     func noteUnmarked(_ volume: LifeCloud.Volume) {
-        let mark = "\(world.cloud.instances[index]) \(volume.id)"
-        guard forgotten.contains(volume.index), volume.tags[LifeCloud.mark] != mark else { return }
+        guard forgotten.contains(volume.index), !world.cloud.isMarked(volume, on: index) else {
+            return
+        }
         cutAttachments[volume.index] = world.scheduler.now
     }
 
@@ -292,7 +293,7 @@ final class LifeHost: @unchecked Sendable {
     func told(of volume: LifeCloud.Volume) {
         let instance = world.cloud.instances[index]
         if volume.tags[LifeCloud.lease] == instance.description,
-            volume.tags[LifeCloud.mark] == "\(instance) \(volume.id)",
+            world.cloud.isMarked(volume, on: index),
             let since = volume.leaseSince, since + .seconds(15) < world.scheduler.now
         {
             forgotten.remove(volume.index)

@@ -173,12 +173,10 @@ final class LifeScript: @unchecked Sendable {
     private func mayTake(
         _ volume: LifeCloud.Volume, _ attachment: LifeCloud.Attachment, _ host: LifeHost
     ) -> Bool {
-        let owner = world.cloud.instances[attachment.host]
         switch world.plan.takeover.rawValue {
         case "always": return true
         case "never": return false
-        case "if-released" where volume.tags[LifeCloud.mark] != "\(owner) \(volume.id)":
-            return false
+        case "if-released" where !world.cloud.isMarked(volume, on: attachment.host): return false
         default: return !host.tagsForbidden && !attachment.isByHand
         }
     }

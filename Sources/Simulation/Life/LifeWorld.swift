@@ -384,7 +384,7 @@ package final class LifeWorld: @unchecked Sendable {
             default:
                 tags = [
                     LifeCloud.lease: instance.description,
-                    LifeCloud.mark: "\(instance) vol-20000000",
+                    LifeCloud.mark: "\(instance) vol-20000000 \(volume.attachment?.name ?? "")",
                 ]
             }
         }
