@@ -193,7 +193,7 @@ extension VolumeManager {
         // If another instance has it, the attachment here has ended, and nothing is left to
         // release.
         releaseDeviceName(of: volume)
-        volume.state.seenElsewhere(isTaken: situation != .free)
+        volume.state.seenElsewhere()
     }
 
     /// Takes the attachment that EC2 tells of.
@@ -281,8 +281,8 @@ extension VolumeManager {
             try await recover(volume.id, failure, recovery, name, host, by: deadline)
             return recovery == .tryAnotherName ? nil : .lookAgain(failure.description)
         } catch {
-            slots.names.release(name)
-            volume.state.attachRefused(wasOurs: wasOurs)
+            volume.state.attachRefused(as: name, wasOurs: wasOurs)
+            releaseUnasked(name, for: volume.id)
             throw error
         }
     }
@@ -291,11 +291,13 @@ extension VolumeManager {
     /// is none, or if another volume now has it.
     private func takeAskedName(of volume: Volume) -> String? {
         guard let name = volume.state.nameToAskAgain else { return nil }
-        volume.state.unansweredNameTaken()
         let isTaken = volumes.values.contains {
             $0 !== volume && $0.state.deviceName == name
         }
-        guard !isTaken else { return nil }
+        guard !isTaken else {
+            volume.state.unansweredNameTaken()
+            return nil
+        }
         slots.names.claim(name)
         return name
     }
@@ -343,15 +345,20 @@ extension VolumeManager {
             return
         case .freeSlot:
             let isFree = await freeSlot(on: host, by: deadline)
-            slots.names.release(name)
+            releaseUnasked(name, for: id)
             if isFree { return }
         case .lookAgain, .giveUp:
-            slots.names.release(name)
+            releaseUnasked(name, for: id)
             if recovery == .lookAgain { return }
         }
         throw failure.told(
             doing: "attach \(id) to \(host.instance) as \(name)", on: .attachVolume,
             kmsKeyID: volumes[id]?.state.description?.kmsKeyID)
+    }
+
+    /// Releases a name that EC2 did not give to the volume, unless an earlier call may have.
+    private func releaseUnasked(_ name: String, for id: VolumeID) {
+        if volumes[id]?.state.deviceName != name { slots.names.release(name) }
     }
 
     func claim(_ name: String, for volume: Volume) {

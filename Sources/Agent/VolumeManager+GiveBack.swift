@@ -235,7 +235,7 @@ extension VolumeManager {
         else {
             volume.state.ownAttachmentSeen()
             // The record may have the name of an earlier attempt.
-            if let name = own.device, name != volume.state.deviceName { claim(name, for: volume) }
+            if let name = own.device { claim(name, for: volume) }
             return true
         }
         guard volume.state.isSurelyForeign(at: lookedAt) else {

@@ -133,8 +133,9 @@ extension VolumeManager {
         }
     }
 
-    /// Returns the volumes that are attached here under names that this plugin uses, but without
-    /// any sign that it attached them, or while an operation on them is in progress.
+    /// Returns the volumes whose origin only a later look can tell: those that are attached here
+    /// under names that this plugin uses, but without any sign that it attached them, and those
+    /// that it should have attached here but EC2 does not list.
     private func lookAtAttachments() async throws -> [VolumeID] {
         let deadline = ports.time.now + Limit.createTimeMax
         let host = try await ports.host.host(by: deadline)
@@ -156,7 +157,7 @@ extension VolumeManager {
             if volumes[id]?.state.isOurs != true, try await !adopt(id, host, by: deadline) {
                 unknown.append(id)
             }
-            if !noteListed(id, as: name) { unknown.append(id) }
+            noteListed(id, as: name)
         }
         let listed = Set(instance.mappings.compactMap(\.volume))
         unknown += await dropEndedAttachments(besides: listed, lookedAt: lookedAt)
@@ -164,17 +165,13 @@ extension VolumeManager {
         return unknown
     }
 
-    /// Takes the name of a volume whose attachment an earlier run could not record. False if an
-    /// operation in progress is newer than EC2's response: it is looked at again when that may have
-    /// ended.
-    private func noteListed(_ id: VolumeID, as name: String) -> Bool {
+    /// Takes the name of a volume whose attachment an earlier run could not record.
+    private func noteListed(_ id: VolumeID, as name: String) {
         guard let volume = volumes[id], volume.state.isOurs, volume.state.deviceName == nil
-        else { return true }
-        guard volume.operation == nil else { return false }
+        else { return }
         claim(name, for: volume)
         volume.state.leasePresumed()
         if !volume.isUsed, volume.givingBack == nil { giveBackWhenUnused(volume) }
-        return true
     }
 
     func isSurelyGone(_ volume: Volume) async -> Bool {

@@ -43,9 +43,14 @@ extension VolumeState {
         at now: Instant
     ) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
-            attachUnanswered(as: name, at: now)
-        } else if recovery != .lookForAttachment {
-            attachRefused(wasOurs: wasOurs)
+            return attachUnanswered(as: name, at: now)
+        }
+        switch recovery {
+        case .lookForAttachment: unansweredNameTaken()
+        case .tryAnotherName:
+            unansweredNameTaken()
+            attachRefused(as: name, wasOurs: wasOurs)
+        case .lookAgain, .freeSlot, .giveUp: attachRefused(as: name, wasOurs: wasOurs)
         }
     }
 }

@@ -34,18 +34,6 @@ package struct VolumeState: Sendable, Equatable {
         case removing
     }
 
-    /// The mark of this plugin's attachment.
-    private enum Mark: Sendable, Equatable {
-        /// The attachment is this plugin's.
-        case current
-        /// Nothing: the attachment for which it was written has ended, and the look is old or
-        /// nobody could remove it.
-        case outdated
-        /// Nothing: that attachment, which had this name, has ended or may have ended, and the
-        /// mark is still to be removed.
-        case stale(as: String)
-    }
-
     /// What is mounted, and how.
     package struct Mounted: Sendable, Equatable {
         package enum Condition: Sendable, Equatable {
@@ -94,8 +82,9 @@ package struct VolumeState: Sendable, Equatable {
     /// same name, which is in the record, so a later run recognises the attachment, whichever call
     /// made it.
     package private(set) var unansweredName: String?
-    /// What a look that shows the mark says of an attachment here.
-    private var mark = Mark.current
+    /// The name in the mark of an attachment that has ended, if that mark is still to be removed:
+    /// it says nothing about another attachment.
+    package private(set) var staleMarkName: String?
     /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
     /// When the first look at this instance was requested that did not list it, although it should
@@ -212,13 +201,9 @@ extension VolumeState {
         isMarked(seen, on: instance) || askedNames.contains(name) || isOurs && deviceName == name
     }
 
-    /// The name in the mark of an attachment that has ended or may have ended, if that mark is
-    /// still to be removed.
-    package var staleMarkName: String? { if case .stale(let name) = mark { name } else { nil } }
-
     /// Whether a mark says that this plugin attached the volume here.
     package func isMarked(_ seen: VolumeDescription, on instance: InstanceID) -> Bool {
-        mark == .current && AttachmentMark.isBorne(by: seen, for: instance)
+        staleMarkName == nil && AttachmentMark.isBorne(by: seen, for: instance)
     }
 
     /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown
@@ -345,16 +330,16 @@ extension VolumeState {
     }
 
     /// EC2 was not asked after all, or has refused.
-    package mutating func attachRefused(wasOurs: Bool) {
-        nameReleased()
-        isOurs = wasOurs
+    package mutating func attachRefused(as name: String, wasOurs: Bool) {
         // An earlier call with that name may have been applied.
+        if name != unansweredName { nameReleased() }
+        isOurs = wasOurs
         if let name = newlyAskedName { askedNames.remove(name) }
         newlyAskedName = nil
         check()
     }
 
-    /// The name is about to be asked for again, or was given to another volume.
+    /// The name was given to another volume, or EC2 says that it is in use.
     package mutating func unansweredNameTaken() { unansweredName = nil }
 
     /// EC2 says that it is attached, or being attached, here.
@@ -375,11 +360,7 @@ extension VolumeState {
     package mutating func originTold(isOurs: Bool) { self.isOurs = isOurs }
 
     /// EC2 says that it is not attached here, and has not accepted an attachment a moment before.
-    ///
-    /// - Parameter isTaken: whether the look shows it on another instance. A look that shows it
-    ///   free may be older than an attachment that an earlier run made.
-    package mutating func seenElsewhere(isTaken: Bool = false) {
-        if isTaken, isOurs, mark == .current { mark = .outdated }
+    package mutating func seenElsewhere() {
         leave(expectsDeparture: expectsDeparture)
         check()
     }
@@ -482,7 +463,7 @@ extension VolumeState {
 
     /// With the lease its mark has been written.
     package mutating func markWritten() {
-        if isOurs { mark = .current }
+        if isOurs { staleMarkName = nil }
     }
 
     package mutating func leaseRefused() { lease = .none }
@@ -508,11 +489,12 @@ extension VolumeState {
     ///
     /// - Parameter name: the name in the mark.
     package mutating func markRemovalEnded(as name: String, isRemoved: Bool) {
-        mark = isRemoved ? .outdated : .stale(as: name)
-        if !isRemoved { leasePresumed() }
+        guard !isRemoved else { return }
+        staleMarkName = name
+        leasePresumed()
     }
 
-    package mutating func staleMarkRemoved() { if staleMarkName != nil { mark = .outdated } }
+    package mutating func staleMarkRemoved() { staleMarkName = nil }
 }
 
 // MARK: Events of the mount
@@ -557,12 +539,9 @@ extension VolumeState {
     /// The next Mount begins anew. Says nothing of what is not mounted.
     package mutating func mountOutlived() { go(.outlived) }
 
-    /// The device of the mounted volume has gone. If this plugin's attachment still exists, it has
-    /// the name that it had; the mark says nothing of an attachment that somebody else makes now.
+    /// The device of the mounted volume has gone.
     package mutating func deviceLost() {
         go(.deviceLost)
-        // Without a record the mark is all that tells.
-        if isOurs, let deviceName { mark = .stale(as: deviceName) }
         description = nil
         attachedAt = nil
         isSeenHere = false

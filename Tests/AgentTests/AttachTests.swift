@@ -589,6 +589,23 @@ import VolumeCore
         #expect(fixture.host.mounts.isEmpty)
     }
 
+    @Test func `a lost call's name is asked for again after EC2 refused the second call`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .unanswered(reason: "reset", mayHaveApplied: true),
+            .refused(code: "InternalError", message: "no", requestID: "r"),
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("InternalError") == true)
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdf")
+            _ = try await manager.mount(Fixture.name, id: "b")
+        }
+        let names = fixture.cloud.calls(of: "AttachVolume").map { $0.suffix(8) }
+        #expect(names == ["/dev/sdf", "/dev/sdf", "/dev/sdf"])
+    }
+
     @Test func `a name that EC2 did not get twice is not asked for again after a refusal`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.refusals["AttachVolume"] = [

@@ -6,9 +6,8 @@ import VolumeCore
 /// How an unused volume is released: which calls are made to EC2, when, and what is logged.
 @Suite struct ReleaseTests {
     private static let other = VolumeID(literal: "vol-0aaaaaaaaaaaaaaaa")
-    private static func mark(as name: String) -> String {
-        AttachmentMark.value(of: Fixture.id, on: Fixture.here, as: name)
-    }
+    private static let mark = AttachmentMark.value(
+        of: Fixture.id, on: Fixture.here, as: "/dev/sdf")
     private static let throttled = EC2Failure.refused(
         code: "RequestLimitExceeded", message: "slow down", requestID: "r")
     private static let forbidden = EC2Failure.refused(
@@ -158,7 +157,10 @@ import VolumeCore
         isHeld: Bool
     ) throws {
         let fixture = Fixture(Fixture.xfs)
+        // The next attachment gets the name of the last one.
+        fixture.cloud.otherDeviceNames = DeviceNames.all.filter { $0 != "/dev/sdf" }
         try fixture.run { manager in
+            try await manager.learnAttachments()
             try await fixture.use(manager)
             try await fixture.sleep(.seconds(14))
             if isHeld { fixture.host.held = [Fixture.id] }
@@ -168,8 +170,7 @@ import VolumeCore
             try await fixture.sleep(.seconds(30))
         }
         #expect(fixture.cloud.calls(of: "DetachVolume").count == (isHeld ? 0 : 1))
-        let mark = Self.mark(as: isHeld ? "/dev/sdf" : "/dev/sdg")
-        #expect(fixture.cloud.volumes[Fixture.id]?.tags[AttachmentMark.tag] == mark)
+        #expect(fixture.cloud.volumes[Fixture.id]?.tags[AttachmentMark.tag] == Self.mark)
     }
 
     @Test func `the mark's removal delays no detachment`() throws {

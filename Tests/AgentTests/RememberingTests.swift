@@ -1,7 +1,8 @@
-import Agent
 import Base
 import Testing
 import VolumeCore
+
+@testable import Agent
 
 /// How long a volume is remembered, and what is reported about it.
 @Suite struct RememberingTests {
@@ -46,6 +47,15 @@ import VolumeCore
     }
 
     /// Its lease must still be dropped, if necessary by the next run.
+    @Test func `a removed volume takes no memory`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.remove(Fixture.name)
+            #expect(await manager.volumes.ids.isEmpty)
+        }
+    }
+
     @Test func `a removed volume with a lease stays on disk until that is dropped`()
         throws
     {

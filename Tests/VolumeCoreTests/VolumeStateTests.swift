@@ -68,7 +68,7 @@ import VolumeCore
                 "attachAccepted g",
                 { $0.attachAccepted(accepted, as: "/dev/sdg", at: start) }
             ), ("attachUnanswered", { $0.attachUnanswered(as: "/dev/sdf", at: start) }),
-            ("attachRefused", { $0.attachRefused(wasOurs: false) }),
+            ("attachRefused", { $0.attachRefused(as: "/dev/sdg", wasOurs: false) }),
             ("attached g", { $0.attached(as: "/dev/sdg") }),
             ("seenElsewhere", { $0.seenElsewhere() }),
             ("detachBegan", { $0.detachBegan() }),
@@ -315,7 +315,15 @@ import VolumeCore
             AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.instance, as: "/dev/sdg")
         ]
         #expect(isPlugins(Self.fresh()))
-        #expect(!isPlugins(Self.made { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }))
+        let stale = Self.made { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }
+        #expect(!isPlugins(stale))
+        for isOurs in [false, true] {
+            var written = stale
+            written.originTold(isOurs: isOurs)
+            // Without an attachment of this plugin's, only the lease was written.
+            written.markWritten()
+            #expect(written.staleMarkName == (isOurs ? nil : "/dev/sdg"))
+        }
     }
 
     @Test func `two looks that are apart tell what one alone does not`() {
@@ -342,6 +350,10 @@ import VolumeCore
         state.leaseWritingBegan()
         #expect(!record.isUpToDate(with: state))
         record.note(state)
+        #expect(record.isUpToDate(with: state))
+        var foreign = state
+        foreign.originTold(isOurs: false)
+        #expect(!record.isUpToDate(with: foreign))
         #expect(record.deviceName == "/dev/sdg" && record.isOurs && record.hasLease)
         #expect(VolumeState(of: record).attachment == .recorded(as: "/dev/sdg"))
         #expect(VolumeState(of: record).lease == .uncertain)
