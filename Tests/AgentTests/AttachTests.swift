@@ -606,6 +606,51 @@ import VolumeCore
         #expect(names == ["/dev/sdf", "/dev/sdf", "/dev/sdf"])
     }
 
+    @Test func `the name of a lost call is no other volume's before that call is explained`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        fixture.cloud.otherDeviceNames = DeviceNames.all.filter { $0 != "/dev/sdf" }
+        fixture.cloud.refusals["AttachVolume"] = [
+            .unanswered(reason: "reset", mayHaveApplied: true),
+            .refused(code: "UnsupportedOperation", message: "no", requestID: "r"),
+        ]
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create("\(other)", options: [:])
+            _ = await self.mount(fixture)
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdf")
+            // It is the only free name, so a look has to find out first that nothing has it.
+            let begin = fixture.now
+            _ = try await manager.mount("\(other)", id: "b")
+            #expect(fixture.now - begin < .seconds(8))
+            #expect(try await manager.get(Fixture.name).attachedAs == nil)
+            #expect(try await manager.get("\(other)").attachedAs == "/dev/sdf")
+        }
+    }
+
+    @Test func `a refused volume keeps no device name`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        fixture.cloud.otherDeviceNames = DeviceNames.all.filter { $0 != "/dev/sdf" }
+        fixture.cloud.refusals["AttachVolume"] = [
+            .refused(code: "UnsupportedOperation", message: "no", requestID: "r")
+        ]
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await manager.create(Fixture.name, options: [:])
+            try await manager.create("\(other)", options: [:])
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("UnsupportedOperation") == true)
+            _ = try await manager.mount("\(other)", id: "b")
+            #expect(try await manager.get("\(other)").attachedAs == "/dev/sdf")
+        }
+    }
+
     @Test func `a name that EC2 did not get twice is not asked for again after a refusal`() throws {
         let fixture = Fixture(Fixture.xfs)
         fixture.cloud.refusals["AttachVolume"] = [

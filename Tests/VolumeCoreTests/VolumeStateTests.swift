@@ -310,6 +310,12 @@ import VolumeCore
         #expect(!isPlugins(VolumeState(of: record)))
         record.isOurs = true
         #expect(isPlugins(VolumeState(of: record)))
+        // The earlier run may have attached it by that name.
+        var again = VolumeState(of: record)
+        again.takenUp(isPresent: false)
+        again.attachBegan(as: "/dev/sdg")
+        again.attachRefused(as: "/dev/sdg", wasOurs: true)
+        #expect(isPlugins(again))
         #expect(!isPlugins(VolumeState(of: record), "/dev/sdf"))
         seen.tags = [
             AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.instance, as: "/dev/sdg")
