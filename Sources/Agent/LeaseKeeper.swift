@@ -214,7 +214,7 @@ extension LeaseKeeper {
     func dropMark(of id: VolumeID, _ host: Host, by deadline: Instant) async {
         guard let name = volumes[id]?.state.deviceName else { return }
         let isRemoved = await removeMark(of: id, as: name, host, by: deadline)
-        volumes[id]?.state.markRemovalEnded(as: name, isRemoved: isRemoved)
+        volumes[id]?.state.markEnded(as: name, isRemoved: isRemoved)
     }
 
     /// Removes the mark of the attachment, because a later attachment by hand is not this plugin's.

@@ -201,7 +201,11 @@ extension VolumeManager {
         guard let seen = volume.state.description else { return }
         // An earlier run may have written them.
         if Lease.isHeld(by: host.instance, on: seen) { volume.state.leasePresumed() }
+        let (wasOurs, old) = (volume.state.isOurs, volume.state.deviceName)
         noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        if wasOurs, !volume.state.isOurs, let old {
+            volume.state.markEnded(as: old, isRemoved: false)
+        }
         claim(name, for: volume)
     }
 

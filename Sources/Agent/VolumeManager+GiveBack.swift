@@ -235,14 +235,15 @@ extension VolumeManager {
         else {
             volume.state.ownAttachmentSeen()
             // The record may have the name of an earlier attempt.
-            if let name = own.device { claim(name, for: volume) }
+            if let name = own.device, name != volume.state.deviceName { claim(name, for: volume) }
             return true
         }
         guard volume.state.isSurelyForeign(at: lookedAt) else {
             volume.state.foreignAttachmentSeen(at: lookedAt)
             throw foreign(volume, attachedAs: name, host)
         }
-        noteOrigin(of: volume, attachedAs: name, seen, on: host)
+        noteEnded(volume)
+        claim(name, for: volume)
         log.notice(
             "somebody attached the volume here by hand: it stays attached",
             metadata: ["volume": "\(volume.id)", "name": "\(name)"])
@@ -256,6 +257,14 @@ extension VolumeManager {
             .cloud, doing: "detach \(volume.id) from \(host.instance)",
             found: "EC2 says that it is attached as \(name), which this plugin did not ask for",
             advice: "nothing: the plugin looks again")
+    }
+
+    /// Notes that the attachment which this plugin made has ended without its doing. The mark is
+    /// removed with the lease.
+    func noteEnded(_ volume: Volume) {
+        let name = volume.state.deviceName
+        noteDetached(volume)
+        if let name { volume.state.markEnded(as: name, isRemoved: false) }
     }
 
     func noteDetached(_ volume: Volume) {

@@ -197,14 +197,14 @@ extension VolumeManager {
             case .doubtful:
                 volume.state.unlisted(at: lookedAt)
                 doubtful.append(volume.id)
-            case .ended: noteEnded(volume)
+            case .ended: noteUnlisted(volume)
             }
         }
         return doubtful
     }
 
-    private func noteEnded(_ volume: Volume) {
-        noteDetached(volume)
+    private func noteUnlisted(_ volume: Volume) {
+        noteEnded(volume)
         log.notice(
             "a volume that an earlier run attached is no longer attached here",
             metadata: ["volume": "\(volume.id)"])

@@ -15,9 +15,9 @@ package enum AttachRecovery: Sendable, Equatable {
     case giveUp
 
     /// - Parameters:
-    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost.
-    ///     That call may have attached the volume, and the look that showed it free be older than
-    ///     that.
+    ///   - isAskedAgain: whether it asked for the name of an earlier call whose answer was lost, or
+    ///     whose attachment no look has shown. That call may have attached the volume, and the look
+    ///     that showed it free may be older.
     ///   - isSlotComing: whether EC2 may be about to take note that another volume has gone.
     package init(after failure: EC2Failure, isAskedAgain: Bool, isSlotComing: Bool) {
         if case .unanswered(_, mayHaveApplied: true) = failure {
@@ -46,9 +46,10 @@ extension VolumeState {
             return attachUnanswered(as: name, at: now)
         }
         switch recovery {
-        case .lookForAttachment: unansweredNameTaken()
+        case .lookForAttachment: deviceFound()
         case .tryAnotherName:
             unansweredNameTaken()
+            nameReleased()
             attachRefused(as: name, wasOurs: wasOurs)
         case .lookAgain, .freeSlot, .giveUp: attachRefused(as: name, wasOurs: wasOurs)
         }

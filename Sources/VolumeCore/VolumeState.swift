@@ -34,6 +34,17 @@ package struct VolumeState: Sendable, Equatable {
         case removing
     }
 
+    /// What a look that shows the mark of this plugin's attachment says.
+    private enum Mark: Sendable, Equatable {
+        /// The attachment that it names is this plugin's.
+        case current
+        /// The attachment with this name has ended: the look is old, or the mark could not be
+        /// removed.
+        ///
+        /// - Parameter isLeft: whether the mark is still to be removed.
+        case ended(as: String, isLeft: Bool)
+    }
+
     /// What is mounted, and how.
     package struct Mounted: Sendable, Equatable {
         package enum Condition: Sendable, Equatable {
@@ -82,9 +93,7 @@ package struct VolumeState: Sendable, Equatable {
     /// same name, which is in the record, so a later run recognises the attachment, whichever call
     /// made it.
     package private(set) var unansweredName: String?
-    /// The name in the mark of an attachment that has ended, if that mark is still to be removed:
-    /// it says nothing about another attachment.
-    package private(set) var staleMarkName: String?
+    private var mark = Mark.current
     /// When the first look was requested that showed the attachment under an unexpected name.
     private var foreignSince: Instant?
     /// When the first look at this instance was requested that did not list it, although it should
@@ -201,9 +210,17 @@ extension VolumeState {
         isMarked(seen, on: instance) || askedNames.contains(name) || isOurs && deviceName == name
     }
 
+    /// The name in the mark of an attachment that has ended, if that mark is still to be removed.
+    package var staleMarkName: String? {
+        if case .ended(let name, isLeft: true) = mark { name } else { nil }
+    }
+
     /// Whether a mark says that this plugin attached the volume here.
     package func isMarked(_ seen: VolumeDescription, on instance: InstanceID) -> Bool {
-        staleMarkName == nil && AttachmentMark.isBorne(by: seen, for: instance)
+        if case .ended(let name, _) = mark, seen.attachment(to: instance)?.device == name {
+            return false
+        }
+        return AttachmentMark.isBorne(by: seen, for: instance)
     }
 
     /// Whether two looks that are apart, of which the second was asked for at `askedAt`, have shown
@@ -332,7 +349,7 @@ extension VolumeState {
     /// EC2 was not asked after all, or has refused.
     package mutating func attachRefused(as name: String, wasOurs: Bool) {
         // An earlier call with that name may have been applied.
-        if name != unansweredName { nameReleased() }
+        if !wasOurs || newlyAskedName == name { nameReleased() }
         isOurs = wasOurs
         if let name = newlyAskedName { askedNames.remove(name) }
         newlyAskedName = nil
@@ -463,7 +480,7 @@ extension VolumeState {
 
     /// With the lease its mark has been written.
     package mutating func markWritten() {
-        if isOurs { staleMarkName = nil }
+        if isOurs { mark = .current }
     }
 
     package mutating func leaseRefused() { lease = .none }
@@ -484,17 +501,18 @@ extension VolumeState {
 
     package mutating func leaseRemoved() { lease = .none }
 
-    /// The mark of an attachment that ends was removed, or could not be. What stays is removed
+    /// An attachment has ended, or ends, and its mark was removed or not. What stays is removed
     /// together with the lease.
     ///
     /// - Parameter name: the name in the mark.
-    package mutating func markRemovalEnded(as name: String, isRemoved: Bool) {
-        guard !isRemoved else { return }
-        staleMarkName = name
-        leasePresumed()
+    package mutating func markEnded(as name: String, isRemoved: Bool) {
+        mark = .ended(as: name, isLeft: !isRemoved)
+        if !isRemoved { leasePresumed() }
     }
 
-    package mutating func staleMarkRemoved() { staleMarkName = nil }
+    package mutating func staleMarkRemoved() {
+        if let name = staleMarkName { mark = .ended(as: name, isLeft: false) }
+    }
 }
 
 // MARK: Events of the mount

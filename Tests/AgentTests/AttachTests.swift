@@ -632,6 +632,57 @@ import VolumeCore
         }
     }
 
+    /// An old look had shown the volume free, so only the answer to the next call tells.
+    @Test func `an attachment by a lost call is released though no later look was answered`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        let throttled = EC2Failure.refused(
+            code: "RequestLimitExceeded", message: "slow down", requestID: "r")
+        fixture.cloud.lostAnswers = ["AttachVolume"]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            let free = fixture.cloud.volumes[Fixture.id]
+            fixture.cloud.refusals["DescribeVolumes"] = [throttled]
+            _ = await self.mount(fixture)
+            try await fixture.sleep(.seconds(6))
+            fixture.cloud.staleDescriptions[Fixture.id] = free
+            let call = fixture.start { try await $0.mount(Fixture.name, id: "b") }
+            while self.calls(fixture, of: "AttachVolume") < 2 {
+                try await fixture.sleep(.milliseconds(10))
+            }
+            fixture.cloud.staleDescriptions = [:]
+            fixture.cloud.refusals["DescribeVolumes"] = [throttled]
+            guard case .failure = await call.result else {
+                Issue.record("the volume was mounted")
+                return
+            }
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(fixture.cloud.volumes[Fixture.id]?.state == .available)
+    }
+
+    @Test func `a name is free again once EC2 has refused the volume that a look showed free`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.refusals["AttachVolume"] = [
+            .unanswered(reason: "reset", mayHaveApplied: true),
+            .refused(code: "UnsupportedOperation", message: "no", requestID: "r"),
+        ]
+        try fixture.run { manager in
+            try await manager.create(Fixture.name, options: [:])
+            fixture.cloud.refusals["DescribeVolumes"] = [
+                .refused(code: "RequestLimitExceeded", message: "slow down", requestID: "r")
+            ]
+            _ = await self.mount(fixture)
+            try await fixture.sleep(.seconds(6))
+            let (error, _) = await self.mount(fixture)
+            #expect(error?.description.contains("UnsupportedOperation") == true)
+            #expect(try await manager.get(Fixture.name).attachedAs == nil)
+        }
+    }
+
     @Test func `a refused volume keeps no device name`() throws {
         let fixture = Fixture(Fixture.xfs)
         let other = VolumeID(literal: "vol-1a2b3c4d")

@@ -141,9 +141,10 @@ import VolumeCore
     }
 
     /// The look that the Mount relies on is older than the removal of the mark.
-    @Test func `a mark that this plugin has removed says nothing when a look still shows it`()
-        throws
-    {
+    @Test(arguments: ["/dev/sdf", "/dev/sdz"])
+    func `a mark that this plugin has removed says nothing when a look still shows it`(
+        name: String
+    ) throws {
         let fixture = Fixture(Fixture.xfs)
         try fixture.run { manager in
             try await fixture.use(manager)
@@ -151,7 +152,7 @@ import VolumeCore
             #expect(tags?[AttachmentMark.tag] != nil)
             try await fixture.sleep(.seconds(30))
             #expect(state(fixture) == .available)
-            attachByHand(fixture, keeping: tags)
+            attachByHand(fixture, as: name, keeping: tags)
             try await fixture.use(manager, as: "b")
             try await fixture.sleep(.seconds(120))
         }
@@ -313,6 +314,67 @@ import VolumeCore
             try await fixture.sleep(.seconds(6))
             #expect(tags(fixture)?.keys.sorted() == [AttachmentMark.tag])
         }
+    }
+
+    /// The daemon did not see it end.
+    @Test func `the mark of an attachment that others ended is removed, by the next daemon too`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        var record = VolumeRecord(id: Fixture.id, createdAt: 1, deviceName: "/dev/sdf")
+        record.isOurs = true
+        fixture.state.records = [record]
+        fixture.mark()
+        try fixture.run { manager in
+            try await manager.start()
+            try await manager.learnAttachments()
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(tags(fixture)?.isEmpty == true)
+    }
+
+    @Test(arguments: [false, true])
+    func `an attachment by hand in place of the plugin's ends the mark and the name of that`(
+        isUsed: Bool
+    ) throws {
+        let fixture = Fixture(Fixture.xfs)
+        let other = VolumeID(literal: "vol-1a2b3c4d")
+        fixture.cloud.add(other, Fixture.xfs)
+        fixture.cloud.otherDeviceNames = DeviceNames.all.filter { $0 != "/dev/sdf" }
+        try fixture.run { manager in
+            try await manager.learnAttachments()
+            try await fixture.use(manager)
+            let tags = tags(fixture)
+            try await fixture.sleep(.seconds(6))
+            try await detachByHand(fixture)
+            attachByHand(fixture, keeping: tags)
+            if isUsed { try await fixture.use(manager, as: "b") }
+            try await fixture.sleep(.seconds(120))
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdz")
+            try await manager.create("\(other)", options: [:])
+            _ = try await manager.mount("\(other)", id: "c")
+            #expect(try await manager.get("\(other)").attachedAs == "/dev/sdf")
+        }
+        #expect(tags(fixture)?.isEmpty == true)
+        #expect(state(fixture) == .inUse)
+    }
+
+    @Test func `a mark that may not be removed says nothing of what is attached by hand later`()
+        throws
+    {
+        let fixture = Fixture(Fixture.xfs)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            let forbidden = EC2Failure.refused(
+                code: "UnauthorizedOperation", message: "no", requestID: "r")
+            fixture.cloud.refusals["DeleteTags"] = Array(repeating: forbidden, count: 100)
+            try await fixture.sleep(.seconds(30))
+            #expect(state(fixture) == .available)
+            attachByHand(fixture, as: "/dev/sdf", keeping: tags(fixture))
+            try await fixture.use(manager, as: "b")
+            try await fixture.sleep(.seconds(120))
+        }
+        #expect(state(fixture) == .inUse)
     }
 
     @Test func `a mark that may not be removed stays, without further log lines`() throws {

@@ -127,7 +127,7 @@ import VolumeCore
         arguments: [
             (unanswered(true), .lookForAttachment, .attached(as: "/dev/sdf", isPresumed: false)),
             // An earlier call of that name may have been applied.
-            (refused, .lookForAttachment, .attaching(as: "/dev/sdf", expectsDeparture: false)),
+            (refused, .lookForAttachment, .attached(as: "/dev/sdf", isPresumed: false)),
             (refused, .lookAgain, .away(expectsDeparture: false)),
             (refused, .tryAnotherName, .away(expectsDeparture: false)),
             (unanswered(false), .giveUp, .away(expectsDeparture: false)),

@@ -122,7 +122,7 @@ import VolumeCore
             ("leaseRemovalBegan", { $0.leaseRemovalBegan() }),
             ("leaseRemovalFailed", { $0.leaseRemovalFailed() }),
             ("leaseRemoved", { $0.leaseRemoved() }),
-            ("mark stays", { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }),
+            ("mark stays", { $0.markEnded(as: "/dev/sdg", isRemoved: false) }),
             ("seenElsewhere", { $0.seenElsewhere() }), ("detached", { $0.detached() }),
             ("detachedStuck", { $0.detachedStuck() }), ("disowned", { $0.disowned() }),
         ]
@@ -321,7 +321,7 @@ import VolumeCore
             AttachmentMark.tag: AttachmentMark.value(of: Self.id, on: Self.instance, as: "/dev/sdg")
         ]
         #expect(isPlugins(Self.fresh()))
-        let stale = Self.made { $0.markRemovalEnded(as: "/dev/sdg", isRemoved: false) }
+        let stale = Self.made { $0.markEnded(as: "/dev/sdg", isRemoved: false) }
         #expect(!isPlugins(stale))
         for isOurs in [false, true] {
             var written = stale
@@ -330,6 +330,11 @@ import VolumeCore
             written.markWritten()
             #expect(written.staleMarkName == (isOurs ? nil : "/dev/sdg"))
         }
+        var removed = stale
+        removed.staleMarkRemoved()
+        #expect(removed.staleMarkName == nil && !isPlugins(removed))
+        #expect(isPlugins(Self.made { $0.markEnded(as: "/dev/sdf", isRemoved: true) }))
+        #expect(Self.made { $0.staleMarkRemoved() } == Self.fresh())
     }
 
     @Test func `two looks that are apart tell what one alone does not`() {
