@@ -201,11 +201,10 @@ extension VolumeManager {
         guard let seen = volume.state.description else { return }
         // An earlier run may have written them.
         if Lease.isHeld(by: host.instance, on: seen) { volume.state.leasePresumed() }
-        let (wasOurs, old) = (volume.state.isOurs, volume.state.deviceName)
-        noteOrigin(of: volume, attachedAs: name, seen, on: host)
-        if wasOurs, !volume.state.isOurs, let old {
+        if let old = volume.state.deviceName, old != name {
             volume.state.markEnded(as: old, isRemoved: false)
         }
+        noteOrigin(of: volume, attachedAs: name, seen, on: host)
         claim(name, for: volume)
     }
 

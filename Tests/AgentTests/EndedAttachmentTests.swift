@@ -359,6 +359,23 @@ import VolumeCore
         #expect(state(fixture) == .inUse)
     }
 
+    @Test func `of an attachment by hand no mark is removed`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        attachByHand(fixture)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(6))
+            #expect(try await manager.get(Fixture.name).attachedAs == "/dev/sdz")
+            fixture.cloud.loseDevice(of: Fixture.id)
+            let (error, _) = await fixture.failure {
+                _ = try await $0.mount(Fixture.name, id: "b")
+            }
+            #expect(error?.description.contains("did not attach the volume here") == true)
+            try await fixture.sleep(.seconds(60))
+        }
+        #expect(markRemovals(fixture) == 0)
+    }
+
     @Test func `a mark that may not be removed says nothing of what is attached by hand later`()
         throws
     {

@@ -1,7 +1,8 @@
-import Agent
 import Base
 import Testing
 import VolumeCore
+
+@testable import Agent
 
 /// How an unused volume is released: which calls are made to EC2, when, and what is logged.
 @Suite struct ReleaseTests {
@@ -149,6 +150,22 @@ import VolumeCore
             try await fixture.sleep(.seconds(5))
         }
         #expect(state(fixture) == .available)
+    }
+
+    /// Else a Mount would take the device, which leaves.
+    @Test func `a detachment that takes long stays one when a look shows it`() throws {
+        let fixture = Fixture(Fixture.xfs)
+        fixture.cloud.latency.detach = .seconds(600)
+        try fixture.run { manager in
+            try await fixture.use(manager)
+            try await fixture.sleep(.seconds(20))
+            #expect(fixture.cloud.calls(of: "DetachVolume").count == 1)
+            fixture.host.held = [Fixture.id]
+            let looks = fixture.cloud.calls(of: "DescribeVolumes").count
+            try await fixture.sleep(.seconds(300))
+            #expect(fixture.cloud.calls(of: "DescribeVolumes").count > looks)
+            #expect(await manager.volumes[Fixture.id]?.state.expectsDeparture == true)
+        }
     }
 
     /// By then the mark belongs to the next attachment.
