@@ -238,6 +238,12 @@ extension LifeWorld {
         let kernel = hosts[host].kernel
         var what: String { "host \(host), volume \(volume)" }
         guard path == mountpoint(volume), let superBlock = kernel.mounts[path] else {
+            // Somebody may unmount it while the response is in transit.
+            if let since = kernel.unmountedByHand[volume],
+                scheduler.now < since + .milliseconds(100)
+            {
+                return
+            }
             trace.broke("a Mount that is answered is mounted", what)
             return
         }

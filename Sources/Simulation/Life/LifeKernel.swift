@@ -58,6 +58,8 @@ final class LifeKernel: @unchecked Sendable {
     var opened: Set<VolumeID> = []
     /// Those that somebody mounted by hand, in another mount namespace.
     private var byHand: [SuperBlock] = []
+    /// When somebody unmounted each volume's mountpoint last.
+    private(set) var unmountedByHand: [Int: Instant] = [:]
     private var watchers: [(volume: LifeCloud.Volume, reply: SimulatedProcess.Reply<Bool>)] = []
 
     init(host: Int, world: LifeWorld) {
@@ -229,6 +231,13 @@ final class LifeKernel: @unchecked Sendable {
         superBlocks.append(superBlock)
         byHand.append(superBlock)
         world.trace.note(.byHand, host: host, volume: volume.index, 2)
+    }
+
+    /// Somebody unmounts the volume; false if it is not mounted.
+    func unmountByHand(_ volume: LifeCloud.Volume) -> Bool {
+        guard unmount(volume.mountpoint) else { return false }
+        unmountedByHand[volume.index] = world.scheduler.now
+        return true
     }
 
     func unmountByHand() {

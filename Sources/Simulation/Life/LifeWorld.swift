@@ -413,7 +413,7 @@ package final class LifeWorld: @unchecked Sendable {
     /// Somebody unmounts in the plugin's mount namespace.
     private func unmountByHand(on host: LifeHost) {
         guard let volume = scheduler.random.pick(cloud.volumes),
-            host.kernel.unmount(volume.mountpoint)
+            host.kernel.unmountByHand(volume)
         else { return }
         trace.note(.byHand, host: host.index, volume: volume.index, 1)
         host.dropped.insert(volume.index)
