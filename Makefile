@@ -119,7 +119,7 @@ soak: deps tar
 	@POLARITY_SOAK=1 $(PYTHON) -m pytest -q -s -p no:cacheprovider Tests/EndToEnd/test_soak.py
 
 # Tests the plugin in virtual machines with several kernels and Docker Engines, whose disks are
-# plugged and unplugged as EC2 does it. Takes half an hour, and longer the first time. `make
+# plugged and unplugged as EC2 does it. Takes 36 minutes, and longer the first time. `make
 # test-hosts HOSTS=6.1` runs one machine; Tests/Hosts/rows.py has the names.
 HOSTS ?=
 .PHONY: test-hosts
@@ -172,7 +172,7 @@ sim: deps
 	@$(BIN)/life-simulator --seed $(SEED) --runs $(RUNS)
 
 # Mutates each condition and wait in the manager's source: the simulation or a test must detect
-# every mutant. Takes up to an hour. MUTANTS=Lease tests one file, MUTANTS='--changed main' the
+# every mutant. Takes 20 minutes. MUTANTS=Lease tests one file, MUTANTS='--changed main' the
 # changed lines.
 MUTANTS ?=
 sim-mutants: deps
